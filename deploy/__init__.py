@@ -1,0 +1,1 @@
+"""What puts the platform on machines."""

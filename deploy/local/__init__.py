@@ -1,0 +1,1 @@
+"""The local stack: real Kafka and MinIO as host processes, no Docker, no root."""

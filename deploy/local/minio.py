@@ -1,0 +1,17 @@
+"""One MinIO server on loopback."""
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def command(binary: Path, home: Path, port: int) -> list[str]:
+    return [str(binary), "server", "--quiet", "--address", f"127.0.0.1:{port}", "--console-address", "127.0.0.1:0", str(home / "minio")]
+
+
+def start(binary: Path, home: Path, port: int, access_key: str, secret_key: str) -> "subprocess.Popen[bytes]":
+    """For tests; `up` gives the same command to supervisord."""
+    (home / "minio").mkdir(parents=True, exist_ok=True)
+    env = {**os.environ, "MINIO_ROOT_USER": access_key, "MINIO_ROOT_PASSWORD": secret_key}
+    with (home / "minio.log").open("ab") as log:
+        return subprocess.Popen(command(binary, home, port), stdout=log, stderr=log, env=env)
