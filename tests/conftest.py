@@ -1,0 +1,53 @@
+"""Session fixtures: one real broker and one real object store on free loopback ports."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local import cache, kafka, minio
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_port(port: int, alive: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and alive():
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"nothing answers on 127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    process = kafka.start(cache.part("kafka"), tmp_path_factory.mktemp("kafka"), port, free_port())
+    try:
+        _await_port(port, lambda: process.poll() is None)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+    """(endpoint, access key, secret key)"""
+    port = free_port()
+    home: Path = tmp_path_factory.mktemp("minio")
+    process = minio.start(cache.part("minio") / "minio", home, port, "trainyard", "trainyard-test")
+    try:
+        _await_port(port, lambda: process.poll() is None)
+        yield f"127.0.0.1:{port}", "trainyard", "trainyard-test"
+    finally:
+        process.kill()
+        process.wait()
