@@ -1,0 +1,150 @@
+"""Endpoints: a model version behind gRPC and REST."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from trainyard._errors import WebserviceException, from_failure
+from trainyard._progress import Printer
+
+if TYPE_CHECKING:
+    from trainyard._workspace import Workspace
+
+_STATES = {"TRANSITIONING": "Transitioning", "HEALTHY": "Healthy", "UNHEALTHY": "Unhealthy", "FAILED": "Failed", "DELETED": "Deleted"}
+_POLL_SECONDS = 0.2
+
+
+class Webservice:
+    """`Webservice(workspace, name)` is the endpoint of that name; raises WebserviceException when there is none."""
+
+    def __init__(self, workspace: Workspace, name: str, *, _message: Any = None) -> None:
+        self.workspace = workspace
+        self.name = name
+        self._message = _message if _message is not None else self._fetch()
+
+    def __repr__(self) -> str:
+        return f"Webservice(name={self.name!r}, state={self.state!r}, scoring_uri={self.scoring_uri!r})"
+
+    @classmethod
+    def _from_message(cls, workspace: Workspace, message: Any) -> Webservice:
+        return cls(workspace, message.endpoint, _message=message)
+
+    @staticmethod
+    def list(workspace: Workspace) -> list[Webservice]:
+        from trainyard.endpoint.v1 import endpoint_pb2
+
+        clients = workspace._clients
+        answer = clients.call(clients.endpoints.ListEndpoints, endpoint_pb2.ListEndpointsRequest(), WebserviceException)
+        return [Webservice._from_message(workspace, message) for message in answer.endpoints]
+
+    def _fetch(self) -> Any:
+        from trainyard.endpoint.v1 import endpoint_pb2
+
+        clients = self.workspace._clients
+        return clients.call(clients.endpoints.GetEndpoint, endpoint_pb2.GetEndpointRequest(endpoint=self.name), WebserviceException).endpoint
+
+    def update_deployment_state(self) -> None:
+        self._message = self._fetch()
+
+    @property
+    def state(self) -> str:
+        from trainyard.endpoint.v1 import endpoint_pb2
+
+        return _STATES.get(endpoint_pb2.EndpointState.Name(self._message.state).removeprefix("ENDPOINT_STATE_"), "Transitioning")
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        return self._failure().serialize()["error"] if self._message.HasField("failure") else None
+
+    @property
+    def scoring_uri(self) -> str:
+        return str(self._message.scoring_uri)
+
+    @property
+    def grpc_address(self) -> str:
+        """host:port of tensorflow.serving.PredictionService."""
+        return str(self._message.grpc_address)
+
+    @property
+    def model_id(self) -> str:
+        return f"{self._message.model}:{self._message.version}"
+
+    def wait_for_deployment(self, show_output: bool = False, timeout_sec: float = 1800.0) -> None:
+        """Returns when it answers; raises WebserviceException with the reason when it cannot go live."""
+        printer, deployment, deadline = Printer(), self._message.deployment, time.monotonic() + timeout_sec
+        last: tuple[str, str] | None = None
+        while True:
+            self.update_deployment_state()
+            if show_output and (self.state, self._message.why) != last:
+                last = (self.state, self._message.why)
+                printer.line(f"{self.state}: {self._message.why}" if self._message.why else self.state, "phase")
+            if self._message.deployment > deployment:
+                raise WebserviceException(f"Another deployment of {self.name!r} took this one's place.", code="Superseded", target=self.name)
+            if self.state == "Healthy":
+                break
+            if self.state in ("Failed", "Deleted"):
+                raise self._failure()
+            if time.monotonic() >= deadline:
+                raise WebserviceException(
+                    f"{self.name!r} was not live after {timeout_sec:.0f} s: {self._message.why}", code="DeploymentTimedOut", target=self.name
+                )
+            time.sleep(_POLL_SECONDS)
+        if show_output:
+            printer.line(f"Service {self.name} is live: {self.scoring_uri}, gRPC {self.grpc_address}", "good")
+
+    def _failure(self) -> WebserviceException:
+        if not self._message.HasField("failure"):
+            return WebserviceException(f"Endpoint {self.name!r} is {self.state.lower()}: {self._message.why}", code=self.state, target=self.name)
+        error = from_failure(self._message.failure, WebserviceException, fixed=True)
+        assert isinstance(error, WebserviceException)
+        return error
+
+    def run(self, input_data: bytes | str | Mapping[str, Any]) -> Any:
+        """POST to scoring_uri; the answer's JSON."""
+        import httpx
+
+        body = input_data if isinstance(input_data, bytes | str) else json.dumps(input_data)
+        self._must_be_live()
+        try:
+            answer = httpx.post(self.scoring_uri, content=body, headers={"content-type": "application/json"}, timeout=60.0)
+        except httpx.HTTPError as error:
+            raise WebserviceException(f"{self.scoring_uri} did not answer: {error}", code="Unavailable", target=self.scoring_uri) from error
+        if answer.status_code != 200:
+            raise WebserviceException(
+                f"{self.scoring_uri} answered {answer.status_code}: {answer.text[:3000]}", code="ScoringFailed", target=self.scoring_uri
+            )
+        return answer.json()
+
+    def predict(self, inputs: Mapping[str, Any], signature_name: str = "serving_default", timeout: float = 60.0) -> dict[str, Any]:
+        """tensorflow.serving.PredictionService.Predict; arrays or nested lists in, arrays out (lists where numpy is missing)."""
+        from trainyard._inference import predict
+
+        self._must_be_live()
+        # The server knows the model by the name in its REST path: /v1/models/<name>:predict
+        served_as = urlsplit(self.scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
+        return predict(self.grpc_address, served_as, inputs, signature_name, timeout)
+
+    def _must_be_live(self) -> None:
+        if not self.scoring_uri:
+            self.update_deployment_state()
+        if not self.scoring_uri:
+            raise WebserviceException(
+                f"Endpoint {self.name!r} is not live: {self.state}. {self._message.why}", target=self.name, hint="call wait_for_deployment() first"
+            )
+
+    def get_logs(self, num_lines: int = 5000) -> str:
+        from trainyard.endpoint.v1 import endpoint_pb2
+
+        clients = self.workspace._clients
+        request = endpoint_pb2.GetEndpointLogsRequest(endpoint=self.name, last_lines=num_lines)
+        return "\n".join(clients.call(clients.endpoints.GetEndpointLogs, request, WebserviceException).lines)
+
+    def delete(self) -> None:
+        from trainyard.endpoint.v1 import endpoint_pb2
+
+        clients = self.workspace._clients
+        clients.call(clients.endpoints.DeleteEndpoint, endpoint_pb2.DeleteEndpoint(endpoint=self.name), WebserviceException)
