@@ -130,11 +130,15 @@ class AmlCompute(ComputeTarget):
         if not vm_size:
             raise ComputeTargetException("A pool needs a vm_size, for instance 'STANDARD_NC6'.", code="UserError", target="vm_size")
         if vm_priority not in ("dedicated", "lowpriority"):
-            raise ComputeTargetException(f"vm_priority is 'dedicated' or 'lowpriority', not {vm_priority!r}.", code="UserError", target="vm_priority")
+            raise ComputeTargetException(
+                f"vm_priority is 'dedicated' or 'lowpriority', not {vm_priority!r}.", code="UserError", target="vm_priority"
+            )
         highest = max(min_nodes, 1) if max_nodes is None else max_nodes
         if not 0 <= min_nodes <= highest or highest < 1:
             raise ComputeTargetException(
-                f"0 <= min_nodes <= max_nodes and max_nodes >= 1 must hold; they are {min_nodes} and {highest}.", code="UserError", target="max_nodes"
+                f"0 <= min_nodes <= max_nodes and max_nodes >= 1 must hold; they are {min_nodes} and {highest}.",
+                code="UserError",
+                target="max_nodes",
             )
         return ProvisioningConfiguration(vm_size, vm_priority, min_nodes, highest, idle_seconds_before_scaledown)
 
@@ -157,7 +161,11 @@ class AmlCompute(ComputeTarget):
         return {"name": self.name, "type": self.type, "status": self.get_status().serialize()}
 
     def wait_for_completion(
-        self, show_output: bool = False, min_node_count: int | None = None, timeout_in_minutes: float = 25, is_delete_operation: bool = False
+        self,
+        show_output: bool = False,
+        min_node_count: int | None = None,
+        timeout_in_minutes: float = 25,
+        is_delete_operation: bool = False,
     ) -> None:
         """Returns when the pool has its minimum of nodes, or at the time limit; it does not raise."""
         printer = Printer()

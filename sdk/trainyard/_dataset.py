@@ -21,7 +21,7 @@ _REGISTER_SECONDS = 600.0
 
 
 def mounted_path(url: str) -> str:
-    """"<scheme>/<host and port>/<path>": the folder depth that scripts search with glob."""
+    """ "<scheme>/<host and port>/<path>": the folder depth that scripts search with glob."""
     parts = urlsplit(url)
     return f"{parts.scheme}/{parts.netloc}/{unquote(parts.path).lstrip('/')}"
 

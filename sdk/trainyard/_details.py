@@ -26,10 +26,18 @@ def details(run: Any) -> dict[str, Any]:
         "target": spec.compute_target,
         "status": status_name(run.status),
         "startTimeUtc": _iso(run.started_at) if run.HasField("started_at") else None,
-        "properties": {"ContentSnapshotId": spec.source.snapshot.id, "_azureml.ComputeTargetType": "AmlCompute", "trainyard.epoch": str(run.epoch)},
+        "properties": {
+            "ContentSnapshotId": spec.source.snapshot.id,
+            "_azureml.ComputeTargetType": "AmlCompute",
+            "trainyard.epoch": str(run.epoch),
+        },
         "inputDatasets": [
             {
-                "dataset": {"id": f"{item.dataset}:{item.version}" if item.dataset else None, "name": item.dataset or None, "version": item.version or None},
+                "dataset": {
+                    "id": f"{item.dataset}:{item.version}" if item.dataset else None,
+                    "name": item.dataset or None,
+                    "version": item.version or None,
+                },
                 "consumptionDetails": {
                     "type": "RunInput",
                     "inputName": item.name,
@@ -92,5 +100,7 @@ def fetch(objects: Objects, artifact: Any, target: Path) -> None:
     objects.get_file(artifact.object_key, partial)
     if sha256_file(partial) != artifact.sha256:
         partial.unlink()
-        raise TrainyardException(f"{artifact.path} in the object store is not what was uploaded: its digest differs.", target=artifact.object_key)
+        raise TrainyardException(
+            f"{artifact.path} in the object store is not what was uploaded: its digest differs.", target=artifact.object_key
+        )
     partial.replace(target)

@@ -14,7 +14,14 @@ class TrainyardException(Exception):
     code = "ServiceError"
 
     def __init__(
-        self, message: str, *, code: str = "", target: str = "", hint: str = "", last_lines: Sequence[str] = (), exit_code: int | None = None
+        self,
+        message: str,
+        *,
+        code: str = "",
+        target: str = "",
+        hint: str = "",
+        last_lines: Sequence[str] = (),
+        exit_code: int | None = None,
     ) -> None:
         self.message = message
         self.code = code or type(self).code
@@ -117,7 +124,9 @@ _BY_CODE: dict[str, type[TrainyardException]] = {
 }
 
 
-def from_failure(failure: Any, otherwise: type[TrainyardException] = UserErrorException, message: str = "", *, fixed: bool = False) -> TrainyardException:
+def from_failure(
+    failure: Any, otherwise: type[TrainyardException] = UserErrorException, message: str = "", *, fixed: bool = False
+) -> TrainyardException:
     """A trainyard.event.v1.Failure as an exception; `fixed` keeps the given type whatever the code."""
     kind = otherwise if fixed else _BY_CODE.get(failure.code, otherwise)
     exit_code = failure.exit_code if failure.HasField("exit_code") else None
@@ -149,5 +158,7 @@ def from_rpc(error: Any, otherwise: type[TrainyardException] = UserErrorExceptio
                 return from_failure(artifact_pb2.Failure.FromString(value), otherwise, details)
             except Exception:  # noqa: BLE001, S112 - a garbled trailer must not hide the status
                 break
-    code = {"INVALID_ARGUMENT": "UserError", "NOT_FOUND": "NotFound", "ALREADY_EXISTS": "AlreadyExists"}.get(status, status.title().replace("_", ""))
+    code = {"INVALID_ARGUMENT": "UserError", "NOT_FOUND": "NotFound", "ALREADY_EXISTS": "AlreadyExists"}.get(
+        status, status.title().replace("_", "")
+    )
     return otherwise(details, code=code, target=where)

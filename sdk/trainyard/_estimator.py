@@ -93,7 +93,9 @@ class Estimator:
             )
         )
         arguments, used = flatten(self.script_params)
-        spec.arguments.extend(spec_pb2.Argument(input=value) if is_input else spec_pb2.Argument(text=value) for is_input, value in arguments)
+        spec.arguments.extend(
+            spec_pb2.Argument(input=value) if is_input else spec_pb2.Argument(text=value) for is_input, value in arguments
+        )
         by_name: dict[str, DatasetConsumptionConfig] = {}
         for item in [*used, *self.inputs]:
             if by_name.setdefault(item.name, item) != item:
@@ -165,7 +167,9 @@ def _check_version(version: str) -> None:
     numbers = tuple(int(part) for part in version.split(".")[:2]) if _VERSION.match(version) else ()
     if not numbers or numbers > _NEWEST:
         raise TrainingException(
-            f"framework_version {version!r} is not supported.", target="framework_version", hint=f"use 1.x or 2.0 to {_NEWEST[0]}.{_NEWEST[1]}"
+            f"framework_version {version!r} is not supported.",
+            target="framework_version",
+            hint=f"use 1.x or 2.0 to {_NEWEST[0]}.{_NEWEST[1]}",
         )
 
 

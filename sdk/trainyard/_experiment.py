@@ -27,7 +27,7 @@ class Experiment:
     def __init__(self, workspace: Workspace, name: str) -> None:
         if not _NAME.match(name):
             raise UserErrorException(
-                f"An experiment's name begins with a letter or digit, then letters, digits, - and _, at most 108 in all: {name!r} does not.",
+                f"An experiment's name is a letter or digit, then letters, digits, - and _, at most 108 in all; {name!r} is none.",
                 target=name,
             )
         self.workspace = workspace
@@ -55,7 +55,9 @@ class Experiment:
         answer = clients.call(clients.jobs.SubmitRun, request, ExperimentExecutionException)
         return Run(self, answer.run.run_id, _message=answer.run)
 
-    def get_runs(self, type: str | None = None, tags: object = None, properties: object = None, include_children: bool = False) -> Iterator[Run]:  # noqa: A002
+    def get_runs(
+        self, type: str | None = None, tags: object = None, properties: object = None, include_children: bool = False
+    ) -> Iterator[Run]:  # noqa: A002
         """Newest first."""
         from trainyard.job.v1 import job_pb2
 

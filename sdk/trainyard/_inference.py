@@ -13,22 +13,22 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from trainyard._errors import WebserviceException
 
 _F = descriptor_pb2.FieldDescriptorProto
-_TYPES = {"enum": _F.TYPE_INT32, "i32": _F.TYPE_INT32, "i64": _F.TYPE_INT64, "f32": _F.TYPE_FLOAT, "f64": _F.TYPE_DOUBLE, "bool": _F.TYPE_BOOL,
-          "str": _F.TYPE_STRING, "bytes": _F.TYPE_BYTES}  # fmt: skip
+_TYPES = {"enum": _F.TYPE_INT32, "i32": _F.TYPE_INT32, "i64": _F.TYPE_INT64, "f32": _F.TYPE_FLOAT, "f64": _F.TYPE_DOUBLE,
+          "bool": _F.TYPE_BOOL, "str": _F.TYPE_STRING, "bytes": _F.TYPE_BYTES}  # fmt: skip
 # Wire-compatible with tensorflow_serving/apis: message -> (field, number, type; "*" = repeated). Only what Predict needs.
 _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "Dim": [("size", 1, "i64")],
     "Shape": [("dim", 2, "*Dim")],
-    "Tensor": [("dtype", 1, "enum"), ("tensor_shape", 2, "Shape"), ("tensor_content", 4, "bytes"), ("float_val", 5, "*f32"), ("double_val", 6, "*f64"),
-               ("int_val", 7, "*i32"), ("string_val", 8, "*bytes"), ("int64_val", 10, "*i64"), ("bool_val", 11, "*bool")],
+    "Tensor": [("dtype", 1, "enum"), ("tensor_shape", 2, "Shape"), ("tensor_content", 4, "bytes"), ("float_val", 5, "*f32"),
+               ("double_val", 6, "*f64"), ("int_val", 7, "*i32"), ("string_val", 8, "*bytes"), ("int64_val", 10, "*i64"), ("bool_val", 11, "*bool")],
     "ModelSpec": [("name", 1, "str"), ("signature_name", 3, "str")],
     "Named": [("key", 1, "str"), ("value", 2, "Tensor")],
     "PredictRequest": [("model_spec", 1, "ModelSpec"), ("inputs", 2, "*Named")],
     "PredictResponse": [("outputs", 1, "*Named"), ("model_spec", 2, "ModelSpec")],
 }  # fmt: skip
 # numpy's name -> (DataType, field that carries the values)
-_DTYPES = {"float32": (1, "float_val"), "float64": (2, "double_val"), "int32": (3, "int_val"), "uint8": (4, "int_val"), "int16": (5, "int_val"),
-           "int8": (6, "int_val"), "str": (7, "string_val"), "int64": (9, "int64_val"), "bool": (10, "bool_val")}  # fmt: skip
+_DTYPES = {"float32": (1, "float_val"), "float64": (2, "double_val"), "int32": (3, "int_val"), "uint8": (4, "int_val"),
+           "int16": (5, "int_val"), "int8": (6, "int_val"), "str": (7, "string_val"), "int64": (9, "int64_val"), "bool": (10, "bool_val")}  # fmt: skip
 _BY_NUMBER = {number: (name, field) for name, (number, field) in _DTYPES.items()}
 
 
@@ -115,5 +115,7 @@ def predict(address: str, model: str, inputs: Mapping[str, Any], signature_name:
         try:
             answer = call(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise WebserviceException(f"Predict failed ({error.code().name}): {error.details()}", code="ScoringFailed", target=address) from error
+            raise WebserviceException(
+                f"Predict failed ({error.code().name}): {error.details()}", code="ScoringFailed", target=address
+            ) from error
     return {named.key: decode(named.value) for named in answer.outputs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,7 +97,9 @@ class Events:
             )
         except KafkaError as error:
             raise PlatformUnavailableException(
-                f"Kafka at {self.bootstrap} does not answer: {error}", target=self.bootstrap, hint="see `make status`; start it with `make up`"
+                f"Kafka at {self.bootstrap} does not answer: {error}",
+                target=self.bootstrap,
+                hint="see `make status`; start it with `make up`",
             ) from error
         try:
             yield consumer
@@ -115,9 +117,11 @@ class Events:
         key: str = "",
         since: datetime | None = None,
         from_end: bool = False,
+        after: Mapping[tuple[str, int], int] | None = None,
         follow: Callable[[], bool] | None = None,
     ) -> Iterator[list[Raw]]:
-        """Batches as they arrive: first up to the end as it is now, then, as long as follow() says so, what comes; an empty batch when idle.
+        """Batches as they arrive: first up to the end as it is now, then, as long as follow()
+        says so, what comes; an empty batch when idle. `after` names last offsets that are known already.
 
         With a key only its partition is read, and only its records are given. When follow() turns false the rest up to the
         end of that moment is read still, so that what was written before is never missed.
@@ -128,6 +132,9 @@ class Events:
                 return
             consumer.assign(places)
             self._seek(consumer, places, since, from_end)
+            for place in places:
+                if after and (place.topic, place.partition) in after:
+                    consumer.seek(place, after[place.topic, place.partition] + 1)
             wanted = key.encode()
             ends = consumer.end_offsets(places)
             last_lap = follow is None

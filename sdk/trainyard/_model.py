@@ -40,7 +40,9 @@ class Model:
         PYTORCH = "PyTorch"
         CUSTOM = "Custom"
 
-    def __init__(self, workspace: Workspace, name: str | None = None, id: str | None = None, version: int | None = None, *, _message: Any = None) -> None:  # noqa: A002
+    def __init__(
+        self, workspace: Workspace, name: str | None = None, id: str | None = None, version: int | None = None, *, _message: Any = None
+    ) -> None:  # noqa: A002
         self.workspace = workspace
         if _message is None:
             if id is not None:
@@ -150,7 +152,9 @@ class Model:
     @staticmethod
     def register(workspace: Workspace, model_path: str, model_name: str, **_: Any) -> Model:
         raise UserErrorException(
-            "Registering a local folder is not supported yet.", target=model_path, hint="write it to ./outputs in a run and call run.register_model"
+            "Registering a local folder is not supported yet.",
+            target=model_path,
+            hint="write it to ./outputs in a run and call run.register_model",
         )
 
     @staticmethod
@@ -167,9 +171,15 @@ class Model:
         from trainyard._webservice import Webservice
         from trainyard.endpoint.v1 import endpoint_pb2
 
-        for option, value in (("inference_config", inference_config), ("deployment_config", deployment_config), ("deployment_target", deployment_target)):
+        for option, value in (
+            ("inference_config", inference_config),
+            ("deployment_config", deployment_config),
+            ("deployment_target", deployment_target),
+        ):
             if value is not None:
-                raise WebserviceException(f"{option} is not supported yet.", code="UserError", target=option, hint="deploy one SavedModel without code")
+                raise WebserviceException(
+                    f"{option} is not supported yet.", code="UserError", target=option, hint="deploy one SavedModel without code"
+                )
         if len(models) != 1:
             raise WebserviceException(
                 f"Deployment without code takes exactly one model; {len(models)} were given.", code="UserError", target="models"

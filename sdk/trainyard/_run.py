@@ -122,7 +122,9 @@ class Run:
 
         records = self.experiment.workspace._events.read_all([METRICS_TOPIC], key=self.id, since=self._since())
         batches = [
-            record.event.message for record in records if record.event is not None and isinstance(record.event.message, telemetry_pb2.MetricBatch)
+            record.event.message
+            for record in records
+            if record.event is not None and isinstance(record.event.message, telemetry_pb2.MetricBatch)
         ]
         found = _metrics.fold(batches)
         if name is not None:
@@ -155,7 +157,11 @@ class Run:
         self._download(files[name], target)
 
     def download_files(
-        self, prefix: str | None = None, output_directory: str | None = None, output_paths: list[str] | None = None, append_prefix: bool = True
+        self,
+        prefix: str | None = None,
+        output_directory: str | None = None,
+        output_paths: list[str] | None = None,
+        append_prefix: bool = True,
     ) -> None:
         """Everything below prefix; append_prefix=False leaves the prefix out of the local paths."""
         from concurrent.futures import ThreadPoolExecutor
@@ -164,7 +170,9 @@ class Run:
 
         chosen = [(path, file) for path, file in sorted(self._files().items()) if not prefix or path.startswith(prefix)]
         if output_paths is not None and len(output_paths) != len(chosen):
-            raise UserErrorException(f"output_paths names {len(output_paths)} files, {len(chosen)} match {prefix!r}.", target="output_paths")
+            raise UserErrorException(
+                f"output_paths names {len(output_paths)} files, {len(chosen)} match {prefix!r}.", target="output_paths"
+            )
         folder = Path(output_directory or ".")
         targets: list[Path] = []
         for index, (path, _) in enumerate(chosen):
@@ -184,7 +192,9 @@ class Run:
         clients = self.experiment.workspace._clients
         self._message = clients.call(clients.jobs.CancelRun, job_pb2.CancelRun(run_id=self.id, reason=reason)).run
 
-    def wait_for_completion(self, show_output: bool = False, wait_post_processing: bool = False, raise_on_error: bool = True) -> dict[str, Any]:
+    def wait_for_completion(
+        self, show_output: bool = False, wait_post_processing: bool = False, raise_on_error: bool = True
+    ) -> dict[str, Any]:
         """The run's details once it has ended; shows phases and every line as it is written."""
         from trainyard import _watch
         from trainyard._show import Story
@@ -210,7 +220,9 @@ class Run:
             error = from_failure(run.failure, ActivityFailedException, f"Run {self.id} failed.", fixed=True)
             assert isinstance(error, ActivityFailedException)
             return error
-        return ActivityFailedException(f"Run {self.id} ended as {self.get_status()}: {run.why or 'no reason was given'}", code=self.get_status())
+        return ActivityFailedException(
+            f"Run {self.id} ended as {self.get_status()}: {run.why or 'no reason was given'}", code=self.get_status()
+        )
 
     def register_model(
         self,

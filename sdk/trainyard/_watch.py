@@ -63,7 +63,9 @@ def states(workspace: Workspace, run_id: str) -> Iterator[Any]:
     clients = workspace._clients
     seen = -1
     while True:
-        retrying = Retrying(retry=retry_if_exception(is_unavailable), stop=stop_after_delay(_PATIENCE_SECONDS), wait=wait_fixed(0.3), reraise=True)
+        retrying = Retrying(
+            retry=retry_if_exception(is_unavailable), stop=stop_after_delay(_PATIENCE_SECONDS), wait=wait_fixed(0.3), reraise=True
+        )
         try:
             retrying(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=run_id), timeout=10.0)
             for answer in clients.jobs.WatchRun(job_pb2.WatchRunRequest(run_id=run_id)):

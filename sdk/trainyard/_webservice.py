@@ -45,7 +45,9 @@ class Webservice:
         from trainyard.endpoint.v1 import endpoint_pb2
 
         clients = self.workspace._clients
-        return clients.call(clients.endpoints.GetEndpoint, endpoint_pb2.GetEndpointRequest(endpoint=self.name), WebserviceException).endpoint
+        return clients.call(
+            clients.endpoints.GetEndpoint, endpoint_pb2.GetEndpointRequest(endpoint=self.name), WebserviceException
+        ).endpoint
 
     def update_deployment_state(self) -> None:
         self._message = self._fetch()
@@ -83,14 +85,18 @@ class Webservice:
                 last = (self.state, self._message.why)
                 printer.line(f"{self.state}: {self._message.why}" if self._message.why else self.state, "phase")
             if self._message.deployment > deployment:
-                raise WebserviceException(f"Another deployment of {self.name!r} took this one's place.", code="Superseded", target=self.name)
+                raise WebserviceException(
+                    f"Another deployment of {self.name!r} took this one's place.", code="Superseded", target=self.name
+                )
             if self.state == "Healthy":
                 break
             if self.state in ("Failed", "Deleted"):
                 raise self._failure()
             if time.monotonic() >= deadline:
                 raise WebserviceException(
-                    f"{self.name!r} was not live after {timeout_sec:.0f} s: {self._message.why}", code="DeploymentTimedOut", target=self.name
+                    f"{self.name!r} was not live after {timeout_sec:.0f} s: {self._message.why}",
+                    code="DeploymentTimedOut",
+                    target=self.name,
                 )
             time.sleep(_POLL_SECONDS)
         if show_output:
@@ -98,7 +104,9 @@ class Webservice:
 
     def _failure(self) -> WebserviceException:
         if not self._message.HasField("failure"):
-            return WebserviceException(f"Endpoint {self.name!r} is {self.state.lower()}: {self._message.why}", code=self.state, target=self.name)
+            return WebserviceException(
+                f"Endpoint {self.name!r} is {self.state.lower()}: {self._message.why}", code=self.state, target=self.name
+            )
         error = from_failure(self._message.failure, WebserviceException, fixed=True)
         assert isinstance(error, WebserviceException)
         return error
@@ -133,7 +141,9 @@ class Webservice:
             self.update_deployment_state()
         if not self.scoring_uri:
             raise WebserviceException(
-                f"Endpoint {self.name!r} is not live: {self.state}. {self._message.why}", target=self.name, hint="call wait_for_deployment() first"
+                f"Endpoint {self.name!r} is not live: {self.state}. {self._message.why}",
+                target=self.name,
+                hint="call wait_for_deployment() first",
             )
 
     def get_logs(self, num_lines: int = 5000) -> str:

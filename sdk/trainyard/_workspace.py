@@ -52,7 +52,9 @@ class Workspace:
             raise UserErrorException(f"{what}, and there is no local stack to use.", target=str(found or "config.json"), hint=_UP)
         stack = _read(stack_path)
         if "trainyard" not in stack:
-            raise UserErrorException(f"{stack_path} does not describe a Trainyard stack: it has no key 'trainyard'.", target=str(stack_path), hint=_UP)
+            raise UserErrorException(
+                f"{stack_path} does not describe a Trainyard stack: it has no key 'trainyard'.", target=str(stack_path), hint=_UP
+            )
         azure = {} if "trainyard" in chosen else chosen
         return cls({**stack, **azure}, config_path=stack_path)
 
