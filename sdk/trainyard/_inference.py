@@ -20,7 +20,8 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "Dim": [("size", 1, "i64")],
     "Shape": [("dim", 2, "*Dim")],
     "Tensor": [("dtype", 1, "enum"), ("tensor_shape", 2, "Shape"), ("tensor_content", 4, "bytes"), ("float_val", 5, "*f32"),
-               ("double_val", 6, "*f64"), ("int_val", 7, "*i32"), ("string_val", 8, "*bytes"), ("int64_val", 10, "*i64"), ("bool_val", 11, "*bool")],
+               ("double_val", 6, "*f64"), ("int_val", 7, "*i32"), ("string_val", 8, "*bytes"),
+               ("int64_val", 10, "*i64"), ("bool_val", 11, "*bool")],
     "ModelSpec": [("name", 1, "str"), ("signature_name", 3, "str")],
     "Named": [("key", 1, "str"), ("value", 2, "Tensor")],
     "PredictRequest": [("model_spec", 1, "ModelSpec"), ("inputs", 2, "*Named")],
@@ -28,7 +29,8 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
 }  # fmt: skip
 # numpy's name -> (DataType, field that carries the values)
 _DTYPES = {"float32": (1, "float_val"), "float64": (2, "double_val"), "int32": (3, "int_val"), "uint8": (4, "int_val"),
-           "int16": (5, "int_val"), "int8": (6, "int_val"), "str": (7, "string_val"), "int64": (9, "int64_val"), "bool": (10, "bool_val")}  # fmt: skip
+           "int16": (5, "int_val"), "int8": (6, "int_val"), "str": (7, "string_val"),
+           "int64": (9, "int64_val"), "bool": (10, "bool_val")}  # fmt: skip
 _BY_NUMBER = {number: (name, field) for name, (number, field) in _DTYPES.items()}
 
 
