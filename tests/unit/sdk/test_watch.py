@@ -1,0 +1,50 @@
+import io
+import re
+
+from trainyard._experiment import new_run_id
+from trainyard._progress import Printer
+from trainyard._show import Story
+from trainyard._watch import DRIVER_LOG, Line, LineOrder
+from trainyard.job.v1 import job_pb2
+from trainyard.job.v1.telemetry_pb2 import LogChunk
+
+
+def a_chunk(first: int, *lines: str, epoch: int = 1) -> LogChunk:
+    return LogChunk(run_id="r", epoch=epoch, log=DRIVER_LOG, first_line=first, lines=lines)
+
+
+def given(*chunks: LogChunk) -> list[str]:
+    order = LineOrder()
+    return [line.text for chunk in chunks for line in order.take(chunk)]
+
+
+def test_lines_that_come_twice_are_shown_once() -> None:
+    assert given(a_chunk(0, "a", "b"), a_chunk(0, "a", "b"), a_chunk(1, "b", "c")) == ["a", "b", "c"]
+
+
+def test_a_lost_line_does_not_stop_the_rest() -> None:
+    assert given(a_chunk(0, "a"), a_chunk(5, "f")) == ["a", "f"]
+
+
+def test_a_lost_attempt_is_silent_once_the_next_one_speaks() -> None:
+    assert given(a_chunk(0, "a"), a_chunk(0, "again", epoch=2), a_chunk(1, "late", epoch=1)) == ["a", "again"]
+
+
+def test_a_run_id_is_experiment_seconds_and_eight_hex_digits() -> None:
+    assert re.fullmatch(r"tf-mnist_1560782640_[0-9a-f]{8}", new_run_id("tf-mnist", 1560782640.9))
+
+
+def test_the_story_of_a_run_in_plain_lines() -> None:
+    out = io.StringIO()
+    story = Story("r_1", "trainyard run show r_1", Printer(out))
+
+    story.state(job_pb2.Run(run_id="r_1", status=job_pb2.RUN_STATUS_QUEUED, why="waits for a node"))
+    story.state(job_pb2.Run(run_id="r_1", status=job_pb2.RUN_STATUS_QUEUED, why="waits for a node"))
+    story.output(Line(DRIVER_LOG, 1, 0, "[bold]not markup[/bold]"))
+    story.summary(job_pb2.Run(run_id="r_1", status=job_pb2.RUN_STATUS_COMPLETED))
+
+    text = out.getvalue()
+    assert text.startswith("RunId: r_1\nWeb View: trainyard run show r_1\n[Queued]: waits for a node\n\nStreaming azureml-logs/70_driver_log.txt\n")
+    assert text.count("[Queued]") == 1
+    assert "[bold]not markup[/bold]\n" in text
+    assert text.endswith("Execution Summary\n=================\nRunId: r_1\nStatus: Completed\n")
