@@ -1,0 +1,5 @@
+import sys
+
+from deploy.local import assemble
+
+sys.exit(assemble.main())
