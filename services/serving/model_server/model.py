@@ -1,0 +1,162 @@
+"""A loaded SavedModel: signatures, the session callables behind them, and TensorFlow Serving's checks on what comes in."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Before TensorFlow loads: its own CPU allocator never gives memory back after an unload.
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from services.serving.model_server.errors import FAILED_PRECONDITION, NOT_FOUND, ServeError, invalid  # noqa: E402
+
+DEFAULT_SIGNATURE = "serving_default"
+INIT_SIGNATURE = "__saved_model_init_op"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a signature."""
+
+    name: str  # in the graph
+    dtype: int  # DataType number
+    shape: tuple[int, ...] | None  # -1 = unknown; None = unknown rank
+
+    @property
+    def tf_dtype(self) -> Any:
+        return tf.as_dtype(self.dtype)
+
+    def zeros(self) -> Any:
+        shape = tuple(1 if size < 0 else size for size in self.shape or ())
+        if self.tf_dtype == tf.string:
+            return np.full(shape, b"", dtype=object)
+        return np.zeros(shape, dtype=self.tf_dtype.as_numpy_dtype)
+
+
+@dataclass(frozen=True)
+class Signature:
+    name: str
+    method: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+
+def _tensor(info: Any) -> Tensor:
+    shape = None if info.tensor_shape.unknown_rank else tuple(dim.size for dim in info.tensor_shape.dim)
+    return Tensor(info.name, info.dtype, shape)
+
+
+def _signatures(meta_graph: Any) -> dict[str, Signature]:
+    found = {}
+    for name, definition in meta_graph.signature_def.items():
+        infos = [*definition.inputs.values(), *definition.outputs.values()]
+        if name == INIT_SIGNATURE or any(info.WhichOneof("encoding") != "name" for info in infos):
+            continue  # sparse and composite tensors have no place in a Predict request
+        inputs = {alias: _tensor(info) for alias, info in definition.inputs.items()}
+        outputs = {alias: _tensor(info) for alias, info in definition.outputs.items()}
+        if outputs:
+            found[name] = Signature(name, definition.method_name, inputs, outputs)
+    return found
+
+
+def _listed(names: Sequence[str] | set[str]) -> str:
+    return ",".join(sorted(names))
+
+
+class Model:
+    """Thread safe. `predict` raises only ServeError."""
+
+    def __init__(self, name: str, version: int, path: str) -> None:
+        self.name = name
+        self.version = version
+        self._graph = tf.Graph()
+        # -1 runs every operation in the calling thread: 25 us a call against 43 for a small model, and no pool to wait for.
+        config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
+        self._session = tf.compat.v1.Session(graph=self._graph, config=config)
+        with self._graph.as_default():
+            meta_graph = tf.compat.v1.saved_model.load(self._session, [tf.saved_model.SERVING], path)
+        self.signatures = _signatures(meta_graph)
+        if not self.signatures:
+            raise ValueError("the SavedModel has no signature that can be served; save it with `signatures=...`")
+        self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., Sequence[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """A zero-filled call of the default signature, so that the first user does not pay for graph preparation."""
+        signature = self.signatures.get(DEFAULT_SIGNATURE) or next(iter(self.signatures.values()))
+        self.predict(signature.name, {alias: tensor.zeros() for alias, tensor in signature.inputs.items()})
+
+    def check(self, name: str, version: int | None, label: str = "") -> None:
+        """Is this model meant?"""
+        if not name:
+            raise invalid("ModelSpec has no name specified.")
+        if label:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        if name != self.name or (version is not None and version != self.version):
+            wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise ServeError(NOT_FOUND, f"Servable not found for request: {wanted}")
+
+    def signature(self, name: str) -> Signature:
+        found = self.signatures.get(name or DEFAULT_SIGNATURE)
+        if found is None:
+            raise ServeError(FAILED_PRECONDITION, f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
+        return found
+
+    def predict(self, signature_name: str, inputs: Mapping[str, Any], output_filter: Sequence[str] = ()) -> dict[str, Any]:
+        """Output alias -> array."""
+        signature = self.signature(signature_name)
+        if inputs.keys() != signature.inputs.keys():
+            extra, missing = set(inputs) - set(signature.inputs), set(signature.inputs) - set(inputs)
+            raise invalid(
+                f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} len({{{_listed(set(inputs))}}}) != "
+                f"len({{{_listed(set(signature.inputs))}}}). Sent extra: {{{_listed(extra)}}}. Missing but required: {{{_listed(missing)}}}."
+            )
+        for alias, tensor in signature.inputs.items():
+            expected = np.dtype(object) if tensor.tf_dtype == tf.string else np.dtype(tensor.tf_dtype.as_numpy_dtype)
+            if inputs[alias].dtype != expected:
+                actual = "string" if inputs[alias].dtype == object else tf.as_dtype(inputs[alias].dtype).name
+                raise invalid(f"Type mismatch: actual {actual} vs. expect {tensor.tf_dtype.name}")
+        for alias in output_filter:
+            if alias not in signature.outputs:
+                raise invalid(
+                    f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {{{_listed(set(signature.outputs))}}}."
+                )
+        wanted = tuple(dict.fromkeys(output_filter)) or tuple(signature.outputs)
+        call = self._callables.get((signature.name, wanted)) or self._make(signature, wanted)
+        try:
+            results = call(*(inputs[alias] for alias in signature.inputs))
+        except tf.errors.OpError as error:
+            raise ServeError(int(error.error_code), error.message) from error
+        except (TypeError, ValueError) as error:  # an array that TensorFlow cannot take
+            raise invalid(str(error)) from error
+        return dict(zip(wanted, map(np.asarray, results), strict=True))
+
+    def _make(self, signature: Signature, wanted: tuple[str, ...]) -> Callable[..., Sequence[Any]]:
+        feeds = [tensor.name for tensor in signature.inputs.values()]
+        fetches = [signature.outputs[alias].name for alias in wanted]
+        with self._lock:
+            made: Callable[..., Sequence[Any]]
+            try:
+                # A private name, stable from TensorFlow 2.15 to 2.21, and three times as fast as the public one.
+                options = _callable_options(feeds, fetches)
+                made = self._session._make_callable_from_options(options)
+            except (AttributeError, TypeError, ImportError):
+                graph = self._graph
+                made = self._session.make_callable(
+                    [graph.get_tensor_by_name(name) for name in fetches], [graph.get_tensor_by_name(name) for name in feeds]
+                )
+            self._callables[(signature.name, wanted)] = made
+        return made
+
+
+def _callable_options(feeds: Sequence[str], fetches: Sequence[str]) -> Any:
+    from tensorflow.core.protobuf import config_pb2
+
+    return config_pb2.CallableOptions(feed=list(feeds), fetch=list(fetches))
