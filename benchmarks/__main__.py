@@ -1,0 +1,38 @@
+"""`make bench`: every figure the project quotes, side by side in one run. Prints a table and writes benchmarks/results/<name>.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks import chassis_throughput, platform_overhead, submit_latency
+from benchmarks.report import Row, print_table
+
+BENCHES = {
+    "submit_latency": submit_latency.measure,
+    "platform_overhead": platform_overhead.measure,
+    "chassis_throughput": chassis_throughput.measure,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which; all by default")
+    parser.add_argument("--home", type=Path, default=Path(".trainyard"), help="home of a running stack (make up)")
+    options = parser.parse_args()
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    rows: list[Row] = []
+    for name in options.names or BENCHES:
+        print(f"measuring {name} ...", flush=True)
+        measured = BENCHES[name](options.home)
+        (results / f"{name}.json").write_text(json.dumps([row.__dict__ for row in measured], indent=1))
+        rows += measured
+    print_table(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
