@@ -55,7 +55,7 @@ def _install(requirements: Path) -> None:
     stamp.unlink(missing_ok=True)
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     with step(f"installing {requirements.name}", "a minute the first time"):
-        words = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", requirements]
+        words = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", str(requirements)]
         subprocess.run(words, check=True, env=environment)
     packages = next((VENV / "lib").glob("python3.*")) / "site-packages"
     (packages / "trainyard.pth").write_text(f"{REPO / 'sdk'}\n{REPO}\n")

@@ -4,6 +4,7 @@ import sys
 import uuid
 
 import grpc
+
 from trainyard.job.v1 import job_pb2, job_pb2_grpc, spec_pb2
 
 address, pool = sys.argv[1:3]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from make_digits import NAMES, make
 from phases import phases
+
 from trainyard import (
     AmlCompute,
     ComputeTarget,

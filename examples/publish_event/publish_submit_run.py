@@ -5,6 +5,7 @@ import sys
 import uuid
 
 from kafka import KafkaProducer
+
 from trainyard.job.v1 import job_pb2, spec_pb2
 
 bootstrap, pool = sys.argv[1:3]

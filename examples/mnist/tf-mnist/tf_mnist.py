@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
+
 from trainyard import Run  # noqa: E402
 
 PIXELS, CLASSES = 784, 10

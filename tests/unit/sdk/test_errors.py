@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 import trainyard
 from trainyard import ComputeTargetException, ModelPathNotFoundException, PlatformUnavailableException, UserErrorException
 from trainyard._errors import from_rpc

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trainyard import Dataset, Estimator, TensorFlow, TrainingException, UserErrorException
 from trainyard._estimator import flatten
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trainyard._kafka import Raw, in_causal_order, partition_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,5 +1,6 @@
 import numpy
 import pytest
+
 from trainyard import WebserviceException
 from trainyard._inference import decode, encode
 

@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import pytest
+
 from trainyard._metrics import fold
 from trainyard.job.v1.telemetry_pb2 import MetricBatch, MetricPoint
 

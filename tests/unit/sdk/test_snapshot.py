@@ -2,6 +2,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from trainyard import SnapshotException
 from trainyard._snapshot import Found, Limits, check, take, walk
 

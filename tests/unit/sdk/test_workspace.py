@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from trainyard import UserErrorException, Workspace
 
 STACK = {"subscription_id": "local", "resource_group": "local", "workspace_name": "local", "trainyard": {"home": "h", "services": {}}}

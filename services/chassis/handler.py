@@ -1,0 +1,58 @@
+"""What a service gives the chassis: how events change what it knows, and what it answers. Both are free of Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+from services.chassis.store import Documents
+from trainyard._cloudevents import Received
+
+
+class InvalidMessage(Exception):
+    """The message is well-formed and still cannot be taken; it goes to the dead letters with this reason."""
+
+
+@dataclass(frozen=True)
+class Emit:
+    """An event that follows: where it goes and what it says."""
+
+    topic: str
+    key: str
+    message: Message
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something that a service tells itself: a worker's result, a timer. Never on the log; the facts that follow are."""
+
+    payload: Any
+    cause_id: str = ""
+    correlation_id: str = ""
+
+
+class Handler(Protocol):
+    """One service's rules over its documents.
+
+    `react` answers an input with the events that follow, and changes nothing; `apply` folds any event, its own answers
+    included, into the documents. State therefore is always a fold of events, and a new database is filled by replay.
+    """
+
+    answers: Collection[type[Message]]
+    """Inputs that `react` may answer with events. Replay does not answer them again where the log has the answer."""
+
+    def apply(self, event: Received, documents: Documents) -> None: ...
+
+    def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
+        """Raises InvalidMessage."""
+        ...
+
+    def command(self, command: Command, documents: Documents) -> Iterable[Emit]: ...
+
+    def reset(self, documents: Documents) -> None:
+        """Forget what is kept in memory: the documents are the truth (at start, and after a transaction that failed)."""
+        ...

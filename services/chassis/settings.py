@@ -1,0 +1,90 @@
+"""Settings of every service: one prefix (TRAINYARD_), one file (settings.toml, named by TRAINYARD_SETTINGS), the environment over it.
+
+Nested names take two underscores in the environment: TRAINYARD_SCHEDULER__LOST_AFTER_SECONDS=5.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+FILE = "TRAINYARD_SETTINGS"
+
+
+def default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trainyard"
+
+
+class ObjectStore(BaseModel):
+    """Where models, snapshots and outputs lie. The keys come by environment, and only to services that need them."""
+
+    endpoint: str = "127.0.0.1:17402"
+    bucket: str = "trainyard"
+    access_key: str = ""
+    secret_key: SecretStr = SecretStr("")
+
+
+class Scheduler(BaseModel):
+    node_slots: int = Field(4, ge=0, description="nodes that the local provider may start on this machine, over all pools")
+    supervisor_socket: str = Field("", description="Unix socket of the supervisor that starts agents; empty: none are started")
+    suspect_after_seconds: float = Field(5.0, gt=0, description="silence after which a run shows NotResponding")
+    lost_after_seconds: float = Field(12.0, gt=0, description="silence after which an agent's attempts are lost")
+    offer_seconds: float = Field(30.0, gt=0, description="an offer that nobody took is withdrawn after so long")
+    max_lost_attempts: int = Field(5, ge=1, description="a run that lost so many attempts with its agents fails")
+    pulse_seconds: float = Field(1.0, gt=0, description="how often the scheduler looks at its clock")
+
+
+class Agent(BaseModel):
+    id: str = Field("", description="stable name of the node, e.g. agent-0")
+    heartbeat_seconds: float = Field(1.0, gt=0)
+    grace_seconds: float = Field(5.0, ge=0, description="between TERM and KILL")
+    build_seconds: float = Field(1800.0, gt=0, description="deadline of an environment build")
+
+
+class Serving(BaseModel):
+    load_seconds: float = Field(600.0, gt=0, description="deadline from the start of a model server to its first answer")
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", env_nested_delimiter="__", extra="ignore")
+
+    service: str
+    home: Path = Path(".trainyard")
+    cache: Path = Field(default_factory=default_cache)
+    kafka_bootstrap: str = "127.0.0.1:17400"
+    host: str = Field("127.0.0.1", description="address that every port is bound to")
+    port: int = Field(0, ge=0, le=65535, description="gRPC port; 0: any free one")
+    loop: Literal["faust", "kafka"] = Field("faust", description="who delivers records")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: a SQLite file in home")
+    stall_seconds: float = Field(30.0, gt=0, description="no progress for so long while records wait ends the process")
+    log_json: bool = False
+    object_store: ObjectStore = Field(default_factory=ObjectStore)
+    scheduler: Scheduler = Field(default_factory=lambda: Scheduler())
+    agent: Agent = Field(default_factory=lambda: Agent())
+    serving: Serving = Field(default_factory=lambda: Serving())
+
+    @classmethod
+    def load(cls, service: str, **overrides: Any) -> Settings:
+        """Raises pydantic.ValidationError, which names the setting at fault."""
+        return cls(service=service, **overrides)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        named = os.environ.get(FILE)
+        file = (TomlConfigSettingsSource(settings_cls, Path(named)),) if named else ()
+        return (init_settings, env_settings, *file)
+
+    @property
+    def sql_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home.resolve() / 'db' / f'{self.service}.db'}"
