@@ -1,0 +1,75 @@
+"""Keys of the object store: made once, one pair a user, each allowed what its service does and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+BUCKET = "trainyard"
+_READ, _WRITE = "s3:GetObject", "s3:PutObject"
+# user -> prefix -> actions
+_ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
+    "client": {"snapshots/*": (_READ, _WRITE), "runs/*": (_READ,)},
+    "trainer_agent": {"snapshots/*": (_READ,), "runs/*": (_READ, _WRITE)},
+    "registry": {"runs/*": (_READ,)},
+    "serving": {"runs/*": (_READ,)},
+}
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """User name -> password; `root` is MinIO's own."""
+
+    passwords: dict[str, str]
+
+    @classmethod
+    def load_or_make(cls, path: Path) -> Secrets:
+        known: dict[str, str] = json.loads(path.read_text())["passwords"] if path.exists() else {}
+        made = cls({name: known.get(name) or secrets.token_hex(20) for name in ("root", *_ALLOWED)})
+        beside = path.with_suffix(".new")
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(asdict(made), file)
+        beside.replace(path)
+        return made
+
+    def minio_root(self) -> dict[str, str]:
+        return {"MINIO_ROOT_USER": "root", "MINIO_ROOT_PASSWORD": self.passwords["root"]}
+
+    def object_store(self, service: str) -> dict[str, str]:
+        """Settings by environment; nothing for a service that has no business there."""
+        if service not in _ALLOWED:
+            return {}
+        return {"TRAINYARD_OBJECT_STORE__ACCESS_KEY": service, "TRAINYARD_OBJECT_STORE__SECRET_KEY": self.passwords[service]}
+
+
+def policy(user: str) -> dict[str, object]:
+    """A MinIO policy document. Without the right to list, a missing object would look like a forbidden one."""
+    statements = [
+        {"Effect": "Allow", "Action": list(actions), "Resource": [f"arn:aws:s3:::{BUCKET}/{prefix}"]}
+        for prefix, actions in _ALLOWED[user].items()
+    ]
+    listing = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{BUCKET}"]}
+    return {"Version": "2012-10-17", "Statement": [*statements, listing]}
+
+
+def set_up_store(endpoint: str, known: Secrets) -> None:
+    """The bucket, the users and their policies. May be done again and again."""
+    from minio import Minio, MinioAdmin
+    from minio.credentials.providers import StaticProvider
+
+    client = Minio(endpoint, "root", known.passwords["root"], secure=False, region="us-east-1")
+    if not client.bucket_exists(BUCKET):
+        client.make_bucket(BUCKET)
+    admin = MinioAdmin(endpoint=endpoint, credentials=StaticProvider("root", known.passwords["root"]), secure=False)
+    for user in _ALLOWED:
+        admin.policy_add(f"trainyard-{user}", policy=policy(user))
+        admin.user_add(user, known.passwords[user])
+        try:
+            admin.attach_policy([f"trainyard-{user}"], user=user)
+        except Exception as error:
+            # MinIO refuses to attach what is attached.
+            if "already" not in str(error).lower():
+                raise

@@ -1,0 +1,37 @@
+"""The scheduler: runs, pools, leases."""
+
+import uuid
+from typing import NoReturn
+
+from services.chassis.service import Context, Service
+from services.chassis.settings import Settings
+from services.scheduler import api
+from services.scheduler.adapters.machine import this_machine
+from services.scheduler.adapters.supervised_nodes import SupervisedNodes
+from services.scheduler.handlers import SchedulerHandler
+from services.scheduler.nodes import Reconciler
+from services.scheduler.pulse import pulse_for_ever
+
+
+def main() -> NoReturn:
+    settings = Settings.load("scheduler")
+    incarnation = uuid.uuid4().hex
+    handler = SchedulerHandler(settings.scheduler, incarnation, this_machine())
+
+    async def pulse(context: Context) -> None:
+        await pulse_for_ever(context, incarnation)
+
+    service = (
+        Service("scheduler", settings)
+        .listens("trainyard.jobs", "trainyard.tasks", "trainyard.agents", "trainyard.heartbeats", to=handler, replays=("trainyard.leases",))
+        .serves("trainyard.job.v1.JobService", api.jobs)
+        .serves("trainyard.cluster.v1.ComputeService", api.compute(handler))
+        .beside(pulse)
+    )
+    if settings.scheduler.supervisor_socket:
+        service.beside(Reconciler(handler, SupervisedNodes(settings.scheduler.supervisor_socket)).run)
+    service.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Which waiting run gets which node, and how pools grow and shrink. First come, first served; one run a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from services.scheduler.domain.facts import Fact, about_pool, about_run, to_agent
+from services.scheduler.domain.state import Agent, Pool, Run, State, World
+from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.job.v1 import job_pb2 as job
+
+
+def place(state: State, world: World) -> list[Fact]:
+    """Offers, growth, and reasons for runs that go on waiting. Says nothing that was said already."""
+    plan = _Plan(state, world)
+    facts: list[Fact] = []
+    for run in sorted((it for it in state.live_runs() if it.waits_for_a_node), key=lambda it: it.order):
+        facts += plan.for_run(run)
+    for pool in state.pools.values():
+        facts += plan.up_to_minimum(pool.name)
+    return plan.resizes() + facts
+
+
+class _Plan:
+    """Scratch paper of one decision."""
+
+    def __init__(self, state: State, world: World) -> None:
+        self._state = state
+        self._world = world
+        self._pools = dict(state.pools)
+        self._why: dict[str, str] = {}
+        busy = state.busy_agents()
+        self._busy = set(busy)
+        self._free_slots = sorted(
+            {f"agent-{number}" for number in range(world.node_slots)} - {name for pool in state.pools.values() for name in pool.agent_ids},
+            key=_number,
+        )
+        self._starting: dict[str, int] = {
+            pool.name: sum(name not in state.agents and name not in busy for name in pool.agent_ids) for pool in state.pools.values()
+        }
+
+    def for_run(self, run: Run) -> list[Fact]:
+        pool = self._pools.get(run.spec.compute_target)
+        if pool is None:
+            return _waits(run, f"the compute target {run.spec.compute_target} is gone", 0, 0)
+        agent = self._idle(pool)
+        if agent is not None:
+            self._busy.add(agent.id)
+            return [_offer(run, agent)]
+        have = len(pool.agent_ids)
+        if self._starting[pool.name] > 0:
+            self._starting[pool.name] -= 1
+            broken = sorted(self._world.broken_agents.intersection(pool.agent_ids), key=_number)
+            if broken:
+                return _waits(run, f"waits for {broken[0]} of {pool.name}, whose process does not come up: see logs/{broken[0]}.log", 0, 1)
+            if run.status == job.RUN_STATUS_PROVISIONING:
+                return []
+            return _waits(run, f"waits for a node of {pool.name} that is starting", have - 1, have)
+        if have >= pool.max_nodes:
+            return _waits(run, f"waits for a free node: all {have} of {pool.name} are busy and {pool.max_nodes} is its maximum", have, have)
+        if not self._free_slots:
+            return _waits(run, f"waits for a free node: this machine may run {self._world.node_slots} and all are in use", have, have)
+        self._grow(pool.name, 1, f"run {run.id} waits")
+        return _waits(run, f"{pool.name} grows from {have} to {have + 1} of at most {pool.max_nodes} nodes", have, have + 1)
+
+    def up_to_minimum(self, name: str) -> list[Fact]:
+        pool = self._pools[name]
+        missing = min(pool.min_nodes - len(pool.agent_ids), len(self._free_slots))
+        if missing > 0:
+            self._grow(name, missing, f"its minimum is {pool.min_nodes}")
+        return []
+
+    def resizes(self) -> list[Fact]:
+        return [
+            about_pool(cluster.PoolResized(name=name, agent_ids=self._pools[name].agent_ids, why=why)) for name, why in self._why.items()
+        ]
+
+    def _grow(self, name: str, by: int, why: str) -> None:
+        taken, self._free_slots = self._free_slots[:by], self._free_slots[by:]
+        self._pools[name] = replace(self._pools[name], agent_ids=(*self._pools[name].agent_ids, *taken))
+        self._why[name] = why
+
+    def _idle(self, pool: Pool) -> Agent | None:
+        """The lowest number first, so that the highest become idle for long and leave."""
+        for name in sorted(pool.agent_ids, key=_number):
+            agent = self._state.agents.get(name)
+            if agent is not None and name not in self._busy and name not in self._world.silent_agents:
+                return agent
+        return None
+
+
+def _offer(run: Run, agent: Agent) -> Fact:
+    offer = cluster.LeaseOffered(
+        run_id=run.id,
+        epoch=run.epoch + 1,
+        agent_id=agent.id,
+        incarnation=agent.incarnation,
+        node_index=0,
+        ranks=[0],
+        world_size=1,
+        experiment=run.experiment,
+        spec=run.spec,
+    )
+    return to_agent(agent.id, offer)
+
+
+def _waits(run: Run, why: str, now: int, wanted: int) -> list[Fact]:
+    status = job.RUN_STATUS_PROVISIONING if wanted > now else job.RUN_STATUS_QUEUED
+    if (run.why, run.status) == (why, status):
+        return []
+    return [about_run(job.RunScaling(run_id=run.id, why=why, nodes_now=now, nodes_wanted=wanted))]
+
+
+def shrink(state: State, world: World) -> Iterator[Fact]:
+    """Nodes that have been idle for longer than their pool keeps them, down to its minimum; the highest number leaves first."""
+    busy = state.busy_agents()
+    waiting = {run.spec.compute_target for run in state.live_runs() if run.waits_for_a_node}
+    for pool in state.pools.values():
+        spare = len(pool.agent_ids) - pool.min_nodes
+        if spare <= 0 or pool.name in waiting:
+            continue
+        leaves = [
+            name for name in sorted(pool.agent_ids, key=_number, reverse=True) if name not in busy and _overdue(state, pool, name, world)
+        ]
+        leaves = leaves[:spare]
+        if leaves:
+            stays = [name for name in pool.agent_ids if name not in leaves]
+            why = f"idle for {pool.idle_seconds:g} s"
+            yield about_pool(cluster.PoolResized(name=pool.name, agent_ids=stays, why=why))
+
+
+def _overdue(state: State, pool: Pool, name: str, world: World) -> bool:
+    agent = state.agents.get(name)
+    since = agent.idle_since if agent is not None else (pool.resized_at or pool.created_at)
+    return (world.now - since).total_seconds() >= pool.idle_seconds
+
+
+def _number(agent_id: str) -> tuple[int, str]:
+    tail = agent_id.rpartition("-")[2]
+    return (int(tail) if tail.isdigit() else 0, agent_id)

@@ -1,0 +1,145 @@
+"""What the scheduler knows. Values only: a change makes a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from trainyard.cluster.v1.cluster_pb2 import Resources
+from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
+from trainyard.job.v1 import job_pb2
+from trainyard.job.v1.spec_pb2 import RunSpec
+
+TERMINAL = frozenset((job_pb2.RUN_STATUS_COMPLETED, job_pb2.RUN_STATUS_FAILED, job_pb2.RUN_STATUS_CANCELED, job_pb2.RUN_STATUS_REJECTED))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One agent's part in a run's current attempt."""
+
+    agent_id: str
+    incarnation: str
+    node_index: int
+    ranks: tuple[int, ...]
+    offered_at: datetime
+    accepted: bool = False
+    prepared: bool = False
+    address: str = ""
+    ports: tuple[int, ...] = ()
+    exited: tuple[int, ...] = ()
+    """Ranks that have ended, in the order in which they did."""
+    uploaded: bool = False
+    outputs: ArtifactSet = field(default_factory=ArtifactSet)
+
+
+@dataclass(frozen=True)
+class Run:
+    id: str
+    experiment: str
+    number: int
+    order: int
+    """Position among all submissions: who came first is served first."""
+    submitted_by: str
+    """Event id of the request that made it; a repeat has another."""
+    spec: RunSpec
+    queued_at: datetime
+    status: int = job_pb2.RUN_STATUS_QUEUED
+    why: str = ""
+    epoch: int = 0
+    members: tuple[Member, ...] = ()
+    formed: bool = False
+    cancel_requested: bool = False
+    silent: tuple[str, ...] = ()
+    """Agents of this attempt whose heartbeats have stopped."""
+    status_before_silence: int = 0
+    lost_attempts: int = 0
+    lost_epoch: int = 0
+    """The newest attempt that may no longer write."""
+    failure: Failure | None = None
+    outputs: ArtifactSet = field(default_factory=ArtifactSet)
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
+    revision: int = 0
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def waits_for_a_node(self) -> bool:
+        return not self.is_terminal and not self.members and not self.cancel_requested
+
+    def member(self, agent_id: str, incarnation: str) -> Member | None:
+        return next((it for it in self.members if it.agent_id == agent_id and it.incarnation == incarnation), None)
+
+    def with_member(self, changed: Member) -> Run:
+        return replace(self, members=tuple(changed if it.node_index == changed.node_index else it for it in self.members))
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A live process of a node."""
+
+    id: str
+    incarnation: str
+    address: str
+    resources: Resources
+    idle_since: datetime
+
+
+@dataclass(frozen=True)
+class Pool:
+    name: str
+    submission_id: str
+    vm_size: str
+    vm_priority: str
+    min_nodes: int
+    max_nodes: int
+    idle_seconds: float
+    shape: Resources
+    note: str
+    created_at: datetime
+    agent_ids: tuple[str, ...] = ()
+    resized_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """`runs` has every run that has not ended, and whichever others the caller has put in."""
+
+    runs: Mapping[str, Run] = field(default_factory=dict)
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    agents: Mapping[str, Agent] = field(default_factory=dict)
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """Experiment -> number of its newest run."""
+    submissions: int = 0
+
+    def with_run(self, run: Run) -> State:
+        return replace(self, runs={**self.runs, run.id: run})
+
+    def live_runs(self) -> Iterator[Run]:
+        return (run for run in self.runs.values() if not run.is_terminal)
+
+    def holder_of(self, agent_id: str) -> Run | None:
+        """The live run that holds the agent, whichever process of it."""
+        return next((run for run in self.live_runs() if any(member.agent_id == agent_id for member in run.members)), None)
+
+    def busy_agents(self) -> dict[str, str]:
+        """agent id -> run id"""
+        return {member.agent_id: run.id for run in self.live_runs() for member in run.members}
+
+
+@dataclass(frozen=True)
+class World:
+    """What a decision may need to know of the outside: the time, the machine, and who has not been heard lately."""
+
+    now: datetime
+    node_slots: int = 4
+    machine: Resources = field(default_factory=lambda: Resources(cpus=2, memory_bytes=8 << 30))
+    silent_agents: frozenset[str] = frozenset()
+    broken_agents: frozenset[str] = frozenset()
+    """Nodes whose process does not come up."""
+    offer_seconds: float = 30.0
+    max_lost_attempts: int = 5

@@ -1,0 +1,190 @@
+"""Events in, documents and facts out. The live part of the state stays in memory and is written through; ended runs lie in SQL only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.message import Message
+
+from services.chassis import codec
+from services.chassis.handler import Command, Emit, InvalidMessage
+from services.chassis.settings import Scheduler
+from services.chassis.store import Documents
+from services.scheduler.domain import ANSWERED, Agent, Fact, Pool, Run, State, World, decide, evolve
+from services.scheduler.domain.validate import RUN_ID
+from services.scheduler.liveness import Liveness
+from trainyard._cloudevents import Received
+from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.event.v1.artifact_pb2 import Failure
+from trainyard.job.v1 import job_pb2 as job
+
+RUN, POOL, AGENT, COUNTERS, REFUSAL = "run", "pool", "agent", "counters", "pool-refusal"
+_STRANGER_BEATS = 5
+NEWEST, NEWEST_OF = "newest-run", "newest-run-of/{}"
+
+
+class SchedulerHandler:
+    answers = ANSWERED
+
+    def __init__(
+        self,
+        settings: Scheduler,
+        incarnation: str,
+        machine: cluster.Resources,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.state = State()
+        self.broken_agents: frozenset[str] = frozenset()
+        """What the node provider says; told by the reconciler."""
+        self._settings = settings
+        self._incarnation = incarnation
+        self._machine = machine
+        self._clock = clock
+        pulses = 1 / settings.pulse_seconds
+        self._strangers: Counter[tuple[str, str]] = Counter()
+        self._liveness = Liveness(round(settings.suspect_after_seconds * pulses), round(settings.lost_after_seconds * pulses))
+
+    # -- the Handler's part
+
+    def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
+        message: Any = event.message
+        match message:
+            case cluster.AgentHeartbeat():
+                return self._heartbeat(message)
+            case cluster.SchedulerPulse():
+                if message.incarnation != self._incarnation:
+                    return ()
+                registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}
+                return _emits(decide(self.state, self._liveness.pulse(registered), self._world()))
+            case job.SubmitRun():
+                _check_key(event, message.submission_id, "submission_id")
+                if not RUN_ID.match(message.submission_id):
+                    raise InvalidMessage(
+                        f"submission_id {message.submission_id[:200]!r} is none: letters or digits first, then also - and _, at most 128"
+                    )
+            case job.CancelRun():
+                _check_key(event, message.run_id, "run_id")
+                if self._run(message.run_id, documents) is None:
+                    raise InvalidMessage(f"CancelRun names the run {message.run_id[:200]!r}, which does not exist")
+            case cluster.CreatePool() | cluster.DeletePool():
+                _check_key(event, message.name, "name")
+            case _ if not isinstance(message, ANSWERED):
+                return ()
+        return _emits(decide(self._with_run_of(message, documents), message, self._world()))
+
+    def apply(self, event: Received, documents: Documents) -> None:
+        message: Any = event.message
+        if isinstance(message, cluster.PoolRejected):
+            documents.put(REFUSAL, message.submission_id or message.name, message.failure.SerializeToString())
+            return
+        before = self._with_run_of(message, documents)
+        after = evolve(before, message, event.time, event.causation_id)
+        if after is not before:
+            self._keep(before, after, documents)
+
+    def command(self, command: Command, documents: Documents) -> Iterable[Emit]:
+        raise InvalidMessage(f"the scheduler knows no command {command.payload!r}")
+
+    def reset(self, documents: Documents) -> None:
+        runs = {run.id: run for _, content in documents.all(RUN) if not (run := codec.loads(content, Run)).is_terminal}
+        pools = {key: codec.loads(content, Pool) for key, content in documents.all(POOL)}
+        agents = {key: codec.loads(content, Agent) for key, content in documents.all(AGENT)}
+        counters = documents.get(COUNTERS, "submissions")
+        numbers = {key: int(content) for key, content in documents.all("experiment")}
+        self.state = State(runs, pools, agents, numbers, int(counters or 0))
+
+    # -- parts
+
+    def _heartbeat(self, message: Any) -> Iterable[Emit]:
+        """A process that goes on for some beats without being the registered one of its node is told to begin anew.
+
+        Not at once: heartbeats and registrations lie on different topics, and a new process may be heard before it is known.
+        """
+        self._liveness.beat(message.agent_id, message.incarnation)
+        known = self.state.agents.get(message.agent_id)
+        wanted = any(message.agent_id in pool.agent_ids for pool in self.state.pools.values())
+        stranger = (message.agent_id, message.incarnation)
+        if not wanted or (known is not None and known.incarnation == message.incarnation):
+            self._strangers.pop(stranger, None)
+            return ()
+        self._strangers[stranger] += 1
+        if self._strangers[stranger] < _STRANGER_BEATS:
+            return ()
+        del self._strangers[stranger]
+        why = f"{message.agent_id} is known under another process, or was given up"
+        fenced = cluster.AgentFenced(agent_id=message.agent_id, incarnation=message.incarnation, why=why)
+        return [Emit("trainyard.leases", message.agent_id, fenced)]
+
+    def _world(self) -> World:
+        settings = self._settings
+        return World(
+            now=self._clock(),
+            node_slots=settings.node_slots,
+            machine=self._machine,
+            silent_agents=self._liveness.silent(),
+            broken_agents=self.broken_agents,
+            offer_seconds=settings.offer_seconds,
+            max_lost_attempts=settings.max_lost_attempts,
+        )
+
+    def _run(self, run_id: str, documents: Documents) -> Run | None:
+        return self.state.runs.get(run_id) or load_run(documents, run_id)
+
+    def _with_run_of(self, message: Message, documents: Documents) -> State:
+        """The state with the run that the message is about, even if it has ended: a repeat must find it."""
+        run_id = getattr(message, "run_id", "") or getattr(message, "submission_id", "")
+        if not run_id or run_id in self.state.runs or not isinstance(run_id, str):
+            return self.state
+        run = load_run(documents, run_id)
+        return self.state if run is None else self.state.with_run(run)
+
+    def _keep(self, before: State, after: State, documents: Documents) -> None:
+        for run_id, run in after.runs.items():
+            known = before.runs.get(run_id)
+            if run is not known:
+                documents.put(RUN, run_id, codec.dumps(run))
+                if known is None:
+                    self._index(run, documents)
+        for kind, old, new in ((POOL, before.pools, after.pools), (AGENT, before.agents, after.agents)):
+            for key in old.keys() - new.keys():
+                documents.remove(kind, key)
+            for key, value in new.items():
+                if value is not old.get(key):
+                    documents.put(kind, key, codec.dumps(value))
+        if after.submissions != before.submissions:
+            documents.put(COUNTERS, "submissions", str(after.submissions).encode())
+        for experiment, number in after.numbers.items():
+            if number != before.numbers.get(experiment):
+                documents.put("experiment", experiment, str(number).encode())
+        self.state = replace(after, runs={key: run for key, run in after.runs.items() if not run.is_terminal})
+
+    @staticmethod
+    def _index(run: Run, documents: Documents) -> None:
+        place = f"{run.order:012d}"
+        documents.put(NEWEST, place, run.id.encode())
+        documents.put(NEWEST_OF.format(run.experiment), place, run.id.encode())
+
+
+def load_run(documents: Documents, run_id: str) -> Run | None:
+    content = documents.get(RUN, run_id)
+    return None if content is None else codec.loads(content, Run)
+
+
+def refusal_of(documents: Documents, submission_id: str) -> Failure | None:
+    content = documents.get(REFUSAL, submission_id)
+    return None if content is None else Failure.FromString(content)
+
+
+def _emits(facts: Iterable[Fact]) -> list[Emit]:
+    return [Emit(fact.topic, fact.key, fact.message, getattr(fact.message, "run_id", "")) for fact in facts]
+
+
+def _check_key(event: Received, wanted: str, field: str) -> None:
+    if event.key != wanted:
+        raise InvalidMessage(
+            f"the record's key {event.key[:200]!r} must be the {field} {wanted[:200]!r}: order within a key is what counts"
+        )

@@ -1,0 +1,41 @@
+"""Who is silent. Judged by the order of records in one partition, never by a clock: the scheduler counts its own pulses there.
+
+While the scheduler cannot hear itself it declares nobody lost; a broker that was away makes nobody look dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from services.scheduler.domain import Tick
+
+
+class Liveness:
+    """Pulses since each agent's last heartbeat. Kept in memory: a new scheduler gives everybody a fresh start."""
+
+    def __init__(self, suspect_after: int, lost_after: int) -> None:
+        """Both are counts of pulses."""
+        self._suspect_after = max(1, suspect_after)
+        self._lost_after = max(self._suspect_after + 1, lost_after)
+        self._missed: dict[tuple[str, str], int] = {}
+
+    def beat(self, agent_id: str, incarnation: str) -> None:
+        self._missed[agent_id, incarnation] = 0
+
+    def silent(self) -> frozenset[str]:
+        return frozenset(name for (name, _), missed in self._missed.items() if missed >= self._suspect_after)
+
+    def pulse(self, registered: Mapping[str, str]) -> Tick:
+        """One pulse was heard. `registered` maps the known agents to their incarnation."""
+        known = set(registered.items())
+        self._missed = {key: missed + 1 for key, missed in self._missed.items() if key in known}
+        for key in known - self._missed.keys():
+            self._missed[key] = 0
+        return Tick(
+            silent=self._names(range(self._suspect_after, self._lost_after)),
+            heard=tuple(sorted(name for (name, _), missed in self._missed.items() if missed <= 1)),
+            given_up=tuple(sorted(name for (name, _), missed in self._missed.items() if missed >= self._lost_after)),
+        )
+
+    def _names(self, missed: Collection[int]) -> tuple[str, ...]:
+        return tuple(sorted(name for (name, _), count in self._missed.items() if count in missed))

@@ -1,0 +1,74 @@
+"""The trainer agent of one node: leases in, reports out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import uuid
+from typing import NoReturn
+
+import structlog
+
+from services.chassis import logs
+from services.chassis.loop.kafka_client import KafkaPublisher
+from services.chassis.settings import Settings
+from services.trainer_agent.adapters.blobs import Blobs
+from services.trainer_agent.adapters.data import Data
+from services.trainer_agent.adapters.leftovers import end_leftovers
+from services.trainer_agent.adapters.machine import this_node
+from services.trainer_agent.adapters.outputs import OutputStore
+from services.trainer_agent.adapters.snapshots import Snapshots
+from services.trainer_agent.agent import Agent
+from services.trainer_agent.attempt import Node
+from services.trainer_agent.domain import Me
+from services.trainer_agent.layout import Folders
+from services.trainer_agent.prepare import Preparer
+from services.trainer_agent.process import live
+from services.trainer_agent.reporter import Reporter
+from trainyard._objects import MinioObjects
+
+log = structlog.get_logger()
+
+
+async def run(settings: Settings) -> int:
+    me = Me(settings.agent.id, uuid.uuid4().hex)
+    home, store = settings.home.resolve(), settings.object_store
+    objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
+    blobs = Blobs(settings.cache / "blobs")
+    node = Node(
+        me=me,
+        address=settings.host,
+        mark=f"{home}/{me.agent_id}",
+        source=f"trainyard/trainer_agent/{me.agent_id}",
+        grace_seconds=settings.agent.grace_seconds,
+        preparer=Preparer(settings.cache, Snapshots(objects, blobs), Data(blobs), settings.agent.build_seconds, me.agent_id),
+        outputs=OutputStore(objects),
+        reports=Reporter(KafkaPublisher(settings.kafka_bootstrap)),
+        telemetry=Reporter(
+            KafkaPublisher(settings.kafka_bootstrap), dropped=lambda count: log.warning("telemetry was let go", records=count)
+        ),
+    )
+    end_leftovers(node.mark)
+    agent = Agent(node, lambda run_id, epoch: Folders.make(home, me.agent_id, run_id, epoch), this_node())
+    return await live(agent, node, settings)
+
+
+def main() -> NoReturn:
+    settings = Settings.load("trainer_agent")
+    logs.set_up(settings.agent.id or "trainer_agent", as_json=settings.log_json)
+    code = 1
+    try:
+        if settings.agent.id:
+            code = asyncio.new_event_loop().run_until_complete(run(settings))
+        else:
+            log.error("TRAINYARD_AGENT__ID is not set: an agent needs a stable name, e.g. agent-0")
+    except Exception:
+        log.exception("ends")
+    sys.stderr.flush()
+    # Threads that wait for Kafka or MinIO must not hold up the end.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Source folders from the object store: each content once a node, then copied, because a script may write into its own folder."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
+from services.trainer_agent.ports import PreparationFailed
+from trainyard._objects import ObjectMissing, Objects
+from trainyard._paths import below
+
+_PARALLEL = 8
+
+
+class Snapshots:
+    def __init__(self, objects: Objects, blobs: Blobs) -> None:
+        self._objects = objects
+        self._blobs = blobs
+
+    def unpack(self, snapshot: Any, folder: Path) -> int:
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            return sum(pool.map(lambda file: self._one(file, folder), snapshot.files))
+
+    def _one(self, file: Any, folder: Path) -> bool:
+        target = below(folder, file.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        blob = self._blobs.get(file.sha256)
+        fetched = blob is None
+        shutil.copyfile(blob or self._fetch(file), target)
+        target.chmod(0o755 if file.executable else 0o644)
+        return fetched
+
+    def _fetch(self, file: Any) -> Path:
+        key = f"snapshots/blobs/{file.sha256}"
+        with self._blobs.incoming() as incoming:
+            try:
+                self._objects.get_file(key, incoming)
+                return self._blobs.take_in(incoming, file.sha256)[0]
+            except ObjectMissing as error:
+                what = f"{file.path} of the snapshot is not in the object store ({key}). Submit the run again."
+                raise PreparationFailed("SnapshotMissing", what, file.path) from error
+            except WrongDigest as error:
+                what = f"{file.path} of the snapshot is damaged in the object store: {error}."
+                raise PreparationFailed("SnapshotCorrupt", what, file.path) from error

@@ -1,0 +1,212 @@
+"""One attempt at a run on this node, from the accepted lease to the saved outputs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from services.trainer_agent import script_environment
+from services.trainer_agent.adapters.leftovers import MARK
+from services.trainer_agent.adapters.outputs import OutputStore
+from services.trainer_agent.adapters.ranks import RankProcess
+from services.trainer_agent.domain import Me
+from services.trainer_agent.layout import Folders
+from services.trainer_agent.ports import PreparationFailed
+from services.trainer_agent.prepare import Prepared, Preparer
+from services.trainer_agent.reporter import Cause, Reporter, as_record
+from services.trainer_agent.telemetry import BUILD_LOG, DRIVER_LOG, Attempt, LogStream, Metrics
+from trainyard._errors import TrainyardException
+from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Node:
+    """What every attempt on this node shares."""
+
+    me: Me
+    address: str
+    mark: str
+    source: str
+    grace_seconds: float
+    preparer: Preparer
+    outputs: OutputStore
+    reports: Reporter
+    telemetry: Reporter
+
+
+class Running:
+    """An attempt as a task. `start`, `stop` and `discard` are what the scheduler's messages make of it."""
+
+    def __init__(self, node: Node, offer: Any, cause: Cause, folders: Folders, release: Callable[[], None]) -> None:
+        self.offer = offer
+        self._node = node
+        self._cause = cause
+        self._folders = folders
+        self._release = release
+        self._attempt = Attempt(offer.run_id, offer.epoch, node.source, cause)
+        self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._stopping = asyncio.Event()
+        self._discarded = False
+        self.task = asyncio.create_task(self._run(), name=f"{offer.run_id}.{offer.epoch}")
+
+    def start(self, gang: Any) -> None:
+        if not self._gang.done():
+            self._gang.set_result(gang)
+
+    def stop(self) -> None:
+        """End the script, keep what it has written."""
+        self._stopping.set()
+
+    def discard(self) -> None:
+        """End at once and say nothing more: the attempt is not ours any longer."""
+        self._discarded = True
+        self._stopping.set()
+
+    # -- the life
+
+    async def _run(self) -> None:
+        offer = self.offer
+        log.info("takes a run", run=offer.run_id, epoch=offer.epoch)
+        try:
+            self._report(cluster.LeaseAccepted())
+            try:
+                await self._work()
+            except PreparationFailed as error:
+                log.info("cannot prepare a run", run=offer.run_id, reason=str(error))
+                self._report(cluster.TaskFailed(failure=error.failure))
+            except Exception as error:
+                log.exception("an attempt broke", run=offer.run_id)
+                why = Failure(code="NodeError", message=f"The agent failed: {type(error).__name__}: {error}"[:3000])
+                self._report(cluster.TaskFailed(failure=why))
+            if not self._discarded:
+                await self._save()
+        finally:
+            await asyncio.to_thread(self._folders.remove)
+            self._release()
+
+    async def _work(self) -> None:
+        prepared = await self._unless_stopped(self._prepare())
+        if prepared is None:
+            return
+        self._report(cluster.TaskPrepared(address=self._node.address))
+        for fact in prepared.materialized:
+            self._node.reports.send(as_record("trainyard.datasets", fact.name, fact, self._node.source, self._cause))
+        gang = await self._unless_stopped(self._gang)
+        if gang is None:
+            return
+        ranks = next(it.ranks for it in gang.members if it.incarnation == self._node.me.incarnation)
+        await asyncio.gather(*(self._rank(rank, prepared) for rank in ranks))
+
+    async def _unless_stopped(self, work: Any) -> Any:
+        """The result, or None when the attempt was stopped first; then the work is cancelled."""
+        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            task.cancel()
+            await asyncio.wait([task])
+            return None
+        finally:
+            stop.cancel()
+
+    async def _prepare(self) -> Prepared:
+        def build_log() -> LogStream:
+            return self._log(0, BUILD_LOG)
+
+        return await self._node.preparer.prepare(self.offer.spec, self._folders, self._phase, build_log)
+
+    async def _rank(self, rank: int, prepared: Prepared) -> None:
+        """Starts the script, listens to it, and reports its end."""
+        spec = self.offer.spec
+        output = self._log(rank, DRIVER_LOG)
+        metrics = Metrics(self._attempt, rank, self._node.telemetry, output)
+        socket = self._folders.sockets / f"{rank}.sock"
+        await metrics.listen(socket)
+        (self._folders.code / "outputs").mkdir(exist_ok=True)
+        (self._folders.code / "logs").mkdir(exist_ok=True)
+        given = script_environment.variables(
+            os.environ,
+            self.offer,
+            python=prepared.python,
+            inputs=prepared.inputs,
+            socket=socket,
+            temporary=self._folders.temporary,
+            marks={MARK: self._node.mark},
+        )
+        try:
+            process = await RankProcess.start(
+                script_environment.argv(prepared.python, self.offer, prepared.inputs), given, self._folders.code, output
+            )
+        except OSError as error:
+            await metrics.close(0)
+            output.close()
+            raise PreparationFailed("ScriptNotStarted", f"{spec.entry_script} cannot be started: {error}", spec.entry_script) from error
+        started = cluster.TaskStarted(rank=rank)
+        started.started_at.FromDatetime(datetime.now(UTC))
+        self._report(started)
+        limit = spec.max_duration.ToTimedelta().total_seconds() if spec.HasField("max_duration") else None
+        code, timed_out = await self._until_end(process, limit)
+        await metrics.close()
+        output.close()
+        self._report(cluster.TaskExited(rank=rank, exit_code=code, last_lines=list(output.last_lines), timed_out=timed_out))
+
+    async def _until_end(self, process: RankProcess, limit: float | None) -> tuple[int, bool]:
+        """(exit code, was it the time limit)"""
+        end, stop = asyncio.ensure_future(process.wait()), asyncio.ensure_future(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([end, stop], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if end not in done:
+                await process.stop(0 if self._discarded else self._node.grace_seconds)
+            return await end, not done
+        finally:
+            stop.cancel()
+
+    async def _save(self) -> None:
+        self._phase("outputs", "", False)
+        code, logs = self._folders.code, self._folders.logs
+        folders = [("outputs", code / "outputs"), ("logs", code / "logs"), ("azureml-logs", logs / "azureml-logs")]
+        offer = self.offer
+        report = cluster.OutputsUploaded()
+        try:
+            saved, warnings = await asyncio.to_thread(self._node.outputs.save, offer.run_id, offer.epoch, folders, lambda: self._discarded)
+            report.outputs.CopyFrom(saved)
+            report.warnings.extend(warnings[:50])
+            self._phase("outputs", f"{len(saved.files)} files, {_bytes(saved)}", True)
+        except (TrainyardException, OSError) as error:
+            report.failure.CopyFrom(Failure(code="OutputsLost", message=f"The outputs could not be saved: {error}"[:3000]))
+        # First free, then told: whoever hears of it may offer the next run at once.
+        self._release()
+        self._report(report)
+
+    # -- telling
+
+    def _log(self, rank: int, name: str) -> LogStream:
+        return LogStream(self._attempt, rank, name, self._folders.logs / name, self._node.telemetry)
+
+    def _phase(self, name: str, detail: str, done: bool) -> None:
+        message = cluster.TaskPhase(phase=name, detail=detail[:1000], done=done)
+        message.at.FromDatetime(datetime.now(UTC))
+        self._report(message)
+
+    def _report(self, message: Any) -> None:
+        """Fenced: every report says which attempt and which process it comes from; a discarded attempt says nothing."""
+        if self._discarded:
+            return
+        message.run_id, message.epoch = self.offer.run_id, self.offer.epoch
+        message.agent_id, message.incarnation = self._node.me.agent_id, self._node.me.incarnation
+        self._node.reports.send(as_record("trainyard.tasks", self.offer.run_id, message, self._node.source, self._cause))
+
+
+def _bytes(saved: ArtifactSet) -> str:
+    size = sum(file.size_bytes for file in saved.files)
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"

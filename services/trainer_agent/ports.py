@@ -1,0 +1,29 @@
+"""What an attempt needs of the node, and how its failures are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainyard.event.v1.artifact_pb2 import Failure
+
+
+class PreparationFailed(Exception):
+    """The run cannot start; carries why, for its submitter."""
+
+    def __init__(self, code: str, message: str, target: str = "", last_lines: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.failure = Failure(code=code, message=message[:3000], target=target[:1000], last_lines=list(last_lines)[-20:])
+
+
+class DataCache(Protocol):
+    def put(self, source: Any, target: Path, *, writable: bool) -> Any:
+        """The file of a SourceFile at `target`; returns it with the digest that was measured. Raises PreparationFailed."""
+        ...
+
+
+class SnapshotCache(Protocol):
+    def unpack(self, snapshot: Any, folder: Path) -> int:
+        """All files of a Snapshot below folder; returns how many were fetched. Raises PreparationFailed."""
+        ...

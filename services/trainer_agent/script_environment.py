@@ -1,0 +1,55 @@
+"""The variables and arguments that a script is started with. Names: what Azure ML's users' scripts read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import trainyard
+from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
+from trainyard._context import SOCKET
+from trainyard.job.v1.spec_pb2 import DatasetInput
+
+RUN_CONTEXT = Path(trainyard.__file__).resolve().parents[1]
+
+
+def variables(
+    own: Mapping[str, str], offer: Any, *, python: Path, inputs: Mapping[str, str], socket: Path, temporary: Path, marks: Mapping[str, str]
+) -> dict[str, str]:
+    """`own` is the agent's environment, of which only harmless names pass; `inputs` maps input names to paths on this node."""
+    environment = offer.spec.environment
+    given = only(own, FOR_SCRIPTS)
+    given |= {
+        "PATH": os.pathsep.join([str(python.parent), given.get("PATH", os.defpath)]),
+        "VIRTUAL_ENV": str(python.parent.parent),
+        "PYTHONPATH": str(RUN_CONTEXT),
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(temporary),
+        "AZUREML_RUN_ID": offer.run_id,
+        "AZUREML_ARM_SUBSCRIPTION": "local",
+        "AZUREML_ARM_RESOURCEGROUP": "local",
+        "AZUREML_ARM_WORKSPACE_NAME": "local",
+        "AZUREML_ARM_PROJECT_NAME": offer.experiment,
+        "AZUREML_OUTPUT_DIRECTORY": "./outputs",
+        "AZUREML_FRAMEWORK": "TensorFlow" if environment.framework == "tensorflow" else "Python",
+        "AZUREML_COMMUNICATOR": "None",
+        "AZUREML_DATASET_ENVIRONMENT_VARS": ",".join(f"{item.name}:{_mode(item)}" for item in offer.spec.inputs),
+        "TRAINYARD_INPUTS": json.dumps(dict(inputs)),
+        "TRAINYARD_EPOCH": str(offer.epoch),
+        SOCKET: str(socket),
+    }
+    for name, path in inputs.items():
+        given |= {name.upper(): path, name: path, f"AZUREML_DATAREFERENCE_{name}": path}
+    return given | dict(environment.environment_variables) | dict(marks)
+
+
+def argv(python: Path, offer: Any, inputs: Mapping[str, str]) -> Sequence[str]:
+    values = [inputs[item.input] if item.WhichOneof("value") == "input" else item.text for item in offer.spec.arguments]
+    return [str(python), offer.spec.entry_script, *values]
+
+
+def _mode(item: Any) -> str:
+    return "download" if item.mode == DatasetInput.MODE_DOWNLOAD else "mount"
