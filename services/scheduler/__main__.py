@@ -3,10 +3,10 @@
 import uuid
 from typing import NoReturn
 
+from services.chassis.machine import this_machine
 from services.chassis.service import Context, Service
 from services.chassis.settings import Settings
 from services.scheduler import api
-from services.scheduler.adapters.machine import this_machine
 from services.scheduler.adapters.supervised_nodes import SupervisedNodes
 from services.scheduler.handlers import SchedulerHandler
 from services.scheduler.nodes import Reconciler

@@ -12,11 +12,11 @@ import structlog
 
 from services.chassis import logs
 from services.chassis.loop.kafka_client import KafkaPublisher
+from services.chassis.machine import this_machine
 from services.chassis.settings import Settings
 from services.trainer_agent.adapters.blobs import Blobs
 from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.leftovers import end_leftovers
-from services.trainer_agent.adapters.machine import this_node
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
 from services.trainer_agent.agent import Agent
@@ -50,7 +50,7 @@ async def run(settings: Settings) -> int:
         ),
     )
     end_leftovers(node.mark)
-    agent = Agent(node, lambda run_id, epoch: Folders.make(home, me.agent_id, run_id, epoch), this_node())
+    agent = Agent(node, lambda run_id, epoch: Folders.make(home, me.agent_id, run_id, epoch), this_machine())
     return await live(agent, node, settings)
 
 

@@ -63,10 +63,11 @@ class Me:
 
 @dataclass(frozen=True)
 class Leases:
-    """`newest` remembers the highest epoch met of each run, so that nothing older is ever taken again."""
+    """Epochs by run: those held, the highest ever met (nothing older is taken again), and the last whose script was started."""
 
     held: Mapping[str, int] = field(default_factory=dict)
     newest: Mapping[str, int] = field(default_factory=dict)
+    started: Mapping[str, int] = field(default_factory=dict)
     draining: bool = False
 
 
@@ -74,7 +75,7 @@ def decide(leases: Leases, message: Message, me: Me) -> list[Action]:
     match message:
         case cluster.LeaseOffered() if (message.agent_id, message.incarnation) == (me.agent_id, me.incarnation):
             return _offered(leases, message)
-        case job.GangFormed() if leases.held.get(message.run_id) == message.epoch:
+        case job.GangFormed() if leases.held.get(message.run_id) == message.epoch != leases.started.get(message.run_id):
             mine = [it for it in message.members if (it.agent_id, it.incarnation) == (me.agent_id, me.incarnation)]
             return [Start(message.run_id, message.epoch, message)] if mine else []
         case cluster.LeaseRevoked() if message.agent_id == me.agent_id:
@@ -106,6 +107,8 @@ def evolve(leases: Leases, action: Action) -> Leases:
             return replace(leases, held=held, newest={**leases.newest, offer.run_id: offer.epoch})
         case Decline(offer, _):
             return replace(leases, newest={**leases.newest, offer.run_id: offer.epoch})
+        case Start(run_id, epoch, _):
+            return replace(leases, started={**leases.started, run_id: epoch})
         case Stop(run_id, epoch, _, False):
             return released(leases, run_id, epoch)
         case End():

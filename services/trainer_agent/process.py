@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -40,13 +41,14 @@ async def live(agent: Agent, node: Node, settings: Settings) -> int:
             agent.beat_for_ever(KafkaPublisher(settings.kafka_bootstrap), settings.agent.heartbeat_seconds),
         )
     ]
-    stopped, ended = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(agent.ended)
-    done, _ = await asyncio.wait([stopped, ended, *parts], return_when=asyncio.FIRST_COMPLETED)
+    stopped = asyncio.ensure_future(stop.wait())
+    waits: list[asyncio.Future[Any]] = [stopped, agent.ended, *parts]
+    done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for part in parts:
         if part in done:
             part.result()
             raise RuntimeError("a part of the agent ended by itself")
-    why = "it was asked to stop" if stopped in done else ended.result()
+    why = "it was asked to stop" if stopped in done else agent.ended.result()
     log.info("ends", reason=why)
     await leases.stop()
     await agent.drain(why)

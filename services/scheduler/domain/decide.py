@@ -37,6 +37,7 @@ _REPORTS = (
     cluster.TaskPrepared,
     cluster.TaskStarted,
     cluster.TaskExited,
+    cluster.TaskFailed,
     cluster.OutputsUploaded,
 )
 
@@ -171,14 +172,17 @@ def _reported(run: Run | None, message: Any, world: World) -> Iterator[Fact]:
     so a report that comes again, or is answered late by a replay, leads to the same."""
     if run is None or run.is_terminal or message.epoch != run.epoch or run.member(message.agent_id, message.incarnation) is None:
         return
+    if isinstance(message, cluster.OutputsUploaded):
+        for warning in message.warnings:
+            yield about_run(job.RunWarned(run_id=run.id, message=warning))
+    if run.is_over:
+        yield _end(run, world)
+    elif not run.cancel_requested:
+        yield from _next_step(run, message)
+
+
+def _next_step(run: Run, message: Any) -> Iterator[Fact]:
     match message:
-        case cluster.OutputsUploaded():
-            for warning in message.warnings:
-                yield about_run(job.RunWarned(run_id=run.id, message=warning))
-            if all(it.uploaded for it in run.members):
-                yield _end(run, world)
-        case _ if run.cancel_requested:
-            return
         case cluster.LeaseAccepted():
             if run.status in _WAITING and all(it.accepted for it in run.members):
                 yield about_run(job.RunPreparing(run_id=run.id, epoch=run.epoch, agent_ids=[it.agent_id for it in run.members]))
@@ -189,10 +193,10 @@ def _reported(run: Run | None, message: Any, world: World) -> Iterator[Fact]:
                 for it in run.members:
                     yield to_agent(it.agent_id, gang)
         case cluster.TaskStarted():
-            if run.started_at is None:
+            if run.started_at is None and run.status != job.RUN_STATUS_FINALIZING:
                 yield about_run(job.RunStarted(run_id=run.id, epoch=run.epoch, started_at=message.started_at))
-        case cluster.TaskExited():
-            if run.status != job.RUN_STATUS_FINALIZING and all(set(it.ranks) <= set(it.exited) for it in run.members):
+        case cluster.TaskExited() | cluster.TaskFailed():
+            if run.status != job.RUN_STATUS_FINALIZING and (run.failure is not None or run.all_exited):
                 yield about_run(job.RunFinalizing(run_id=run.id, epoch=run.epoch))
 
 

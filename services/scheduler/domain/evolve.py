@@ -103,7 +103,8 @@ def _fact(run: Run, message: Any, at: datetime) -> Run:
             return replace(run, status=job.RUN_STATUS_NOT_RESPONDING, silent=silent, status_before_silence=before, why=why)
         case job.RunResponding() if message.agent_id in run.silent:
             silent = tuple(name for name in run.silent if name != message.agent_id)
-            status = run.status if silent else run.status_before_silence
+            still = silent or run.status != job.RUN_STATUS_NOT_RESPONDING
+            status = run.status if still else run.status_before_silence
             return replace(run, silent=silent, status=status, why=f"{message.agent_id} is heard again")
     return run
 

@@ -71,6 +71,16 @@ class Run:
     def waits_for_a_node(self) -> bool:
         return not self.is_terminal and not self.members and not self.cancel_requested
 
+    @property
+    def all_exited(self) -> bool:
+        return bool(self.members) and all(set(it.ranks) <= set(it.exited) for it in self.members)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more can come of this attempt: its ends are known and what it left behind is saved."""
+        ended = self.all_exited or self.failure is not None or self.cancel_requested
+        return ended and bool(self.members) and all(it.uploaded for it in self.members)
+
     def member(self, agent_id: str, incarnation: str) -> Member | None:
         return next((it for it in self.members if it.agent_id == agent_id and it.incarnation == incarnation), None)
 

@@ -1,0 +1,275 @@
+"""Given these events, when this is told, then these facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.scheduler.domain import Tick
+from tests.unit.scheduler.story import Story, a_failure, a_submission, names, some_outputs
+from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.job.v1 import job_pb2 as job
+
+
+def test_a_run_is_queued_and_its_pool_grows_from_zero() -> None:
+    story = Story().with_pool()
+
+    told = story.tell(a_submission())
+
+    assert names(told) == ["RunQueued", "PoolResized", "RunScaling"]
+    assert list(told[1].agent_ids) == ["agent-0"]
+    assert (told[2].nodes_now, told[2].nodes_wanted) == (0, 1)
+    assert story.run().status == job.RUN_STATUS_PROVISIONING
+
+
+def test_a_node_that_registers_is_offered_the_waiting_run() -> None:
+    story = Story().with_pool()
+    story.tell(a_submission())
+
+    story.with_agent()
+
+    (offer,) = story.said(cluster.LeaseOffered)
+    assert (offer.run_id, offer.epoch, offer.agent_id, offer.incarnation) == ("run", 1, "agent-0", "first")
+    assert story.facts[-1].topic == "trainyard.leases"
+
+
+def test_an_idle_node_is_offered_a_new_run_at_once() -> None:
+    story = Story().with_pool(min_nodes=1).with_agent()
+
+    told = story.tell(a_submission())
+
+    assert names(told) == ["RunQueued", "LeaseOffered"]
+
+
+def test_a_run_goes_from_offer_to_completion_and_each_step_is_said_once() -> None:
+    story = Story().with_run_completed()
+
+    assert [fact.message.DESCRIPTOR.name for fact in story.facts if fact.topic == "trainyard.jobs"] == [
+        "RunQueued", "RunScaling", "RunPreparing", "GangFormed", "RunStarted", "RunFinalizing", "RunCompleted",
+    ]  # fmt: skip
+    (end,) = story.said(job.RunCompleted)
+    assert [file.path for file in end.outputs.files] == ["outputs/a"]
+    assert story.run().status == job.RUN_STATUS_COMPLETED
+
+
+def test_the_gang_is_told_to_the_run_and_to_its_members() -> None:
+    story = Story().with_run_prepared()
+
+    gangs = [fact for fact in story.facts if isinstance(fact.message, job.GangFormed)]
+
+    assert [(fact.topic, fact.key) for fact in gangs] == [("trainyard.jobs", "run"), ("trainyard.leases", "agent-0")]
+
+
+def test_a_repeated_submission_changes_nothing_even_after_the_end() -> None:
+    story = Story().with_run_completed()
+
+    assert story.tell(a_submission()) == []
+
+
+def test_every_report_that_comes_twice_changes_nothing() -> None:
+    story = Story().with_run_finalizing()
+    count = len(story.facts)
+
+    for message in (cluster.LeaseAccepted(), cluster.TaskPrepared(), cluster.TaskStarted(), cluster.TaskExited()):
+        story.report(message)
+
+    assert len(story.facts) == count
+
+
+def test_a_script_that_fails_fails_the_run_with_its_rank_code_and_last_lines() -> None:
+    story = Story().with_run_finalizing(exit_code=3)
+
+    told = story.report(some_outputs())
+
+    (failed,) = told
+    assert isinstance(failed, job.RunFailed)
+    assert (failed.failure.code, failed.failure.rank, failed.failure.exit_code) == ("ScriptFailed", 0, 3)
+    assert list(failed.failure.last_lines) == ["Traceback", "ValueError: boom"]
+    assert failed.failure.message == "train.py (rank 0) exited with code 3: ValueError: boom"
+
+
+def test_a_preparation_that_fails_ends_the_run_once_its_logs_are_saved() -> None:
+    story = Story().with_run_offered()
+    story.report(cluster.LeaseAccepted())
+
+    assert names(story.report(cluster.TaskFailed(failure=a_failure()))) == ["RunFinalizing"]
+    (failed,) = story.report(some_outputs("azureml-logs/20_image_build_log.txt"))
+
+    assert (failed.failure.code, failed.failure.target) == ("EnvironmentBuildFailed", "nope")
+    assert [file.path for file in failed.outputs.files] == ["azureml-logs/20_image_build_log.txt"]
+
+
+def test_the_time_limit_is_named() -> None:
+    story = Story().with_run_running()
+
+    story.report(cluster.TaskExited(exit_code=-15, timed_out=True))
+    (failed,) = story.report(some_outputs())
+
+    assert failed.failure.code == "TimedOut"
+
+
+def test_outputs_that_come_before_the_exit_do_not_end_the_run() -> None:
+    story = Story().with_run_running()
+
+    assert story.report(some_outputs()) == []
+    told = story.report(cluster.TaskExited(exit_code=3, last_lines=["x"]))
+
+    assert names(told) == ["RunFailed"]
+
+
+def test_files_that_were_left_out_are_a_warning() -> None:
+    story = Story().with_run_finalizing()
+    report = some_outputs()
+    report.warnings.append("'outputs/a\\b' was not saved")
+
+    assert names(story.report(report)) == ["RunWarned", "RunCompleted"]
+
+
+# -- cancel
+
+
+def test_a_waiting_run_is_canceled_at_once() -> None:
+    story = Story().with_pool()
+    story.tell(a_submission())
+
+    assert names(story.tell(job.CancelRun(run_id="run", reason="wrong data"))) == ["RunCancelRequested", "RunCanceled"]
+    assert story.run().status == job.RUN_STATUS_CANCELED
+
+
+def test_a_running_run_is_canceled_when_its_outputs_are_saved() -> None:
+    story = Story().with_run_running()
+
+    told = story.tell(job.CancelRun(run_id="run"))
+    assert names(told) == ["RunCancelRequested", "LeaseRevoked"]
+    assert told[1].save_outputs
+    assert story.report(cluster.TaskExited(exit_code=-15)) == []
+    (end,) = story.report(some_outputs())
+
+    assert isinstance(end, job.RunCanceled)
+    assert [file.path for file in end.outputs.files] == ["outputs/a"]
+
+
+def test_a_run_that_is_canceled_while_its_node_dies_is_canceled_and_not_started_again() -> None:
+    story = Story().with_run_running()
+    story.tell(job.CancelRun(run_id="run"))
+
+    story.with_agent(incarnation="second")
+
+    assert story.run().status == job.RUN_STATUS_CANCELED
+    assert len(story.said(cluster.LeaseOffered)) == 1
+
+
+@pytest.mark.parametrize("scene", ["with_run_completed", "with_run_offered"])
+def test_a_second_cancel_and_one_after_the_end_change_nothing(scene: str) -> None:
+    story = getattr(Story(), scene)()
+    story.tell(job.CancelRun(run_id="run"))
+    count = len(story.facts)
+
+    story.tell(job.CancelRun(run_id="run"))
+
+    assert len(story.facts) == count
+
+
+# -- lost attempts
+
+
+@pytest.mark.parametrize("scene", ["with_run_offered", "with_run_prepared", "with_run_running", "with_run_finalizing"])
+def test_a_new_process_of_the_node_gets_the_run_under_a_new_epoch(scene: str) -> None:
+    story = getattr(Story(), scene)()
+
+    story.with_agent(incarnation="second")
+
+    (requeued,) = story.said(job.RunRequeued)
+    assert requeued.lost_epoch == 1
+    assert [(offer.epoch, offer.incarnation) for offer in story.said(cluster.LeaseOffered)] == [(1, "first"), (2, "second")]
+    assert story.run().epoch == 2
+
+
+def test_reports_of_a_lost_attempt_are_void() -> None:
+    story = Story().with_run_running()
+    story.with_agent(incarnation="second")
+    count = len(story.facts)
+
+    story.report(cluster.TaskExited(exit_code=0), epoch=1)
+    story.report(some_outputs("outputs/old"), epoch=1)
+    story.report(some_outputs("outputs/forged"), epoch=2, incarnation="first")
+
+    assert len(story.facts) == count
+    assert not story.run().is_terminal
+
+
+def test_a_lost_attempt_leaves_nothing_behind_in_the_next_one() -> None:
+    story = Story().with_run_finalizing(exit_code=3)
+
+    story.with_agent(incarnation="second")
+
+    run = story.run()
+    assert (run.failure, run.started_at, run.formed, [member.exited for member in run.members]) == (None, None, False, [()])
+
+
+def test_silence_shows_and_speech_takes_it_back() -> None:
+    story = Story().with_run_running()
+
+    assert names(story.tell(Tick(silent=("agent-0",)))) == ["RunNotResponding"]
+    assert story.run().status == job.RUN_STATUS_NOT_RESPONDING
+    assert story.tell(Tick(silent=("agent-0",))) == []
+    assert names(story.tell(Tick(heard=("agent-0",)))) == ["RunResponding"]
+
+    assert story.run().status == job.RUN_STATUS_RUNNING
+
+
+def test_a_node_that_is_given_up_is_fenced_and_its_run_waits_for_another() -> None:
+    story = Story().with_run_running()
+
+    told = story.tell(Tick(given_up=("agent-0",)))
+
+    assert names(told)[:4] == ["AgentLost", "AgentFenced", "LeaseRevoked", "RunRequeued"]
+    assert story.run().members == ()
+    assert "agent-0" not in story.state.agents
+
+
+def test_an_offer_that_nobody_takes_is_withdrawn() -> None:
+    story = Story().with_run_offered()
+
+    told = story.later(31).tell(Tick())
+
+    assert names(told)[:2] == ["LeaseRevoked", "RunRequeued"]
+
+
+def test_a_run_that_loses_too_many_attempts_fails_and_says_so() -> None:
+    story = Story(max_lost_attempts=2).with_run_running()
+
+    story.with_agent(incarnation="second")
+    story.with_agent(incarnation="third")
+
+    (failed,) = story.said(job.RunFailed)
+    assert failed.failure.code == "AgentLost"
+    assert "2 attempts" in failed.failure.message
+
+
+def test_a_node_that_is_stopped_on_purpose_loses_its_attempt() -> None:
+    story = Story().with_run_running()
+
+    story.tell(cluster.AgentDrained(agent_id="agent-0", incarnation="first", why="maintenance"))
+
+    assert story.run().members == ()
+    assert len(story.said(job.RunRequeued)) == 1
+
+
+def test_a_good_bye_of_an_earlier_process_is_void() -> None:
+    story = Story().with_run_running()
+    story.with_agent(incarnation="second")
+
+    story.tell(cluster.AgentDrained(agent_id="agent-0", incarnation="first", why="late"))
+
+    assert story.state.agents["agent-0"].incarnation == "second"
+    assert story.run().epoch == 2
+    assert story.run().members
+
+
+def test_a_declined_offer_goes_elsewhere() -> None:
+    story = Story().with_run_offered()
+
+    told = story.report(cluster.LeaseDeclined(why="it holds another"))
+
+    assert names(told) == ["LeaseRevoked", "RunRequeued", "LeaseOffered"]
+    assert told[2].epoch == 2

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.scheduler.domain.validate import submission
+from tests.unit.scheduler.story import Story, a_submission
+from trainyard.job.v1 import job_pb2 as job
+from trainyard.job.v1 import spec_pb2 as spec
+
+
+def test_a_plain_submission_is_in_order() -> None:
+    assert submission(a_submission()) is None
+
+
+def _set(**fields: Any) -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        for name, value in fields.items():
+            setattr(request.spec, name, value)
+
+    return change
+
+
+def _inline(path: str, content: bytes = b"") -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        request.spec.source.inline.files[path] = content
+
+    return change
+
+
+def _input(name: str = "data", url: str = "http://host/a", path: str = "http/host/a") -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        item = request.spec.inputs.add(name=name)
+        item.files.add(url=url, path=path)
+
+    return change
+
+
+def _snapshot(request: Any) -> None:
+    request.spec.source.snapshot.files.add(path="train.py", sha256="short")
+
+
+def _argument(request: Any) -> None:
+    request.spec.arguments.add(input="nowhere")
+
+
+def _variable(name: str) -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        request.spec.environment.environment_variables[name] = "x"
+
+    return change
+
+
+def _no_source(request: Any) -> None:
+    request.spec.ClearField("source")
+
+
+def _no_time(request: Any) -> None:
+    request.spec.max_duration.FromSeconds(0)
+
+
+def _name(request: Any) -> None:
+    request.experiment = "a b"
+
+
+@pytest.mark.parametrize(
+    ("change", "target", "words"),
+    [
+        (_name, "experiment", "is no name"),
+        (_no_source, "source", "no source"),
+        (_set(entry_script="other.py"), "other.py", "there is: train.py"),
+        (_set(entry_script=""), "entry_script", "not in the source"),
+        (_inline("../evil.py"), "../evil.py", "no safe relative path"),
+        (_inline("/etc/passwd"), "/etc/passwd", "no safe relative path"),
+        (_inline("a\\b"), "a\\b", "no safe relative path"),
+        (_inline("train.py/x"), "train.py", "a file and a folder at once"),
+        (_inline("big", bytes(600 << 10)), "source", "upload a snapshot"),
+        (_snapshot, "train.py", "no SHA-256"),
+        (_input(name="1x"), "1x", "input name"),
+        (_input(url="file:///etc/passwd"), "data", "no http(s) URL"),
+        (_input(url="http://user:secret@host/a"), "data", "without credentials"),
+        (_input(path="../../x"), "../../x", "no safe relative path"),
+        (_argument, "nowhere", "does not have"),
+        (_variable("A-B"), "A-B", "cannot be set"),
+        (_variable("TRAINYARD_RUN_SOCKET"), "TRAINYARD_RUN_SOCKET", "platform's own"),
+        (_no_time, "max_duration", "more than zero"),
+    ],
+)
+def test_what_is_wrong_is_named(change: Callable[[Any], None], target: str, words: str) -> None:
+    request = a_submission()
+
+    change(request)
+    failure = submission(request)
+
+    assert failure is not None
+    assert (failure.code, failure.target) == ("UserError", target)
+    assert words in failure.message
+
+
+def test_two_inputs_of_one_name_are_refused() -> None:
+    request = a_submission()
+
+    for _ in range(2):
+        _input()(request)
+
+    failure = submission(request)
+    assert failure is not None and failure.target == "inputs"
+
+
+def test_a_bad_request_becomes_a_rejected_run_and_a_good_one_under_its_id_does_not_revive_it() -> None:
+    story = Story().with_pool()
+    bad = a_submission()
+    bad.spec.entry_script = "other.py"
+
+    (rejected,) = story.tell(bad)
+    assert isinstance(rejected, job.RunRejected)
+    assert story.run().is_terminal
+
+    assert story.tell(a_submission()) == []
+
+
+def test_an_unknown_compute_target_lists_those_that_exist() -> None:
+    story = Story().with_pool(name="small").with_pool(name="large")
+
+    (rejected,) = story.tell(a_submission(target="nowhere"))
+
+    assert rejected.failure.code == "ComputeTargetNotFound"
+    assert "there is: large, small" in rejected.failure.message
+
+
+def test_numbers_count_within_an_experiment() -> None:
+    story = Story().with_pool()
+
+    story.tell(a_submission("a"), a_submission("b", experiment="other"), a_submission("c"))
+
+    assert [story.run(name).number for name in "abc"] == [1, 1, 2]
+
+
+def test_an_unset_spec_is_refused_and_nothing_raises() -> None:
+    assert submission(job.SubmitRun(submission_id="x", experiment="e", spec=spec.RunSpec())) is not None
