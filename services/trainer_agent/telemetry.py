@@ -17,6 +17,7 @@ BUILD_LOG = "azureml-logs/20_image_build_log.txt"
 DRIVER_LOG = "azureml-logs/70_driver_log.txt"
 _LINE_BYTES, _CHUNK_BYTES, _CHUNK_LINES = 32 << 10, 256 << 10, 1000
 _TEXT = 3000
+_LAST_ONE = b"\0the last one\n"
 _KINDS = ("scalar", "list", "row", "table")
 
 
@@ -58,15 +59,16 @@ class LogStream:
             size += len(cut)
         if batch:
             self._send(batch)
+        self._file.flush()
 
     def close(self) -> None:
-        """Whoever follows is told that nothing more comes."""
-        self._file.close()
-        self._send([], last=True)
+        """Whoever follows is told that nothing more comes; a second time does nothing."""
+        if not self._file.closed:
+            self._file.close()
+            self._send([], last=True)
 
     def _send(self, lines: list[str], *, last: bool = False) -> None:
         attempt = self._attempt
-        self._file.flush() if not self._file.closed else None
         chunk = LogChunk(
             run_id=attempt.run_id, epoch=attempt.epoch, rank=self._rank, log=self.name, first_line=self._next, lines=lines, last=last
         )
@@ -113,14 +115,22 @@ class Metrics:
         self._complain = complain
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._last_one = asyncio.Event()
 
     async def listen(self, path: Path) -> None:
+        self._path = path
         self._server = await asyncio.start_unix_server(self._connected, str(path), limit=8 << 20)
 
     async def close(self, patience: float = 2.0) -> None:
         """Whatever is on its way is read; a connection that a stray child keeps open is not waited for."""
-        if self._server is not None:
-            self._server.close()
+        if self._server is None:
+            return
+        # Connections are accepted in their order: once this one is, every earlier one has been, its writer dead or not.
+        _, last = await asyncio.open_unix_connection(str(self._path))
+        last.write(_LAST_ONE)
+        last.close()
+        await self._last_one.wait()
+        self._server.close()
         if self._connections:
             await asyncio.wait(self._connections, timeout=patience)
         for task in self._connections:
@@ -135,6 +145,9 @@ class Metrics:
         lines = Lines()
         try:
             while data := await reader.read(1 << 16):
+                if data == _LAST_ONE:
+                    self._last_one.set()
+                    return
                 self.take(lines.feed(data))
         except (ConnectionError, asyncio.LimitOverrunError):
             pass
