@@ -127,8 +127,8 @@ def decode(topic: str, partition: int, offset: int, key: bytes | None, value: by
         raise Undecodable(f"no CloudEvent: the header {'ce_id' if full_name else 'ce_type'} is missing")
     if not full_name.startswith("trainyard."):
         raise Undecodable(f"ce_type {full_name[:200]!r} is none of Trainyard's")
-    if len(event_id) > 200:
-        raise Undecodable("ce_id is longer than 200 characters")
+    if len(event_id) > 200 or not event_id.isprintable():
+        raise Undecodable("ce_id is longer than 200 characters or has some that cannot be printed")
     content = fields.get("content-type", "application/protobuf")
     if content.partition(";")[0].strip() != "application/protobuf":
         raise Undecodable(f"content-type is {content[:200]!r}, not application/protobuf")
@@ -158,6 +158,6 @@ def _time(text: str) -> datetime:
         return datetime.fromtimestamp(0, UTC)
     try:
         when = datetime.fromisoformat(text)
-    except ValueError as error:
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise Undecodable(f"ce_time {text[:100]!r} is no RFC 3339 time") from error
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)

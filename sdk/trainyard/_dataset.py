@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from trainyard._errors import UserErrorException
+from trainyard._sources import mounted_path
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -20,20 +20,10 @@ _INPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _REGISTER_SECONDS = 600.0
 
 
-def mounted_path(url: str) -> str:
-    """ "<scheme>/<host and port>/<path>": the folder depth that scripts search with glob."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}/{parts.netloc}/{unquote(parts.path).lstrip('/')}"
-
-
 def _checked(url: object) -> str:
     if not isinstance(url, str):
         raise UserErrorException(f"A dataset is made of http(s) URLs; {url!r} is a {type(url).__name__}.", target=repr(url))
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserErrorException(f"A dataset is made of http(s) URLs; {url!r} is none.", target=url, hint="serve the file over http")
-    if parts.username or parts.password:
-        raise UserErrorException("A dataset's URL must not carry a password.", target=f"{parts.scheme}://{parts.hostname}{parts.path}")
+    mounted_path(url)
     return url
 
 

@@ -69,7 +69,8 @@ class MinioObjects:
             maxsize=_POOL,
             retries=urllib3.Retry(total=4, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
         )
-        return Minio(self.endpoint, *self._keys, secure=False, http_client=http)
+        # A named region saves the question for the bucket's, which most users here may not ask.
+        return Minio(self.endpoint, *self._keys, secure=False, region="us-east-1", http_client=http)
 
     def _call(self, key: str, action: Callable[[Minio], Any]) -> Any:
         import urllib3

@@ -18,8 +18,8 @@ class PreparationFailed(Exception):
 
 
 class DataCache(Protocol):
-    def put(self, source: Any, target: Path, *, writable: bool) -> Any:
-        """The file of a SourceFile at `target`; returns it with the digest that was measured. Raises PreparationFailed."""
+    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool) -> list[Any]:
+        """Each SourceFile at its target; returns them with the digests that were measured. Raises PreparationFailed."""
         ...
 
 

@@ -103,7 +103,7 @@ class Preparer:
     def _input(self, item: Any, data: Path) -> tuple[Path, list[Any]]:
         root = data / item.name
         writable = item.mode == DatasetInput.MODE_DOWNLOAD
-        files = [self.data.put(file, below(root, file.path), writable=writable) for file in item.files]
+        files = self.data.place([(file, below(root, file.path)) for file in item.files], writable=writable)
         return (root if len(files) != 1 else below(root, files[0].path)), files
 
 

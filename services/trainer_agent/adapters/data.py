@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +24,45 @@ class Data:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    def put(self, source: Any, target: Path, *, writable: bool) -> Any:
-        """`writable` gives a copy; else a hard link to the node's one file, read-only."""
-        blob = self._blobs.get(source.sha256) if source.sha256 else None
-        found = source.sha256
-        if blob is None:
-            blob, found = self._fetch(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if writable:
-            shutil.copyfile(blob, target)
-        else:
-            _link(blob, target)
-        return SourceFile(url=source.url, path=source.path, size_bytes=blob.stat().st_size, etag=source.etag, sha256=found)
+    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool) -> list[Any]:
+        """`writable` gives copies; else hard links to the node's one file, read-only."""
+        there = {source.url: blob for source, _ in files if source.sha256 and (blob := self._blobs.get(source.sha256)) is not None}
+        there |= self._fetch([source for source, _ in files if source.url not in there])
+        for source, target in files:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if writable:
+                shutil.copyfile(there[source.url], target)
+            else:
+                _link(there[source.url], target)
+        return [_measured(source, there[source.url]) for source, _ in files]
 
-    def _fetch(self, source: Any) -> tuple[Path, str]:
-        with self._blobs.incoming() as incoming:
-            _download(source.url, incoming)
-            try:
-                return self._blobs.take_in(incoming, source.sha256)
-            except WrongDigest as error:
-                what = (
-                    f"{source.url} has changed since the dataset was registered: its SHA-256 was {error.wanted}, now it is {error.found}. "
-                    "Register a new version."
-                )
-                raise PreparationFailed("DatasetChanged", what, source.url) from error
+    def _fetch(self, sources: Sequence[Any]) -> dict[str, Path]:
+        if not sources:
+            return {}
+        with ExitStack() as stack:
+            incoming = {source.url: stack.enter_context(self._blobs.incoming()) for source in sources}
+            _download(incoming)
+            return {source.url: self._take_in(source, incoming[source.url]) for source in sources}
+
+    def _take_in(self, source: Any, file: Path) -> Path:
+        try:
+            return self._blobs.take_in(file, source.sha256)[0]
+        except WrongDigest as error:
+            what = (
+                f"{source.url} has changed since the dataset was registered: its SHA-256 was {error.wanted}, now it is {error.found}. "
+                "Register a new version."
+            )
+            raise PreparationFailed("DatasetChanged", what, source.url) from error
 
 
-def _download(url: str, target: Path) -> None:
+def _measured(source: Any, blob: Path) -> SourceFile:
+    return SourceFile(url=source.url, path=source.path, size_bytes=blob.stat().st_size, etag=source.etag, sha256=blob.name)
+
+
+def _download(targets: Mapping[str, Path]) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "services.trainer_agent.fetch", str(target)],
-        input=url,
+        [sys.executable, "-m", "services.trainer_agent.fetch"],
+        input=json.dumps({url: str(target) for url, target in targets.items()}),
         capture_output=True,
         text=True,
         cwd="/",
@@ -60,9 +71,10 @@ def _download(url: str, target: Path) -> None:
     )
     if result.returncode:
         try:
-            what = str(json.loads(result.stdout)["error"])
+            told = json.loads(result.stdout)
+            url, what = str(told["url"]), str(told["error"])
         except (ValueError, KeyError, TypeError):
-            what = f"the download process ended with {result.returncode}: {result.stderr.strip()[-500:]}"
+            url, what = next(iter(targets)), f"the download process ended with {result.returncode}: {result.stderr.strip()[-500:]}"
         raise PreparationFailed("SourceUnreachable", f"{url} cannot be read: {what}", url)
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
+from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
@@ -16,6 +18,7 @@ from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
 from trainyard._paths import sha256_file
 from trainyard.cluster.v1.cluster_pb2 import LeaseOffered
+from trainyard.dataset.v1.dataset_pb2 import SourceFile
 from trainyard.job.v1.spec_pb2 import Snapshot
 
 
@@ -238,3 +241,43 @@ def test_an_attempt_begins_with_empty_folders_and_leaves_none(tmp_path: Path) ->
     assert not second.root.exists()
     assert not second.sockets.exists()
     first.remove()
+
+
+# -- data
+
+
+def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(targets: Any) -> None:
+        for target in targets.values():
+            target.write_bytes(b"new")
+
+    monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
+    source = SourceFile(url="http://host/a", path="a", sha256=sha256(b"old"))
+
+    with pytest.raises(PreparationFailed) as caught:
+        Data(Blobs(tmp_path / "cache")).place([(source, tmp_path / "a")], writable=False)
+
+    assert caught.value.failure.code == "DatasetChanged"
+    assert sha256(b"old") in caught.value.failure.message and sha256(b"new") in caught.value.failure.message
+
+
+def test_a_file_is_fetched_once_a_node_and_mounted_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def download(targets: Any) -> None:
+        for url, target in targets.items():
+            fetched.append(url)
+            target.write_bytes(b"data")
+
+    monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
+    data = Data(Blobs(tmp_path / "cache"))
+    source = SourceFile(url="http://host/a", path="a", sha256=sha256(b"data"))
+
+    (measured,) = data.place([(source, tmp_path / "mounted")], writable=False)
+    data.place([(source, tmp_path / "copied")], writable=True)
+    (tmp_path / "copied").write_bytes(b"changed")
+
+    assert fetched == ["http://host/a"]
+    assert (measured.size_bytes, measured.sha256) == (4, sha256(b"data"))
+    assert (tmp_path / "mounted").read_bytes() == b"data"
+    assert not (tmp_path / "mounted").stat().st_mode & 0o222

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from services.chassis.records import NewRecord, Unavailable
 from services.trainer_agent.reporter import Cause, Reporter
 from services.trainer_agent.telemetry import Attempt, Lines, LogStream, Metrics, as_point

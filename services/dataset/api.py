@@ -1,0 +1,87 @@
+"""DatasetService over gRPC: a request is published as any client could, its answer is waited for and translated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from services.chassis.choices import close_to, told
+from services.chassis.grpc_server import Code, Refused, refuse
+from services.chassis.service import Context
+from services.dataset import domain
+from services.dataset.domain import Answer
+from services.dataset.handlers import TOPIC
+from services.dataset.shelf import Shelf
+from trainyard.dataset.v1 import dataset_pb2, dataset_pb2_grpc
+
+_STATUS = {"UserError": Code.INVALID_ARGUMENT, "AlreadyExists": Code.ALREADY_EXISTS}
+# For callers that set no deadline.
+_PATIENCE_SECONDS = 3600.0
+_LOOKS, _LOOK_SECONDS = 100, 0.1
+
+
+def datasets(server: grpc.aio.Server, context: Context) -> None:
+    dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(context), server)
+
+
+class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def RegisterDataset(
+        self, request: dataset_pb2.RegisterDataset, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> dataset_pb2.RegisterDatasetResponse:
+        if why := domain.unanswerable(request):
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", f"The request cannot be taken: {why}.", "request")
+        event_id = await self._context.request(TOPIC, request.name, request)
+        answer = await self._answer(request.submission_id, call.time_remaining())
+        if answer.failure is not None:
+            raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
+        return dataset_pb2.RegisterDatasetResponse(
+            dataset=self._version(answer.name, answer.version), repeated_submission=answer.event_id != event_id
+        )
+
+    async def GetDataset(
+        self, request: dataset_pb2.GetDatasetRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> dataset_pb2.GetDatasetResponse:
+        return dataset_pb2.GetDatasetResponse(dataset=self._version(request.name, request.version))
+
+    async def ListDatasets(
+        self, _: dataset_pb2.ListDatasetsRequest, __: grpc.aio.ServicerContext[Any, Any]
+    ) -> dataset_pb2.ListDatasetsResponse:
+        with self._context.store.reading() as documents:
+            return dataset_pb2.ListDatasetsResponse(datasets=Shelf(documents).latest_of_each())
+
+    async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
+        def answer() -> Answer | None:
+            with self._context.store.reading() as documents:
+                return Shelf(documents).answer(submission_id)
+
+        await self._context.engine.until(lambda: answer() is not None, _PATIENCE_SECONDS if seconds is None else seconds)
+        if (found := answer()) is None:
+            what = f"The sources of submission {submission_id} are still being read. Ask again with the same submission id."
+            raise refuse(Code.DEADLINE_EXCEEDED, "Unavailable", what, submission_id)
+        await self._sent()
+        return found
+
+    async def _sent(self) -> None:
+        """Whoever acts on an answer may look into the log next: it should be there. A broker that is away delays the answer only so long."""
+        for _ in range(_LOOKS):
+            if await self._context.engine.until(lambda: not self._context.store.unsent(1), _LOOK_SECONDS):
+                return
+
+    def _version(self, name: str, version: int) -> dataset_pb2.Dataset:
+        """0: the latest. Refused with what there is."""
+        with self._context.store.reading() as documents:
+            shelf = Shelf(documents)
+            latest = shelf.latest(name)
+            if not latest:
+                names = shelf.names()
+                what = f"There is no dataset {name[:255]!r}; there is: {told(close_to(name, names), names)}."
+                raise refuse(Code.NOT_FOUND, "DatasetNotFound", what, name)
+            found = shelf.version(name, version or latest)
+            if found is None:
+                what = f"Dataset {name!r} has no version {version}; its latest is {latest}."
+                raise refuse(Code.NOT_FOUND, "DatasetNotFound", what, f"{name}:{version}")
+            return found

@@ -1,0 +1,87 @@
+"""Events of trainyard.datasets in, documents and facts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.chassis.handler import Command, Emit, InvalidMessage
+from services.chassis.store import Documents
+from services.dataset import domain
+from services.dataset.domain import Asked, Fact
+from services.dataset.shelf import Shelf
+from trainyard._cloudevents import Received
+from trainyard.dataset.v1.dataset_pb2 import DatasetRejected, DatasetVersionRegistered, RegisterDataset, SourceFile
+from trainyard.event.v1.artifact_pb2 import Failure
+
+TOPIC = "trainyard.datasets"
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the worker found at the URLs of a submission: all of the files, or the first thing that went wrong."""
+
+    submission_id: str
+    found: Sequence[SourceFile] | Failure
+    at: datetime
+
+
+class DatasetHandler:
+    answers = (RegisterDataset,)
+
+    def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
+        request = event.message
+        if not isinstance(request, RegisterDataset):
+            return []
+        if why := _unusable(event, request):
+            raise InvalidMessage(why)
+        known = Shelf(documents).known(request.name, request.submission_id)
+        return _emits(domain.decide(known, _asked(event, request)))
+
+    def apply(self, event: Received, documents: Documents) -> None:
+        shelf = Shelf(documents)
+        match event.message:
+            case RegisterDataset() as request if not _unusable(event, request):
+                _fold(shelf, request, _asked(event, request))
+            case DatasetVersionRegistered() | DatasetRejected() as fact:
+                _fold(shelf, fact, fact, event.causation_id)
+
+    def command(self, command: Command, documents: Documents) -> Iterable[Emit]:
+        probed: Probed = command.payload
+        shelf = Shelf(documents)
+        pending = shelf.pending(probed.submission_id)
+        if pending is None:
+            return []
+        known = shelf.known(pending.request.name, probed.submission_id)
+        return _emits(domain.conclude(known, probed.found, probed.at))
+
+    def reset(self, documents: Documents) -> None:
+        """Nothing is kept in memory."""
+
+
+def _fold(shelf: Shelf, message: RegisterDataset | Fact, event: Asked | Fact, cause_id: str = "") -> None:
+    before = shelf.known(message.name, message.submission_id)
+    after = domain.evolve(before, event, cause_id)
+    if after is before:
+        return
+    shelf.keep(message.submission_id, before, after)
+    if isinstance(event, DatasetVersionRegistered):
+        shelf.add(event)
+
+
+def _unusable(event: Received, request: RegisterDataset) -> str:
+    """Why the request can only become a dead letter; "" for one that will be answered."""
+    if why := domain.unanswerable(request):
+        return why
+    if event.key != request.name:
+        return f"the record's key {event.key[:200]!r} must be the dataset's name {request.name[:200]!r}: order within a key is what counts"
+    return ""
+
+
+def _asked(event: Received, request: RegisterDataset) -> Asked:
+    return Asked(request, event.event_id, event.correlation_id or event.key)
+
+
+def _emits(facts: Iterable[Fact]) -> list[Emit]:
+    return [Emit(TOPIC, fact.name, fact) for fact in facts]

@@ -1,0 +1,34 @@
+"""The registry: model versions that never change, and where each came from."""
+
+import sys
+
+from services.chassis.service import Context, Service
+from services.chassis.settings import Settings
+from services.chassis.worker import Worker
+from services.registry import api
+from services.registry.adapters.folded_runs import FoldedRuns
+from services.registry.checking import Checking
+from services.registry.handlers import JOBS, TOPIC, RegistryHandler
+from services.registry.shelf import REGISTER
+from trainyard._objects import MinioObjects
+
+
+def main() -> int:
+    settings = Settings.load("registry")
+    store = settings.object_store
+    objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
+
+    def register(context: Context) -> Worker:
+        return Worker(REGISTER, Checking(FoldedRuns(context), objects), parallel=32)
+
+    return (
+        Service("registry", settings)
+        .listens(TOPIC, JOBS, to=RegistryHandler())
+        .serves("trainyard.model.v1.ModelService", api.models)
+        .works(register)
+        .run()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

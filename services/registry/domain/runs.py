@@ -1,0 +1,89 @@
+"""What the registry must know of a run: how it ended, what it left behind and where it came from. Folded from trainyard.jobs.
+
+The epoch fences: once a newer attempt was seen, or an attempt was declared lost, nothing that speaks for the older one counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+from google.protobuf.message import Message
+
+from trainyard.event.v1.artifact_pb2 import ArtifactSet
+from trainyard.job.v1 import job_pb2 as job
+from trainyard.job.v1.spec_pb2 import EnvironmentSpec
+from trainyard.model.v1.model_pb2 import DatasetRef, Lineage
+
+_STAGES: dict[type[Message], str] = {
+    job.RunPreparing: "Preparing",
+    job.GangFormed: "Preparing",
+    job.RunStarted: "Running",
+    job.RunFinalizing: "Finalizing",
+    job.RunCompleted: "Completed",
+    job.RunFailed: "Failed",
+    job.RunCanceled: "Canceled",
+}
+FACTS: tuple[type[Message], ...] = (job.RunQueued, job.RunRejected, job.RunRequeued, job.RunCancelRequested, *_STAGES)
+"""What counts here; all of them name their run in `run_id`."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """`epoch` is the newest attempt seen, `lost_epoch` the newest that may no longer write; 0: none. Once ended it never changes."""
+
+    id: str
+    status: str
+    lineage: Lineage
+    epoch: int = 0
+    lost_epoch: int = 0
+    has_ended: bool = False
+    artifacts: ArtifactSet = field(default_factory=ArtifactSet)
+
+
+def evolve(run: Run | None, message: Message) -> Run | None:
+    """The run after one of the FACTS; whatever does not count leaves it as it is."""
+    match message:
+        case job.RunQueued() if run is None:
+            return Run(message.run_id, "Queued", _lineage(message))
+        case job.RunRejected() if run is None:
+            return Run(message.run_id, "Rejected", Lineage(run_id=message.run_id, experiment=message.experiment), has_ended=True)
+        case _ if run is None or run.has_ended:
+            return run
+        case job.RunCancelRequested():
+            return replace(run, status="CancelRequested")
+        case job.RunRequeued() if message.lost_epoch >= run.epoch:
+            return replace(run, status="Queued", epoch=message.lost_epoch, lost_epoch=message.lost_epoch)
+        case job.RunPreparing() | job.GangFormed() | job.RunStarted() | job.RunFinalizing() if _counts(run, message.epoch):
+            return replace(run, status=_STAGES[type(message)], epoch=message.epoch)
+        case job.RunCompleted() | job.RunFailed() if _counts(run, message.epoch):
+            return _ended(run, message, message.outputs)
+        # A run that waits for its next attempt is canceled under the epoch of the lost one, whose files do not count.
+        case job.RunCanceled() if message.epoch >= run.epoch:
+            return _ended(run, message, message.outputs if _counts(run, message.epoch) else ArtifactSet())
+    return run
+
+
+def environment_id(environment: EnvironmentSpec) -> str:
+    """The same for the same specification, wherever it is worked out."""
+    return hashlib.sha256(environment.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _counts(run: Run, epoch: int) -> bool:
+    return epoch >= run.epoch and not (run.lost_epoch and epoch <= run.lost_epoch)
+
+
+def _ended(run: Run, message: job.RunCompleted | job.RunFailed | job.RunCanceled, artifacts: ArtifactSet) -> Run:
+    return replace(run, status=_STAGES[type(message)], epoch=message.epoch, has_ended=True, artifacts=artifacts)
+
+
+def _lineage(queued: job.RunQueued) -> Lineage:
+    spec = queued.spec
+    datasets = dict.fromkeys((it.dataset, it.version) for it in spec.inputs if it.dataset)
+    return Lineage(
+        run_id=queued.run_id,
+        experiment=queued.experiment,
+        datasets=[DatasetRef(name=name, version=version) for name, version in datasets],
+        snapshot_id=spec.source.snapshot.id,
+        environment_id=environment_id(spec.environment),
+    )

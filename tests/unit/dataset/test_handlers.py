@@ -1,0 +1,135 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.chassis import codec
+from services.chassis.handler import Command
+from services.chassis.records import NewRecord
+from services.dataset.domain import Asked
+from services.dataset.handlers import TOPIC, DatasetHandler, Probed
+from services.dataset.shelf import ANSWER, LATEST, PROBE, VERSION, Shelf
+from tests.unit.on_memory import OnMemory
+from trainyard.dataset.v1.dataset_pb2 import (
+    Dataset,
+    DatasetMaterialized,
+    DatasetRejected,
+    DatasetVersionRegistered,
+    RegisterDataset,
+    SourceFile,
+)
+from trainyard.event.v1.dead_letter_pb2 import DeadLetter
+
+
+@pytest.fixture
+def service() -> Iterator[OnMemory]:
+    made = OnMemory("dataset", DatasetHandler, [TOPIC], [ANSWER, LATEST, VERSION, PROBE])
+    yield made
+    made.close()
+
+
+def a_request(submission_id: str = "s1", name: str = "mnist", **fields: Any) -> RegisterDataset:
+    return RegisterDataset(submission_id=submission_id, name=name, urls=["http://h/a"], **fields)
+
+
+def answer(service: OnMemory, submission_id: str = "s1") -> None:
+    """As the worker does."""
+    pending = {asked.request.submission_id: asked for asked in (codec.loads(it, Asked) for it in service.pending(PROBE))}
+    asked = pending[submission_id]
+    probed = Probed(submission_id, [SourceFile(url="http://h/a", path="http/h/a", size_bytes=1, sha256="0" * 64)], service.now())
+    service.command(Command(probed, asked.event_id, asked.correlation_id))
+    service.flush()
+
+
+def dead_letters(service: OnMemory) -> list[DeadLetter]:
+    return [event.message for event in service.events("trainyard.deadletters") if isinstance(event.message, DeadLetter)]
+
+
+def test_a_version_is_answered_by_a_fact_that_names_its_cause(service: OnMemory) -> None:
+    asked = service.publish(TOPIC, "mnist", a_request(tags={"kind": "images"}))
+
+    answer(service)
+
+    fact = service.events(TOPIC)[-1]
+    assert isinstance(fact.message, DatasetVersionRegistered)
+    assert (fact.key, fact.causation_id, fact.correlation_id) == ("mnist", asked, "mnist")
+    with service.store.reading() as documents:
+        shelf = Shelf(documents)
+        shown = shelf.version("mnist", 1)
+        assert isinstance(shown, Dataset)
+        assert (shown.name, shown.version, dict(shown.tags), shown.files[0].path) == ("mnist", 1, {"kind": "images"}, "http/h/a")
+        assert [it.name for it in shelf.latest_of_each()] == ["mnist"]
+
+
+def test_a_repeat_under_another_event_id_is_pending_once_and_answered_once(service: OnMemory) -> None:
+    first = service.publish(TOPIC, "mnist", a_request())
+    service.publish(TOPIC, "mnist", a_request())
+    assert len(service.pending(PROBE)) == 1
+
+    answer(service)
+    service.publish(TOPIC, "mnist", a_request())
+    service.flush()
+
+    with service.store.reading() as documents:
+        found = Shelf(documents).answer("s1")
+    assert found is not None
+    assert (found.version, found.event_id) == (1, first)
+    assert [type(event.message) for event in service.events(TOPIC)].count(DatasetVersionRegistered) == 1
+    assert service.pending(PROBE) == []
+
+
+def test_a_refusal_at_once_leaves_nothing_for_the_worker(service: OnMemory) -> None:
+    service.publish(TOPIC, "mnist", a_request(description="d" * 4000))
+    service.flush()
+
+    fact = service.events(TOPIC)[-1].message
+    assert isinstance(fact, DatasetRejected)
+    assert fact.failure.target == "description"
+    assert service.pending(PROBE) == []
+    assert dead_letters(service) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "request_", "why"),
+    [
+        ("mnist", a_request(submission_id=""), "submission_id"),
+        ("m" * 300, a_request(name="m" * 300), "at most 255"),
+        ("other", a_request(), "must be the dataset's name"),
+    ],
+)
+def test_what_nobody_could_answer_is_a_dead_letter_and_no_work(service: OnMemory, key: str, request_: RegisterDataset, why: str) -> None:
+    service.publish(TOPIC, key, request_)
+    service.flush()
+
+    assert [why in letter.error for letter in dead_letters(service)] == [True]
+    assert service.documents() == {}
+    assert service.replayed() == {}
+
+
+def test_garbled_bytes_are_a_dead_letter_and_the_next_request_is_taken(service: OnMemory) -> None:
+    headers = (("ce_id", b"1"), ("ce_type", b"trainyard.dataset.v1.RegisterDataset"))
+    service.append(NewRecord(TOPIC, b"mnist", b"\xff\xff\xff", headers))
+
+    service.publish(TOPIC, "mnist", a_request())
+    answer(service)
+
+    assert len(dead_letters(service)) == 1
+    assert isinstance(service.events(TOPIC)[-1].message, DatasetVersionRegistered)
+
+
+def test_what_an_agent_reports_changes_nothing(service: OnMemory) -> None:
+    service.publish(TOPIC, "mnist", DatasetMaterialized(name="mnist", version=1, agent_id="agent-0"))
+
+    assert service.documents() == {}
+    assert dead_letters(service) == []
+
+
+def test_a_new_store_takes_up_what_the_log_leaves_open(service: OnMemory) -> None:
+    service.publish(TOPIC, "mnist", a_request("s1"))
+    answer(service, "s1")
+    service.publish(TOPIC, "mnist", a_request("s2", create_new_version=True))
+
+    replayed = service.replayed()
+
+    assert replayed == service.documents()
+    assert (PROBE, "s2") in replayed

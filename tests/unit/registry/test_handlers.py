@@ -1,0 +1,158 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from services.chassis import codec
+from services.chassis.handler import Command
+from services.chassis.records import NewRecord
+from services.registry.domain.registration import Asked
+from services.registry.handlers import JOBS, TOPIC, Checked, RegistryHandler
+from services.registry.shelf import ANSWER, LATEST, REGISTER, RUN, VERSION, Shelf
+from tests.unit.on_memory import OnMemory
+from tests.unit.registry import builders
+from tests.unit.registry.builders import a_request, completed, queued
+from trainyard.event.v1.dead_letter_pb2 import DeadLetter
+from trainyard.model.v1.model_pb2 import ModelVersionRegistered, ModelVersionRejected, RegisterModelVersion
+
+MODEL = "tf-dnn-mnist"
+
+
+@pytest.fixture
+def service() -> Iterator[OnMemory]:
+    made = OnMemory("registry", RegistryHandler, [TOPIC, JOBS], [ANSWER, LATEST, REGISTER, RUN, VERSION])
+    yield made
+    made.close()
+
+
+def run_ends(service: OnMemory, *events: Message) -> None:
+    for event in events or (queued(), completed("outputs/model/saved_model.pb")):
+        service.publish(JOBS, builders.RUN, event)
+
+
+def answer(service: OnMemory) -> None:
+    """As the worker does, for all that is pending."""
+    for content in service.pending(REGISTER):
+        asked = codec.loads(content, Asked)
+        with service.store.reading() as documents:
+            run = Shelf(documents).run(asked.request.run_id)
+        checked = Checked(asked.request.submission_id, run, None, service.now())
+        service.command(Command(checked, asked.event_id, asked.correlation_id))
+    service.flush()
+
+
+def last(service: OnMemory) -> Any:
+    return service.events(TOPIC)[-1]
+
+
+def test_a_version_is_answered_by_a_fact_that_names_its_cause_and_keeps_its_files(service: OnMemory) -> None:
+    run_ends(service)
+    asked = service.publish(TOPIC, MODEL, a_request())
+
+    answer(service)
+
+    assert isinstance(last(service).message, ModelVersionRegistered)
+    assert (last(service).key, last(service).causation_id) == (MODEL, asked)
+    with service.store.reading() as documents:
+        (version,) = Shelf(documents).versions(MODEL)
+    assert (version.model, version.version, version.lineage.run_id) == (MODEL, 1, builders.RUN)
+    assert [file.path for file in version.artifacts.files] == ["model/saved_model.pb"]
+
+
+def test_a_request_that_comes_before_its_run_in_this_service_waits_for_the_worker(service: OnMemory) -> None:
+    service.publish(TOPIC, MODEL, a_request())
+    run_ends(service)
+
+    answer(service)
+
+    assert isinstance(last(service).message, ModelVersionRegistered)
+
+
+def test_repeats_lead_to_one_version_whoever_publishes_them(service: OnMemory) -> None:
+    run_ends(service)
+    first = service.publish(TOPIC, MODEL, a_request())
+    service.publish(TOPIC, MODEL, a_request())
+    answer(service)
+    service.publish(TOPIC, MODEL, a_request())
+    answer(service)
+
+    with service.store.reading() as documents:
+        found = Shelf(documents).answer("s1")
+    assert found is not None
+    assert (found.version, found.event_id) == (1, first)
+    assert [type(event.message) for event in service.events(TOPIC)].count(ModelVersionRegistered) == 1
+
+
+def test_two_that_race_get_two_versions_in_a_row(service: OnMemory) -> None:
+    run_ends(service)
+    service.publish(TOPIC, MODEL, a_request("s1"))
+    service.publish(TOPIC, MODEL, a_request("s2"))
+
+    answer(service)
+
+    with service.store.reading() as documents:
+        assert [it.version for it in Shelf(documents).versions(MODEL)] == [2, 1]
+
+
+def test_a_late_report_after_the_registration_changes_no_version(service: OnMemory) -> None:
+    run_ends(service, queued(), completed("outputs/model/new", epoch=2))
+    service.publish(TOPIC, MODEL, a_request())
+    answer(service)
+    before = service.documents()
+
+    run_ends(service, completed("outputs/model/old", epoch=1), builders.failed("outputs/model/newer", epoch=3))
+
+    assert service.documents() == before
+
+
+def test_the_latest_of_each_model_is_listed_newest_first(service: OnMemory) -> None:
+    run_ends(service)
+    for submission, model in [("s1", "b"), ("s2", "a"), ("s3", "b"), ("s4", "c")]:
+        service.publish(TOPIC, model, a_request(submission, model))
+        answer(service)
+
+    with service.store.reading() as documents:
+        assert [(it.model, it.version) for it in Shelf(documents).latest_of_each()] == [("c", 1), ("b", 2), ("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("key", "request_", "why"),
+    [
+        (MODEL, a_request(submission_id=""), "submission_id"),
+        ("m" * 300, a_request(model="m" * 300), "at most 255"),
+        ("other", a_request(), "must be the model's name"),
+    ],
+)
+def test_what_nobody_could_answer_is_a_dead_letter_and_no_work(
+    service: OnMemory, key: str, request_: RegisterModelVersion, why: str
+) -> None:
+    service.publish(TOPIC, key, request_)
+    service.flush()
+
+    letters = [event.message for event in service.events("trainyard.deadletters")]
+    assert [isinstance(letter, DeadLetter) and why in letter.error for letter in letters] == [True]
+    assert service.documents() == service.replayed() == {}
+
+
+def test_garbled_bytes_are_a_dead_letter_on_its_own_topic_only(service: OnMemory) -> None:
+    service.append(NewRecord(TOPIC, b"m", b"\xff", (("ce_id", b"1"), ("ce_type", b"trainyard.model.v1.RegisterModelVersion"))))
+    service.append(NewRecord(JOBS, b"r", b"\xff", (("ce_id", b"2"), ("ce_type", b"trainyard.job.v1.RunQueued"))))
+    service.flush()
+
+    (letter,) = service.events("trainyard.deadletters")
+    assert isinstance(letter.message, DeadLetter)
+    assert letter.message.topic == TOPIC
+
+
+def test_a_new_store_takes_up_what_the_log_leaves_open(service: OnMemory) -> None:
+    run_ends(service)
+    service.publish(TOPIC, MODEL, a_request("s1", path="outputs/modle"))
+    answer(service)
+    assert isinstance(last(service).message, ModelVersionRejected)
+    service.publish(TOPIC, MODEL, a_request("s2"))
+
+    replayed = service.replayed()
+
+    assert replayed == service.documents()
+    assert (REGISTER, "s2") in replayed
