@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,6 +135,8 @@ def _last_lines(path: Path) -> str:
 def _topics(layout: Layout) -> bool:
     from services.chassis.topics import make_topics
 
+    # kafka-python leaves a socket open for each broker that did not answer.
+    socket.create_connection(("127.0.0.1", layout.kafka_port), 1.0).close()
     make_topics(layout.kafka_bootstrap)
     return True
 

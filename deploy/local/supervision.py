@@ -109,13 +109,16 @@ def _quoted(word: str) -> str:
 
 def start(layout: Layout) -> None:
     """As a daemon. Raises CalledProcessError with what it said."""
-    given = {
-        key: value
-        for key, value in os.environ.items()
-        if key in _PASSED_ON or key.startswith(_PASSED_ON_PREFIXES) or key.lower().endswith("_proxy")
-    }
+    given = {name: value for name, value in os.environ.items() if _is_passed_on(name)}
     words = [sys.executable, "-m", "supervisor.supervisord", "-c", str(layout.supervisor_config)]
     subprocess.run(words, check=True, capture_output=True, text=True, env=given, cwd=REPO)
+
+
+def _is_passed_on(name: str) -> bool:
+    if name.startswith("TRAINYARD_"):
+        # Settings go before the file, also those given to `up`; where things lie is the file's alone.
+        return name not in ("TRAINYARD_HOME", "TRAINYARD_SETTINGS", "TRAINYARD_CONFIG", "TRAINYARD_PORT", "TRAINYARD_NODE")
+    return name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES) or name.lower().endswith("_proxy")
 
 
 class NotRunning(Exception):
