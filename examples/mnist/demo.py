@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import struct
 import sys
 import threading
@@ -33,6 +34,8 @@ from trainyard import (
 )
 
 HERE = Path(__file__).resolve().parent
+# Where the digits and a copy of the model are put.
+FOLDER = Path(os.environ.get("TRAINYARD_DEMO_FOLDER") or HERE)
 SAMPLES = 5
 WANTED_ACCURACY = 0.9
 
@@ -74,7 +77,7 @@ def demo(config: str | None, epochs: int) -> None:
     exp = Experiment(workspace=ws, name="tf-mnist")
     print(ws)
 
-    data = HERE / "data"
+    data = FOLDER / "data"
     make(data)
     with served(data) as base:
         say("2", "A file dataset, data in place")
@@ -126,7 +129,7 @@ def demo(config: str | None, epochs: int) -> None:
         resource_configuration=ResourceConfiguration(cpu=1, memory_in_gb=0.5),
     )
     print(f"{model.id}, digest {model.digest}, lineage {model.lineage}")
-    run.download_files(prefix="outputs/model", output_directory=str(HERE / "model"), append_prefix=False)
+    run.download_files(prefix="outputs/model", output_directory=str(FOLDER / "model"), append_prefix=False)
 
     say("9", "Deploy without code, and call it")
     service = Model.deploy(ws, "tensorflow-web-service", [model], overwrite=True)
@@ -146,7 +149,7 @@ def demo(config: str | None, epochs: int) -> None:
     stack = ws.config_path.parent if ws.config_path else "?"
     print(f"gRPC  {service.grpc_address}  tensorflow.serving.PredictionService/Predict")
     print(f"REST  {service.scoring_uri}")
-    print(f"data  the four files: {data}; the platform's events, objects and logs: {stack}; a copy of the model: {HERE / 'model'}")
+    print(f"data  the four files: {data}; the platform's events, objects and logs: {stack}; a copy of the model: {FOLDER / 'model'}")
     require(lambda: accuracy >= WANTED_ACCURACY, f"the accuracy {accuracy:.4f} is below {WANTED_ACCURACY}")
     require(lambda: bool((by_grpc == by_rest).all()), "gRPC and REST gave different answers")
     require(lambda: int((by_grpc == labels[:SAMPLES]).sum()) >= SAMPLES - 1, "the endpoint does not know the digits that the script knew")
