@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deploy.local import cache, kafka, minio
 
@@ -25,6 +26,12 @@ def _await_port(port: int, alive: Callable[[], bool], seconds: float = 60.0) -> 
         except OSError:
             time.sleep(0.05)
     raise RuntimeError(f"nothing answers on 127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_logs() -> None:
+    """structlog's own default draws a picture of every traceback, which takes longer than the test."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.dev.ConsoleRenderer(colors=False)])
 
 
 @pytest.fixture(scope="session")

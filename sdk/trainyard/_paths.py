@@ -15,8 +15,8 @@ _BLOCK = 1 << 20
 def safe_relpath(path: str) -> str:
     """The path itself, if it is a plain relative POSIX path that stays below any folder it is joined to; else UserErrorException.
 
-    Refused: empty, absolute, "." or ".." or empty parts, backslashes, control characters, drive letters, percent-encoded dots,
-    names that end in a dot or a space, more than 1,024 bytes, and what is not in Unicode's normal form C.
+    Refused: empty, absolute, "." or ".." or empty parts, backslashes, control characters, drive letters, percent-encoded dots
+    and slashes, names that end in a dot or a space, more than 1,024 bytes, and what is not in Unicode's normal form C.
     """
     parts = path.split("/")
     lowered = path.lower()
@@ -26,9 +26,8 @@ def safe_relpath(path: str) -> str:
         or any(part in ("", ".", "..") or part[-1:] in (".", " ") for part in parts)
         or any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) < 0xE000 for char in path)
         or "\\" in path
-        or "%2e" in lowered
-        or "%25" in lowered
-        or (len(parts[0]) == 2 and parts[0][1] == ":")
+        or any(code in lowered for code in ("%2e", "%2f", "%5c", "%25"))
+        or parts[0][1:2] == ":"
         or unicodedata.normalize("NFC", path) != path
     )
     if wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +11,9 @@ from trainyard._cloudevents import Outgoing, derived_id
 from trainyard.event.v1.dead_letter_pb2 import DeadLetter, Header
 
 TOPIC = "trainyard.deadletters"
-_MAX_BYTES = 512 << 10
+# What a letter keeps at the most, in bytes; more would make a record that no topic takes, and hold up the outbox for ever.
+_MAX_VALUE, _MAX_HEADERS, _MAX_KEY = 512 << 10, 64 << 10, 16 << 10
+_MAX_SUBJECT = 1 << 10
 
 
 class TooManyDeadLetters(Exception):
@@ -41,26 +44,44 @@ class Limit:
 
 
 def as_letter(record: Record, service: str, error: str, stack: str, now: datetime) -> NewRecord:
-    """The same refusal always has the same id, so a crash between sending and committing repeats nothing."""
+    """The same refusal always has the same id, so a crash between sending and committing repeats nothing.
+
+    Cut to sizes that any topic takes: the value, a key of more than 16 KiB, and headers beyond 64 KiB in all.
+    """
+    key = (record.key or b"")[:_MAX_KEY]
     letter = DeadLetter(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        key=record.key or b"",
-        value=(record.value or b"")[:_MAX_BYTES],
-        headers=[Header(name=name, value=value or b"") for name, value in record.headers],
+        key=key,
+        value=(record.value or b"")[:_MAX_VALUE],
+        headers=_headers(record),
         service=service,
-        error=error[:3000],
-        stack=stack[-20_000:],
+        error=_text(error[:3000]),
+        stack=_text(stack[-20_000:]),
     )
     letter.refused_at.FromDatetime(now)
+    # The letter is an event itself, so its key is text; inside, the key stays as it came.
     outgoing = Outgoing(
         topic=TOPIC,
-        key=(record.key or b"").decode("utf-8", "replace"),
+        key=key[:_MAX_SUBJECT].decode("utf-8", "replace"),
         message=letter,
         event_id=derived_id(f"{service}:{record}", letter.DESCRIPTOR.full_name, 0),
         source=f"trainyard/{service}",
         time=now,
     )
-    # The header that names the subject must be text; the key itself stays as it came.
-    return NewRecord(TOPIC, record.key, outgoing.value(), tuple(outgoing.headers()))
+    return NewRecord(TOPIC, outgoing.key.encode(), outgoing.value(), tuple(outgoing.headers()))
+
+
+def _headers(record: Record) -> Iterator[Header]:
+    room = _MAX_HEADERS
+    for name, value in record.headers:
+        room -= len(name.encode()) + len(value or b"")
+        if room < 0:
+            return
+        yield Header(name=name, value=value or b"")
+
+
+def _text(text: str) -> str:
+    """Without lone surrogates, which protobuf refuses: file names bring them."""
+    return text.encode("utf-8", "replace").decode()

@@ -12,12 +12,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.chassis.records import Unavailable
-from trainyard._errors import FAILURE_KEY, TrainyardException
+from trainyard._errors import FAILURE_KEY, PlatformUnavailableException, TrainyardException, UserErrorException
 from trainyard.event.v1.artifact_pb2 import Failure
 
 log = structlog.get_logger()
 Code = grpc.StatusCode
 MAX_MESSAGE = 16 << 20
+# Clients take 8 KiB of trailers, base64 and percent signs included; with more they see RESOURCE_EXHAUSTED and no reason.
+_TRAILER_BYTES, _MESSAGE_BYTES, _LINE_BYTES, _DETAILS_BYTES = 4000, 2500, 500, 400
 
 
 class Refused(Exception):
@@ -30,7 +32,7 @@ class Refused(Exception):
 
 
 def refuse(status: grpc.StatusCode, code: str, message: str, target: str = "") -> Refused:
-    return Refused(status, Failure(code=code, message=message[:3000], target=target[:1000]))
+    return Refused(status, Failure(code=code, message=_text(message)[:3000], target=_text(target)[:1000]))
 
 
 def as_refusal(error: Exception) -> Refused:
@@ -40,6 +42,10 @@ def as_refusal(error: Exception) -> Refused:
             return error
         case Unavailable():
             return refuse(Code.UNAVAILABLE, "Unavailable", str(error))
+        case PlatformUnavailableException():
+            return refuse(Code.UNAVAILABLE, error.code, error.message, error.target)
+        case UserErrorException():
+            return refuse(Code.INVALID_ARGUMENT, error.code, error.message, error.target)
         case TrainyardException():
             return refuse(Code.FAILED_PRECONDITION, error.code, error.message, error.target)
         case _:
@@ -62,10 +68,30 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
     refusal = as_refusal(error)
-    trailer = refusal.failure
-    del trailer.last_lines[20:]
-    context.set_trailing_metadata(((FAILURE_KEY, trailer.SerializeToString()),))
-    await context.abort(refusal.status, refusal.failure.message[:1000])
+    context.set_trailing_metadata(((FAILURE_KEY, _fitting(refusal.failure).SerializeToString()),))
+    await context.abort(refusal.status, _cut(refusal.failure.message, _DETAILS_BYTES))
+
+
+def _fitting(failure: Failure) -> Failure:
+    """What of it a trailer carries: all but the ends of long texts, and of the last lines the last ones."""
+    fitting = Failure()
+    fitting.CopyFrom(failure)
+    fitting.message, fitting.target = _cut(failure.message, _MESSAGE_BYTES), _cut(failure.target, _LINE_BYTES)
+    lines = [_cut(line, _LINE_BYTES) for line in failure.last_lines[-20:]]
+    fitting.last_lines[:] = lines
+    while fitting.last_lines and fitting.ByteSize() > _TRAILER_BYTES:
+        del fitting.last_lines[0]
+    return fitting
+
+
+def _cut(text: str, most: int) -> str:
+    raw = text.encode()
+    return text if len(raw) <= most else raw[: most - 4].decode(errors="ignore") + " ..."
+
+
+def _text(text: str) -> str:
+    """Without lone surrogates, which protobuf refuses: file names bring them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _unary(method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import structlog
@@ -30,30 +30,38 @@ class Verdict(Enum):
 
 @dataclass
 class Progress:
-    """Pure: what the positions say over time. Times are monotonic seconds."""
+    """Pure: what the positions say over time. Times are monotonic seconds.
+
+    A partition that waits and stands still is fetched, however busy the others are: its lost record has nobody else to
+    reveal it. The process ends only when nothing at all moves.
+    """
 
     fetch_after: float
     exit_after: float
-    _seen: Mapping[Place, int] | None = None
-    _still_since: float = 0.0
-    _fetched: bool = False
+    _standing: dict[tuple[Place, int], float] = field(default_factory=dict)
+    _positions: Mapping[Place, int] | None = None
+    _moved: float = 0.0
+    _looked: float = 0.0
 
     def judge(self, ends: Mapping[Place, int], positions: Mapping[Place, int], now: float) -> Verdict:
-        waiting = any(end > positions.get(place, 0) for place, end in ends.items())
-        if not waiting or positions != self._seen:
-            self._seen, self._still_since, self._fetched = dict(positions), now, False
-            return Verdict.FINE
-        still = now - self._still_since
-        if still >= self.exit_after:
+        # Whoever looks so late was suspended itself, and with it all that should have moved.
+        late, self._looked = now - self._looked >= self.exit_after, now
+        if late:
+            self.unknown()
+        waiting = [(place, positions.get(place, 0)) for place, end in ends.items() if end > positions.get(place, 0)]
+        self._standing = {item: self._standing.get(item, now) for item in waiting}
+        if not waiting or positions != self._positions:
+            self._positions, self._moved = dict(positions), now
+        if now - self._moved >= self.exit_after:
             return Verdict.EXIT
-        if still >= self.fetch_after and not self._fetched:
-            self._fetched = True
+        if any(now - since >= self.fetch_after for since in self._standing.values()):
+            self._standing = dict.fromkeys(self._standing, now)
             return Verdict.FETCH
         return Verdict.FINE
 
     def unknown(self) -> None:
-        """The log does not answer: nothing can be said, and the clock starts anew."""
-        self._seen = None
+        """The log does not answer: nothing can be said, and the clocks start anew."""
+        self._standing, self._positions = {}, None
 
 
 class ProgressGuard(threading.Thread):
@@ -81,20 +89,26 @@ class ProgressGuard(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(self._every):
             try:
-                ends = self._reader.ends(self._topics)
+                verdict = self._look()
+                if verdict is Verdict.FETCH:
+                    self._fetch()
             except Unavailable:
                 self._progress.unknown()
                 continue
-            match self._progress.judge(ends, dict(self._positions()), time.monotonic()):
-                case Verdict.FETCH:
-                    self._fetch()
-                case Verdict.EXIT:
-                    log.error("no progress while records wait: the process ends, the supervisor starts it anew")
-                    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-                    self._exit(EXIT_CODE)
-                    return
-                case Verdict.FINE:
-                    pass
+            except Exception:
+                # A guard that died would be missed by nobody.
+                log.exception("the progress guard failed, it goes on")
+                self._progress.unknown()
+                continue
+            if verdict is Verdict.EXIT:
+                log.error("no progress while records wait: the process ends, the supervisor starts it anew")
+                faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+                self._exit(EXIT_CODE)
+                return
+
+    def _look(self) -> Verdict:
+        ends = self._reader.ends(self._topics)
+        return self._progress.judge(ends, dict(self._positions()), time.monotonic())
 
     def stop(self) -> None:
         self._stopped.set()

@@ -42,8 +42,10 @@ class Handler(Protocol):
     included, into the documents. State therefore is always a fold of events, and a new database is filled by replay.
     """
 
-    answers: Collection[type[Message]]
-    """Inputs that `react` may answer with events. Replay does not answer them again where the log has the answer."""
+    @property
+    def answers(self) -> Collection[type[Message]]:
+        """Inputs that `react` may answer with events. Replay does not answer them again where the log has the answer."""
+        ...
 
     def apply(self, event: Received, documents: Documents) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -41,7 +42,7 @@ class NewRecord:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Unavailable(Exception):
@@ -60,6 +61,15 @@ class LogReader(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def in_time_order(reader: LogReader, ranges: Mapping[Place, tuple[int, int]]) -> Iterator[Record]:
+    """Records with start <= offset < end of several partitions, in the order in which the broker took them. Raises Unavailable.
+
+    Read one topic after the other, a request could come before the facts that were there when it was made.
+    """
+    streams = [reader.read(place, start, end) for place, (start, end) in sorted(ranges.items()) if start < end]
+    return heapq.merge(*streams, key=lambda record: (record.timestamp, record.topic, record.partition, record.offset))
 
 
 class Publisher(Protocol):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import signal
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import grpc
 import structlog
@@ -22,7 +24,7 @@ from services.chassis.grpc_server import Code, Server, refuse
 from services.chassis.guard import Progress, ProgressGuard
 from services.chassis.handler import Handler
 from services.chassis.loop.kafka_client import KafkaLoop, KafkaPublisher, KafkaReader
-from services.chassis.records import EventLoop, NewRecord, Place, Publisher, Unavailable
+from services.chassis.records import EventLoop, LogReader, NewRecord, Place, Publisher, Unavailable
 from services.chassis.settings import Settings
 from services.chassis.store import Store
 from services.chassis.topics import topics
@@ -31,6 +33,9 @@ from trainyard._cloudevents import Outgoing
 
 log = structlog.get_logger()
 _APPLY_SECONDS = 30.0
+# A partition that waits and stands still for so long is read directly.
+_FETCH_SECONDS = 2.0
+_GOODBYE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Context:
     store: Store
     engine: Engine
     publisher: Publisher
-    reader: KafkaReader
+    reader: LogReader
 
     async def request(self, topic: str, key: str, message: Message) -> str:
         """Publishes a request as any client could, waits until it has taken effect here, and returns its event id."""
@@ -76,13 +81,15 @@ class Service:
         self._name = name
         self._settings = settings
         self._topics: tuple[str, ...] = ()
+        self._replays: tuple[str, ...] = ()
         self._handler: Handler | None = None
         self._servicers: list[tuple[str, Register]] = []
         self._workers: list[Callable[[Context], Worker]] = []
         self._background: list[Background] = []
 
-    def listens(self, *names: str, to: Handler) -> Service:
-        self._topics, self._handler = names, to
+    def listens(self, *names: str, to: Handler, replays: tuple[str, ...] = ()) -> Service:
+        """`replays` are topics that hold facts of this service's own and nothing for it to answer: read to fill a new store only."""
+        self._topics, self._handler, self._replays = names, to, replays
         return self
 
     def serves(self, full_name: str, register: Register) -> Service:
@@ -97,19 +104,22 @@ class Service:
         self._background.append(task)
         return self
 
-    def run(self) -> int:
-        """Until SIGTERM (0), or until something that cannot be mended from inside (1)."""
+    def run(self) -> NoReturn:
+        """Until SIGTERM (exit code 0), or until something that cannot be mended from inside (1). Ends the process."""
         logs.set_up(self._name, as_json=self._settings.log_json)
+        code = 1
         try:
             with _only_one(self._settings.home / "db" / f"{self._name}.lock"):
-                asyncio.run(self._main())
+                # Not asyncio.run: it would wait for threads that wait for a broker.
+                asyncio.new_event_loop().run_until_complete(self._main())
+                code = 0
         except (OSError, RuntimeError, asyncio.CancelledError) as error:
             log.error("ends", reason=f"{type(error).__name__}: {error}")
-            return 1
         except Exception:
             log.exception("ends")
-            return 1
-        return 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
 
     async def _main(self) -> None:
         stop = asyncio.Event()
@@ -140,9 +150,7 @@ class Service:
             await loop.stop()
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            await server.stop()
-            await asyncio.to_thread(context.publisher.close)
+            await asyncio.wait([*running, asyncio.ensure_future(server.stop())], timeout=_GOODBYE_SECONDS)
             context.store.close()
 
     async def _start(self, context: Context, server: Server, loop: EventLoop, running: list[asyncio.Task[Any]]) -> None:
@@ -174,6 +182,7 @@ class Service:
             topics=self._topics,
             owned=[name for name in self._topics if known[name].owner == self._name],
             ephemeral=[name for name in self._topics if known[name].ephemeral],
+            replayed=self._replays,
         )
         return Context(settings, store, engine, KafkaPublisher(settings.kafka_bootstrap), reader)
 
@@ -207,7 +216,8 @@ class Service:
             context.engine.durable_topics,
             lambda: context.engine.positions,
             fetch,
-            progress=Progress(fetch_after=2.0, exit_after=self._settings.stall_seconds),
+            progress=Progress(fetch_after=_FETCH_SECONDS, exit_after=self._settings.stall_seconds),
+            every=min(1.0, self._settings.stall_seconds / 4),
         )
 
 

@@ -69,7 +69,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, service: str, **overrides: Any) -> Settings:
-        """Raises pydantic.ValidationError, which names the setting at fault."""
+        """Raises pydantic.ValidationError, which names the setting at fault, and FileNotFoundError where the named file is not."""
+        named = os.environ.get(FILE)
+        if named and not Path(named).is_file():
+            raise FileNotFoundError(f"{FILE} names {named}, which is no file: make it, or unset {FILE}")
         return cls(service=service, **overrides)
 
     @classmethod

@@ -75,8 +75,18 @@ class Documents:
         rows = self._connection.execute(
             sa.select(_documents.c.key, _documents.c.content).where(_documents.c.kind == kind).order_by(_documents.c.key)
         )
-        for key, content in rows:
-            yield str(key), bytes(content)
+        # All at once, so that they may be changed while they are walked through.
+        return iter([(str(key), bytes(content)) for key, content in rows])
+
+    def newest(self, kind: str, limit: int) -> list[tuple[str, bytes]]:
+        """(key, content) of the last keys, in falling order."""
+        rows = self._connection.execute(
+            sa.select(_documents.c.key, _documents.c.content)
+            .where(_documents.c.kind == kind)
+            .order_by(_documents.c.key.desc())
+            .limit(limit)
+        )
+        return [(str(key), bytes(content)) for key, content in rows]
 
 
 class Transaction:
@@ -119,7 +129,9 @@ class Store:
         if url.startswith("sqlite:///") and ":memory:" not in url:
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         in_memory = url in ("sqlite://", "sqlite:///:memory:")
-        self._engine = sa.create_engine(url, **({"poolclass": sa.pool.StaticPool} if in_memory else {}))
+        # One connection is the whole database then, and replay reaches it from a thread of its own.
+        one = {"poolclass": sa.pool.StaticPool, "connect_args": {"check_same_thread": False}}
+        self._engine = sa.create_engine(url, **(one if in_memory else {}))
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _tune_sqlite)
         _schema.create_all(self._engine)
@@ -138,6 +150,12 @@ class Store:
     def reading(self) -> Iterator[Documents]:
         with self._engine.connect() as connection:
             yield Documents(connection)
+
+    def clear(self) -> None:
+        """As new."""
+        with self._engine.begin() as connection:
+            for table in (_positions, _seen, _outbox, _documents):
+                connection.execute(sa.delete(table))
 
     def unsent(self, limit: int) -> list[Unsent]:
         with self._engine.connect() as connection:

@@ -54,15 +54,19 @@ class FaustLoop:
                     raw.topic,
                     raw.partition,
                     raw.offset,
-                    int((raw.timestamp or 0) * 1000),
+                    round((raw.timestamp or 0) * 1000),
                     raw.key,
                     raw.value,
-                    tuple(dict(raw.headers or {}).items()) if isinstance(raw.headers, dict) else tuple(raw.headers or ()),
+                    tuple(raw.headers or ()),
                 )
                 try:
                     await deliver(record)
                 except BaseException as error:
-                    # Never let faust see it: it would skip the record and commit. Nothing is acknowledged after this.
+                    # faust acknowledges whatever the iteration was left with; one reference more keeps it from doing so.
+                    raw.incref()
+                    if isinstance(error, asyncio.CancelledError):
+                        raise
+                    # Never let faust see the error either: it would restart the agent after this record.
                     self._error = error
                     self._stopped.set()
                     await asyncio.Event().wait()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -13,10 +16,12 @@ from kafka.errors import KafkaError
 from services.chassis.records import Deliver, NewRecord, Place, Record, Unavailable
 from services.chassis.topics import MAX_MESSAGE_BYTES
 
-_TIMEOUT_SECONDS = 30.0
+# After an outage a client must be back within a second or so, not after the half minute that it may back off to by default.
+_RECONNECT_MS = 1000
+_LOOP_TIMEOUT_SECONDS = 10.0
 
 
-def _consumer(bootstrap: str, **options: Any) -> Any:
+def _consumer(bootstrap: str, timeout_seconds: float, **options: Any) -> Any:
     try:
         return KafkaConsumer(
             bootstrap_servers=bootstrap,
@@ -24,6 +29,9 @@ def _consumer(bootstrap: str, **options: Any) -> Any:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=4 * MAX_MESSAGE_BYTES,
+            bootstrap_timeout_ms=int(timeout_seconds * 1000),
+            request_timeout_ms=int(timeout_seconds * 1000),
+            reconnect_backoff_max_ms=_RECONNECT_MS,
             **options,
         )
     except KafkaError as error:
@@ -37,15 +45,17 @@ def as_record(raw: Any) -> Record:
 class KafkaReader:
     """One consumer, made when first needed and made anew after an error. May be used from several threads, one at a time."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, timeout_seconds: float = 10.0) -> None:
+        """A log that is silent for so long is Unavailable."""
         self._bootstrap = bootstrap
+        self._timeout_seconds = timeout_seconds
         self._lock = threading.RLock()
         self._made: Any = None
 
     def _with_consumer(self, action: Callable[[Any], Any]) -> Any:
         with self._lock:
             try:
-                self._made = self._made or _consumer(self._bootstrap)
+                self._made = self._made or _consumer(self._bootstrap, self._timeout_seconds, fetch_max_wait_ms=100)
                 return action(self._made)
             except KafkaError as error:
                 self.close()
@@ -68,17 +78,25 @@ class KafkaReader:
         """A consumer of its own each time: several reads may go on side by side, as a merge does."""
         if start >= end:
             return
-        consumer = _consumer(self._bootstrap, fetch_max_wait_ms=100)
+        consumer = _consumer(self._bootstrap, self._timeout_seconds, fetch_max_wait_ms=100)
         try:
             partition = TopicPartition(*place)
             consumer.assign([partition])
             begin = consumer.beginning_offsets([partition])[partition]
-            consumer.seek(partition, max(start, begin))
-            while consumer.position(partition) < end:
-                for raw in consumer.poll(timeout_ms=1000).get(partition, ()):
+            at = max(start, begin)
+            consumer.seek(partition, at)
+            heard = time.monotonic()
+            while at < end:
+                for raw in consumer.poll(timeout_ms=500).get(partition, ()):
                     if raw.offset >= end:
                         return
                     yield as_record(raw)
+                # The position also passes what is no record: transaction markers, compacted offsets.
+                before, at = at, consumer.position(partition, timeout_ms=1000) or at
+                if at != before:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > self._timeout_seconds:
+                    raise Unavailable(f"Kafka at {self._bootstrap} gives nothing of {place.topic}/{place.partition} from {at} on")
         except KafkaError as error:
             raise Unavailable(f"Kafka at {self._bootstrap}: {error}") from error
         finally:
@@ -94,33 +112,41 @@ class KafkaReader:
 class KafkaPublisher:
     """Idempotent, acknowledged by all replicas. After an error the producer is made anew: what it knew of its sequence is void."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, timeout_seconds: float = 30.0) -> None:
+        """Records that are not acknowledged after so long are Unavailable."""
         self._bootstrap = bootstrap
+        self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
         self._made: Any = None
 
     def publish(self, records: Sequence[NewRecord]) -> list[tuple[Place, int]]:
         with self._lock:
             try:
-                if self._made is None:
-                    self._made = KafkaProducer(
-                        bootstrap_servers=self._bootstrap,
-                        enable_idempotence=True,
-                        acks="all",
-                        linger_ms=0,
-                        max_request_size=2 * MAX_MESSAGE_BYTES,
-                        max_block_ms=int(_TIMEOUT_SECONDS * 1000),
-                        delivery_timeout_ms=int(_TIMEOUT_SECONDS * 1000),
-                    )
+                self._made = self._made or self._producer()
                 futures = [
                     self._made.send(record.topic, key=record.key, value=record.value, headers=list(record.headers)) for record in records
                 ]
-                self._made.flush(timeout=_TIMEOUT_SECONDS)
-                placed = [future.get(timeout=_TIMEOUT_SECONDS) for future in futures]
+                self._made.flush(timeout=self._timeout_seconds)
+                placed = [future.get(timeout=self._timeout_seconds) for future in futures]
             except KafkaError as error:
                 self._forget()
                 raise Unavailable(f"Kafka at {self._bootstrap}: {type(error).__name__}: {error}") from error
         return [(Place(it.topic, it.partition), it.offset) for it in placed]
+
+    def _producer(self) -> Any:
+        milliseconds = int(self._timeout_seconds * 1000)
+        return KafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=0,
+            max_request_size=2 * MAX_MESSAGE_BYTES,
+            max_block_ms=milliseconds,
+            delivery_timeout_ms=milliseconds,
+            request_timeout_ms=milliseconds,
+            bootstrap_timeout_ms=milliseconds,
+            reconnect_backoff_max_ms=_RECONNECT_MS,
+        )
 
     def _forget(self) -> None:
         made, self._made = self._made, None
@@ -133,13 +159,21 @@ class KafkaPublisher:
 
 
 class KafkaLoop:
-    """Every partition assigned by hand, from the positions that the store knows: no group, so no rebalance."""
+    """Every partition assigned by hand, from positions that the caller knows: no group, so no rebalance."""
 
-    def __init__(self, bootstrap: str, topics: Sequence[str], start: Callable[[Place], int | None]) -> None:
-        """`start` gives the offset to begin at; None: what comes from now on."""
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Sequence[str],
+        start: Callable[[Place], int | None],
+        only: Callable[[Place, int], bool] = lambda place, partitions: True,
+    ) -> None:
+        """`start` gives the offset to begin at; None: what comes from now on. `only` chooses partitions, given how many there are."""
         self._bootstrap = bootstrap
         self._topics = list(topics)
         self._start = start
+        self._only = only
+        self._at: dict[Place, int] = {}
         self._stopped = threading.Event()
 
     async def run(self, deliver: Deliver, ready: Callable[[], None]) -> None:
@@ -151,26 +185,46 @@ class KafkaLoop:
                 await asyncio.sleep(0.5)
 
     def _consume(self, loop: asyncio.AbstractEventLoop, deliver: Deliver, ready: Callable[[], None]) -> None:
-        consumer = _consumer(self._bootstrap, fetch_max_wait_ms=250)
+        # Errors of `deliver` are raised out here, so that a KafkaError among them does not pass for a log that is away.
+        with contextlib.closing(self._records(loop, ready)) as records:
+            for record in records:
+                asyncio.run_coroutine_threadsafe(_call(deliver, record), loop).result()
+                self._at[record.place] = record.offset + 1
+
+    def _records(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None]) -> Generator[Record, None, None]:
+        consumer = _consumer(self._bootstrap, _LOOP_TIMEOUT_SECONDS, fetch_max_wait_ms=250)
         try:
-            places = [TopicPartition(topic, n) for topic in self._topics for n in consumer.partitions_for_topic(topic) or ()]
-            consumer.assign(places)
-            for place in places:
-                offset = self._start(Place(place.topic, place.partition))
-                if offset is None:
-                    consumer.seek_to_end(place)
-                else:
-                    consumer.seek(place, offset)
-                consumer.position(place)
+            self._assign(consumer)
             loop.call_soon_threadsafe(ready)
             while not self._stopped.is_set():
-                for records in consumer.poll(timeout_ms=250).values():
-                    for raw in records:
-                        asyncio.run_coroutine_threadsafe(_call(deliver, as_record(raw)), loop).result()
+                for raw in itertools.chain.from_iterable(consumer.poll(timeout_ms=250).values()):
+                    if self._stopped.is_set():
+                        return
+                    yield as_record(raw)
         except KafkaError as error:
             raise Unavailable(f"Kafka at {self._bootstrap}: {error}") from error
         finally:
             consumer.close()
+
+    def _assign(self, consumer: Any) -> None:
+        """After a broken connection it goes on where it was, also where it began at the end."""
+        places = []
+        for topic in self._topics:
+            partitions = consumer.partitions_for_topic(topic)
+            if not partitions:
+                raise Unavailable(f"Kafka at {self._bootstrap} has no topic {topic} (yet)")
+            places += [place for n in sorted(partitions) if self._only(place := Place(topic, n), len(partitions))]
+        consumer.assign([TopicPartition(*place) for place in places])
+        for place in places:
+            offset = self._at.get(place, self._start(place))
+            if offset is None:
+                consumer.seek_to_end(TopicPartition(*place))
+            else:
+                consumer.seek(TopicPartition(*place), offset)
+            at = consumer.position(TopicPartition(*place), timeout_ms=int(_LOOP_TIMEOUT_SECONDS * 1000))
+            if at is None:
+                raise Unavailable(f"Kafka at {self._bootstrap} does not say where {place.topic}/{place.partition} stands")
+            self._at[place] = at
 
     async def stop(self) -> None:
         self._stopped.set()

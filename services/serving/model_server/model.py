@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 # Before TensorFlow loads: its own CPU allocator never gives memory back after an unload.
@@ -16,36 +15,13 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from services.serving.model_server.errors import FAILED_PRECONDITION, NOT_FOUND, ServeError, invalid  # noqa: E402
+from services.serving.model_server.signatures import DEFAULT_SIGNATURE, Signature, Tensor  # noqa: E402
+from services.serving.model_server.tensors import TYPES, type_name  # noqa: E402
 
-DEFAULT_SIGNATURE = "serving_default"
-INIT_SIGNATURE = "__saved_model_init_op"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One input or output of a signature."""
-
-    name: str  # in the graph
-    dtype: int  # DataType number
-    shape: tuple[int, ...] | None  # -1 = unknown; None = unknown rank
-
-    @property
-    def tf_dtype(self) -> Any:
-        return tf.as_dtype(self.dtype)
-
-    def zeros(self) -> Any:
-        shape = tuple(1 if size < 0 else size for size in self.shape or ())
-        if self.tf_dtype == tf.string:
-            return np.full(shape, b"", dtype=object)
-        return np.zeros(shape, dtype=self.tf_dtype.as_numpy_dtype)
-
-
-@dataclass(frozen=True)
-class Signature:
-    name: str
-    method: str
-    inputs: Mapping[str, Tensor]
-    outputs: Mapping[str, Tensor]
+tf.get_logger().setLevel("ERROR")  # it warns of our own use of its first API, which tells a user nothing
+_INIT_SIGNATURE = "__saved_model_init_op"
+# A caller chooses the outputs of a call, and every choice has its callable: so many are kept.
+_MAX_CALLABLES = 64
 
 
 def _tensor(info: Any) -> Tensor:
@@ -57,8 +33,9 @@ def _signatures(meta_graph: Any) -> dict[str, Signature]:
     found = {}
     for name, definition in meta_graph.signature_def.items():
         infos = [*definition.inputs.values(), *definition.outputs.values()]
-        if name == INIT_SIGNATURE or any(info.WhichOneof("encoding") != "name" for info in infos):
-            continue  # sparse and composite tensors have no place in a Predict request
+        # Sparse and composite tensors, resources and the like have no place in a Predict request.
+        if name == _INIT_SIGNATURE or any(info.WhichOneof("encoding") != "name" or info.dtype not in TYPES for info in infos):
+            continue
         inputs = {alias: _tensor(info) for alias, info in definition.inputs.items()}
         outputs = {alias: _tensor(info) for alias, info in definition.outputs.items()}
         if outputs:
@@ -66,14 +43,15 @@ def _signatures(meta_graph: Any) -> dict[str, Signature]:
     return found
 
 
-def _listed(names: Sequence[str] | set[str]) -> str:
-    return ",".join(sorted(names))
+def _listed(names: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"
 
 
 class Model:
-    """Thread safe. `predict` raises only ServeError."""
+    """Thread safe. Its methods raise only ServeError."""
 
     def __init__(self, name: str, version: int, path: str) -> None:
+        """Loads; raises whatever TensorFlow does for a folder that it cannot load, and ValueError where nothing can be served."""
         self.name = name
         self.version = version
         self._graph = tf.Graph()
@@ -89,9 +67,9 @@ class Model:
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
-        """A zero-filled call of the default signature, so that the first user does not pay for graph preparation."""
+        """A call of the default signature with zeros, so that the first user does not pay for the preparation of the graph."""
         signature = self.signatures.get(DEFAULT_SIGNATURE) or next(iter(self.signatures.values()))
-        self.predict(signature.name, {alias: tensor.zeros() for alias, tensor in signature.inputs.items()})
+        self.predict(signature, {alias: tensor.zeros() for alias, tensor in signature.inputs.items()})
 
     def check(self, name: str, version: int | None, label: str = "") -> None:
         """Is this model meant?"""
@@ -109,26 +87,10 @@ class Model:
             raise ServeError(FAILED_PRECONDITION, f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
         return found
 
-    def predict(self, signature_name: str, inputs: Mapping[str, Any], output_filter: Sequence[str] = ()) -> dict[str, Any]:
-        """Output alias -> array."""
-        signature = self.signature(signature_name)
-        if inputs.keys() != signature.inputs.keys():
-            extra, missing = set(inputs) - set(signature.inputs), set(signature.inputs) - set(inputs)
-            raise invalid(
-                f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} len({{{_listed(set(inputs))}}}) != "
-                f"len({{{_listed(set(signature.inputs))}}}). Sent extra: {{{_listed(extra)}}}. Missing but required: {{{_listed(missing)}}}."
-            )
-        for alias, tensor in signature.inputs.items():
-            expected = np.dtype(object) if tensor.tf_dtype == tf.string else np.dtype(tensor.tf_dtype.as_numpy_dtype)
-            if inputs[alias].dtype != expected:
-                actual = "string" if inputs[alias].dtype == object else tf.as_dtype(inputs[alias].dtype).name
-                raise invalid(f"Type mismatch: actual {actual} vs. expect {tensor.tf_dtype.name}")
-        for alias in output_filter:
-            if alias not in signature.outputs:
-                raise invalid(
-                    f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {{{_listed(set(signature.outputs))}}}."
-                )
-        wanted = tuple(dict.fromkeys(output_filter)) or tuple(signature.outputs)
+    def predict(self, signature: Signature, inputs: Mapping[str, Any], output_filter: Sequence[str] = ()) -> dict[str, Any]:
+        """Arrays by output alias."""
+        _check_inputs(signature, inputs)
+        wanted = _wanted(signature, output_filter)
         call = self._callables.get((signature.name, wanted)) or self._make(signature, wanted)
         try:
             results = call(*(inputs[alias] for alias in signature.inputs))
@@ -145,15 +107,40 @@ class Model:
             made: Callable[..., Sequence[Any]]
             try:
                 # A private name, stable from TensorFlow 2.15 to 2.21, and three times as fast as the public one.
-                options = _callable_options(feeds, fetches)
-                made = self._session._make_callable_from_options(options)
+                made = self._session._make_callable_from_options(_callable_options(feeds, fetches))
             except (AttributeError, TypeError, ImportError):
                 graph = self._graph
                 made = self._session.make_callable(
                     [graph.get_tensor_by_name(name) for name in fetches], [graph.get_tensor_by_name(name) for name in feeds]
                 )
-            self._callables[(signature.name, wanted)] = made
+            if len(self._callables) < _MAX_CALLABLES:
+                self._callables[(signature.name, wanted)] = made
         return made
+
+
+def _check_inputs(signature: Signature, inputs: Mapping[str, Any]) -> None:
+    if inputs.keys() != signature.inputs.keys():
+        extra, missing = inputs.keys() - signature.inputs.keys(), signature.inputs.keys() - inputs.keys()
+        raise invalid(
+            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} len({_listed(inputs)}) != "
+            f"len({_listed(signature.inputs)}). Sent extra: {_listed(extra)}. Missing but required: {_listed(missing)}."
+        )
+    for alias, tensor in signature.inputs.items():
+        if inputs[alias].dtype != tensor.array_dtype:
+            raise invalid(f"Type mismatch: actual {type_name(inputs[alias])} vs. expect {tensor.type_name} (input {alias})")
+
+
+def _wanted(signature: Signature, output_filter: Sequence[str]) -> tuple[str, ...]:
+    """Output aliases in the signature's order, so that a choice has one callable in whatever order it comes."""
+    chosen = set(output_filter)
+    if len(chosen) != len(output_filter):
+        twice = next(alias for alias in output_filter if list(output_filter).count(alias) > 1)
+        raise invalid(f"duplicate output tensor alias: {twice}")
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            known = _listed(signature.outputs)
+            raise invalid(f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {known}.")
+    return tuple(alias for alias in signature.outputs if alias in chosen) if chosen else tuple(signature.outputs)
 
 
 def _callable_options(feeds: Sequence[str], fetches: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's JSON: `instances` (row) and `inputs` (column) forms to arrays and back."""
+"""TensorFlow Serving's JSON: `instances` (row) and `inputs` (column) forms to arrays and back, and a model's metadata."""
 
 from __future__ import annotations
 
@@ -6,18 +6,56 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from services.serving.model_server.errors import invalid
-from services.serving.model_server.model import Signature, Tensor
-from services.serving.model_server.tensors import STRING
+from services.serving.model_server.errors import UNIMPLEMENTED, ServeError, invalid
+from services.serving.model_server.signatures import DEFAULT_SIGNATURE, Signature, Tensor
+from services.serving.model_server.tensors import MAX_DIMENSIONS, STRING, strings
 
+if TYPE_CHECKING:
+    from services.serving.model_server.model import Model
+
+# Kind of the wanted dtype -> kinds that NumPy may find in the JSON for it. A number is no boolean and a boolean no number.
 _KINDS = {"f": "iuf", "V": "iuf", "i": "iu", "u": "iu", "b": "b"}
 
 
-def parse(body: bytes) -> dict[str, Any]:
+def predict(model: Model, body: bytes) -> dict[str, Any]:
+    """The answer to the body of a :predict request. Raises ServeError."""
+    request = _parse(body)
+    name = request.get("signature_name") or DEFAULT_SIGNATURE
+    signature = model.signatures.get(name)
+    if signature is None:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    return _answer("instances" in request, model.predict(signature, _inputs(request, signature)), signature)
+
+
+def metadata(model: Model) -> dict[str, Any]:
+    """What GET .../metadata answers."""
+
+    def tensors(items: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {
+            alias: {
+                "dtype": f"DT_{item.type_name.upper()}",
+                "tensor_shape": {
+                    "dim": [{"size": str(size), "name": ""} for size in item.shape or ()],
+                    "unknown_rank": item.shape is None,
+                },
+                "name": item.name,
+            }
+            for alias, item in items.items()
+        }
+
+    signatures = {
+        name: {"inputs": tensors(signature.inputs), "outputs": tensors(signature.outputs), "method_name": signature.method}
+        for name, signature in model.signatures.items()
+    }
+    spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
+    return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
+
+
+def _parse(body: bytes) -> dict[str, Any]:
     try:
         request = json.loads(body)
     except RecursionError as error:
@@ -25,32 +63,95 @@ def parse(body: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(request, dict):
-        raise invalid("JSON Value: the request must be an object")
-    if ("instances" in request) == ("inputs" in request):
-        raise invalid("Missing 'inputs' or 'instances' key" if "inputs" not in request else "Both 'inputs' and 'instances' keys are set")
+        raise invalid("JSON Value: Is not object")
+    if "instances" in request and "inputs" in request:
+        raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
+    if "instances" not in request and "inputs" not in request:
+        raise invalid("Missing 'inputs' or 'instances' key")
     if not isinstance(request.get("signature_name", ""), str):
         raise invalid("'signature_name' key must be a string value.")
     return request
+
+
+# -- JSON to arrays
+
+
+def _inputs(request: Mapping[str, Any], signature: Signature) -> dict[str, Any]:
+    """Arrays by alias; aliases that are missing are the model's to refuse."""
+    columns = _columns(request["inputs"], signature) if "inputs" in request else _rows(request["instances"], signature)
+    unknown = sorted(columns.keys() - signature.inputs.keys())
+    if unknown:
+        known = ", ".join(sorted(signature.inputs))
+        raise invalid(f"JSON object: does not have named input: {', '.join(unknown)}; the signature has {known}")
+    return {alias: _to_array(value, signature.inputs[alias], alias) for alias, value in columns.items()}
+
+
+def _columns(value: Any, signature: Signature) -> dict[str, Any]:
+    if isinstance(value, dict) and not _is_bytes(value):
+        return value
+    if len(signature.inputs) != 1:
+        raise invalid("inputs is a plain value/list, but expecting an object as multiple input tensors required")
+    return {next(iter(signature.inputs)): value}
+
+
+def _rows(instances: Any, signature: Signature) -> dict[str, Any]:
+    if not isinstance(instances, list):
+        raise invalid("Expecting 'instances' to be a list/array")
+    if not instances:
+        raise invalid("No values in 'instances' array")
+    named = [isinstance(item, dict) and not _is_bytes(item) for item in instances]
+    if not any(named):
+        if len(signature.inputs) != 1:
+            raise invalid("instances is a plain list, but expecting list of objects as multiple input tensors required")
+        return {next(iter(signature.inputs)): instances}
+    if not all(named):
+        raise invalid(f"Expecting object but got a value or list at item {named.index(False)} of input list")
+    keys = instances[0].keys()
+    odd = next((number for number, item in enumerate(instances) if item.keys() != keys), None)
+    if odd is not None:
+        raise invalid(f"Failed to process element: {odd} of 'instances' list: keys must be equal to: {','.join(sorted(keys))}")
+    return {alias: [item[alias] for item in instances] for alias in keys}
 
 
 def _is_bytes(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"b64"}
 
 
-def _string(value: Any, alias: str) -> Any:
-    if isinstance(value, list):
-        return [_string(item, alias) for item in value]
-    if isinstance(value, str):
-        return value.encode()
-    if _is_bytes(value) and isinstance(value["b64"], str):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except binascii.Error as error:
-            raise invalid(f"Unable to base64 decode input {alias}") from error
-    raise invalid(f"JSON value of input {alias} is not of type string")
+def _to_array(value: Any, tensor: Tensor, alias: str) -> Any:
+    shape = _shape_of_first(value)
+    if len(shape) > MAX_DIMENSIONS:
+        raise invalid(f"input {alias} has {len(shape)} dimensions; {MAX_DIMENSIONS} are the most")
+    if tensor.dtype == STRING:
+        return strings([_string(leaf, alias) for leaf in _leaves(value, 0, shape, alias)], shape)
+    dtype = tensor.array_dtype
+    if dtype.kind not in _KINDS:
+        raise ServeError(UNIMPLEMENTED, f"input {alias} is of type {tensor.type_name}, which JSON cannot carry; use gRPC")
+    try:
+        found = np.array(value)
+    except (ValueError, OverflowError) as error:
+        raise _ragged(alias) from error
+    if found.dtype.kind == "O" or found.shape != shape:  # NumPy before 1.24 takes ragged lists for objects
+        _leaves(value, 0, shape, alias)
+    if found.size and found.dtype.kind not in _KINDS[dtype.kind]:
+        raise invalid(f"JSON value of input {alias} is not of expected type: {tensor.type_name}")
+    with np.errstate(over="ignore"):
+        array = found.astype(dtype)
+    if not _fits(found, array):
+        raise invalid(f"Cannot convert JSON value of input {alias} to {tensor.type_name} without loss of precision.")
+    return array
 
 
-def _dimensions(value: Any) -> tuple[int, ...]:
+def _fits(found: Any, array: Any) -> bool:
+    """False where a number is beyond what the type can hold."""
+    if array.dtype.kind in "iu":
+        return bool((array == found).all())
+    if array.dtype.kind == "b" or found.dtype.kind != "f":
+        return True
+    return bool((np.isfinite(array) | ~np.isfinite(found)).all())
+
+
+def _shape_of_first(value: Any) -> tuple[int, ...]:
+    """The shape, if all lists are as long as the first of their level."""
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
@@ -63,87 +164,36 @@ def _dimensions(value: Any) -> tuple[int, ...]:
 def _leaves(value: Any, depth: int, shape: tuple[int, ...], alias: str) -> list[Any]:
     if depth == len(shape):
         if isinstance(value, list):
-            raise invalid(f"input {alias} is ragged: its lists differ in depth or length")
+            raise _ragged(alias)
         return [value]
     if not isinstance(value, list) or len(value) != shape[depth]:
-        raise invalid(f"input {alias} is ragged: its lists differ in depth or length")
+        raise _ragged(alias)
     return [leaf for item in value for leaf in _leaves(item, depth + 1, shape, alias)]
 
 
-def to_array(value: Any, tensor: Tensor, alias: str) -> Any:
-    if tensor.dtype == STRING:
-        value = _string(value, alias)
-        shape = _dimensions(value)
-        leaves = _leaves(value, 0, shape, alias)
-        array = np.empty(len(leaves), dtype=object)
-        array[:] = leaves
-        return array.reshape(shape)
-    dtype = np.dtype(tensor.tf_dtype.as_numpy_dtype)
+def _ragged(alias: str) -> ServeError:
+    return invalid(f"Encountered list at unexpected size or level: the lists of input {alias} differ in depth or length")
+
+
+def _string(value: Any, alias: str) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if not (_is_bytes(value) and isinstance(value["b64"], str)):
+        raise invalid(f"JSON value of input {alias} is not of expected type: string")
     try:
-        inferred = np.asarray(value)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise invalid(f"input {alias} is ragged: its lists differ in depth or length") from error
-    if inferred.size and inferred.dtype.kind not in _KINDS.get(dtype.kind, ""):
-        raise invalid(f"JSON value of input {alias} is not of expected type: {tensor.tf_dtype.name}")
-    if inferred.size and dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if int(inferred.min()) < limits.min or int(inferred.max()) > limits.max:
-            raise invalid(f"JSON value of input {alias} is out of range for {tensor.tf_dtype.name}")
-    with np.errstate(over="ignore"):
-        return inferred.astype(dtype)
+        return base64.b64decode(value["b64"], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid(f"Unable to base64 decode input {alias}") from error
 
 
-def inputs(request: Mapping[str, Any], signature: Signature) -> dict[str, Any]:
-    """Arrays by alias; aliases that are missing or too many are the model's to refuse."""
-    columns = _columns(request["inputs"], signature) if "inputs" in request else _rows(request["instances"], signature)
-    unknown = sorted(columns.keys() - signature.inputs.keys())
-    if unknown:
-        raise invalid(f"JSON object: has unknown inputs {', '.join(unknown)}; the signature has {', '.join(sorted(signature.inputs))}")
-    return {alias: to_array(value, signature.inputs[alias], alias) for alias, value in columns.items()}
+# -- arrays to JSON
 
 
-def _columns(value: Any, signature: Signature) -> dict[str, Any]:
-    if isinstance(value, dict) and not _is_bytes(value):
-        return value
-    if len(signature.inputs) != 1:
-        raise invalid("'inputs' is a plain value/list, but expecting an object as multiple input tensors required")
-    return {next(iter(signature.inputs)): value}
-
-
-def _rows(instances: Any, signature: Signature) -> dict[str, Any]:
-    if not isinstance(instances, list) or not instances:
-        raise invalid("Expected 'instances' to be a non-empty list/array")
-    named = [isinstance(item, dict) and not _is_bytes(item) for item in instances]
-    if not any(named):
-        if len(signature.inputs) != 1:
-            raise invalid("instances is a plain list, but expecting list of objects as multiple input tensors required")
-        return {next(iter(signature.inputs)): instances}
-    if not all(named) or any(item.keys() != instances[0].keys() for item in instances):
-        raise invalid("Expecting every instance to be an object with the same keys")
-    return {alias: [item[alias] for item in instances] for alias in instances[0]}
-
-
-def _value(array: Any, alias: str, dtype: int) -> Any:
-    if dtype != STRING:
-        if array.dtype.kind == "c":
-            raise invalid(f"output {alias} is complex, which JSON cannot carry; use gRPC")
-        return array.astype(np.float32).tolist() if array.dtype.kind == "V" else array.tolist()
-
-    def text(value: Any) -> Any:
-        if isinstance(value, list):
-            return [text(item) for item in value]
-        if alias.endswith("_bytes"):
-            return {"b64": base64.b64encode(value).decode()}
-        return value.decode(errors="replace")
-
-    return text(array.tolist())
-
-
-def answer(request: Mapping[str, Any], results: Mapping[str, Any], signature: Signature) -> dict[str, Any]:
-    values = {alias: _value(array, alias, signature.outputs[alias].dtype) for alias, array in results.items()}
-    if "inputs" in request:
+def _answer(by_row: bool, results: Mapping[str, Any], signature: Signature) -> dict[str, Any]:
+    values = {alias: _value(array, alias, signature.outputs[alias]) for alias, array in results.items()}
+    if not by_row:
         return {"outputs": next(iter(values.values())) if len(values) == 1 else values}
-    sizes = {alias: array.shape[0] if array.ndim else None for alias, array in results.items()}
+    sizes = {alias: len(array) if array.ndim else None for alias, array in results.items()}
     if None in sizes.values():
         raise invalid("an output has no batch dimension, which the row form needs; use 'inputs' in place of 'instances'")
     if len(set(sizes.values())) > 1:
@@ -152,3 +202,22 @@ def answer(request: Mapping[str, Any], results: Mapping[str, Any], signature: Si
         return {"predictions": next(iter(values.values()))}
     rows = zip(*values.values(), strict=True)
     return {"predictions": [dict(zip(values, row, strict=True)) for row in rows]}
+
+
+def _value(array: Any, alias: str, tensor: Tensor) -> Any:
+    if tensor.dtype == STRING:
+        return _text(array.tolist(), as_base64=alias.endswith("_bytes"))
+    if array.dtype.kind not in _KINDS:
+        raise ServeError(UNIMPLEMENTED, f"output {alias} is of type {tensor.type_name}, which JSON cannot carry; use gRPC")
+    if array.dtype.kind == "V":
+        array = array.astype(np.float32)
+    if array.dtype.kind == "f" and array.dtype.itemsize < 8:
+        # By way of the shortest text that is the same number: 0.2, and not 0.20000000298023224.
+        array = array.astype("U32").astype(np.float64)
+    return array.tolist()
+
+
+def _text(value: Any, *, as_base64: bool) -> Any:
+    if isinstance(value, list):
+        return [_text(item, as_base64=as_base64) for item in value]
+    return {"b64": base64.b64encode(value).decode()} if as_base64 else value.decode(errors="replace")

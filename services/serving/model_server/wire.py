@@ -1,4 +1,4 @@
-"""The inference messages, in a private descriptor pool: PyPI packages with the same names in this process do no harm."""
+"""The inference messages, in a private descriptor pool: packages that carry the same names do no harm in this process."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ DESCRIPTORS = Path(__file__).parent / "inference.binpb"
 
 
 class Wire:
-    """Message classes by full name."""
+    """The message classes that the server speaks."""
 
     def __init__(self, descriptors: Path = DESCRIPTORS) -> None:
         if not descriptors.exists():
-            raise FileNotFoundError(f"{descriptors.name} is missing beside {Path(__file__).name}: run `make protos`")
+            raise FileNotFoundError(f"{descriptors} is missing: run `make setup`, which generates it from protos/")
         files = descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes())
         self._pool = descriptor_pool.DescriptorPool()
         for file in files.file:
             self._pool.Add(file)
-        self.TensorProto = self.message("tensorflow.TensorProto")
-        self.PredictRequest = self.message("tensorflow.serving.PredictRequest")
-        self.PredictResponse = self.message("tensorflow.serving.PredictResponse")
-        self.HealthCheckRequest = self.message("grpc.health.v1.HealthCheckRequest")
-        self.HealthCheckResponse = self.message("grpc.health.v1.HealthCheckResponse")
+        self.PredictRequest = self._message("tensorflow.serving.PredictRequest")
+        self.PredictResponse = self._message("tensorflow.serving.PredictResponse")
+        self.HealthCheckRequest = self._message("grpc.health.v1.HealthCheckRequest")
+        self.HealthCheckResponse = self._message("grpc.health.v1.HealthCheckResponse")
 
-    def message(self, full_name: str) -> Any:
+    def _message(self, full_name: str) -> Any:
         return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(full_name))

@@ -1,0 +1,114 @@
+"""What an environment consists of: the framework's line and the user's packages, as one definition with one id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from services.chassis.environments.errors import BuildError
+
+_DEFAULT_LINE = "2.15"
+# The newest release of every line: patch releases only mend.
+_NEWEST = {
+    "2.15": "2.15.1",
+    "2.16": "2.16.2",
+    "2.17": "2.17.1",
+    "2.18": "2.18.1",
+    "2.19": "2.19.1",
+    "2.20": "2.20.0",
+    "2.21": "2.21.0",
+}
+# setuptools 81 took pkg_resources away, which packages of that time import.
+_CONSTRAINTS = {"2.15": ("numpy<1.24", "setuptools<81")}
+_SUPPORTED = "2.0 to 2.15 (served by 2.15.1, the last with Keras 2) and 2.16 to 2.21"
+_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Two equal definitions are one environment. All three parts are in a normal form: see `definition`."""
+
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...]
+    python: str  # "3.11"
+
+    @cached_property
+    def id(self) -> str:
+        """24 hex digits. Nothing of this machine goes into it."""
+        parts = [sorted(set(self.requirements)), sorted(set(self.constraints)), self.python]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+    def __str__(self) -> str:
+        return ", ".join(self.requirements) or "no packages"
+
+
+def definition(framework: str, framework_version: str, pip_packages: Sequence[str], *, extra: Sequence[str] = ()) -> Definition:
+    """The environment for a framework ("tensorflow", or "none" or "" for none) with the user's packages and the platform's own (`extra`).
+
+    TensorFlow: no version, or 2.0 to 2.15, is 2.15.1, the last with Keras 2, Estimators and a Horovod that fits, with NumPy before
+    1.24 (which still has `np.bool` and the like); 2.16 to 2.21 is the newest release of that line. Order and duplicates of packages
+    make no difference. Raises BuildError with code "UserError" and the thing at fault as its target.
+    """
+    name = framework.lower()
+    if name not in ("tensorflow", "none", ""):
+        raise BuildError("UserError", f"There is no framework {framework!r}; there are 'tensorflow' and 'none'.", target=framework)
+    required = [_requirement(text) for text in (*pip_packages, *extra)]
+    constraints: Iterable[str] = ()
+    if name == "tensorflow":
+        line = _line(framework_version)
+        required.append(f"tensorflow-cpu=={_NEWEST[line]}")
+        # A package that asks for `tensorflow` must not bring another release beside `tensorflow-cpu`: they share one folder.
+        constraints = (f"tensorflow=={_NEWEST[line]}", *_CONSTRAINTS.get(line, ()))
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return Definition(tuple(sorted(set(required))), tuple(sorted(constraints)), python)
+
+
+def _line(version: str) -> str:
+    if not version:
+        return _DEFAULT_LINE
+    match = _VERSION.fullmatch(version)
+    major, minor = (int(match[1]), int(match[2])) if match else (0, 0)
+    if major == 1:
+        raise BuildError(
+            "UserError",
+            f"TensorFlow {version} is not supported yet: versions 1.x ran on Python up to 3.7. Supported are {_SUPPORTED}.",
+            target=version,
+        )
+    if major == 2 and minor <= 15:
+        return _DEFAULT_LINE
+    line = f"{major}.{minor}"
+    if line not in _NEWEST:
+        raise BuildError("UserError", f"TensorFlow {version!r} is not known. Supported are {_SUPPORTED}.", target=version)
+    return line
+
+
+def _requirement(text: str) -> str:
+    """In normal form. Only what an index has by name: options and addresses would fetch from elsewhere, paths would read this machine."""
+    wrong = ""
+    try:
+        parsed = Requirement(text)
+    except InvalidRequirement as error:
+        wrong = str(error).splitlines()[0]
+    else:
+        if parsed.url:
+            wrong = "addresses and paths are not taken, only packages of the index by name"
+    if text.startswith("-"):
+        wrong = "options are not taken"
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        wrong = "it has a line break or another control character"
+    if wrong:
+        raise BuildError(
+            "UserError",
+            f"{text[:200]!r} is no requirement: {wrong}. Write it like 'pandas', 'pandas==2.2.3' or 'pandas>=2,<3'.",
+            target=text,
+        )
+    parsed.name = canonicalize_name(parsed.name)
+    return str(parsed)

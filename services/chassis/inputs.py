@@ -1,0 +1,225 @@
+"""What one input does to the store: its effect, the events that follow and its offset are one transaction, or nothing is."""
+
+from __future__ import annotations
+
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+import sqlalchemy.exc
+import structlog
+
+from services.chassis.dead_letters import Limit, as_letter
+from services.chassis.handler import Command, Emit, Handler, InvalidMessage
+from services.chassis.logs import about
+from services.chassis.records import NewRecord, Place, Record
+from services.chassis.store import Store, Transaction
+from services.chassis.topics import MAX_MESSAGE_BYTES
+from trainyard._cloudevents import Outgoing, Received, Undecodable, UnknownType, decode, derived_id
+
+log = structlog.get_logger()
+
+
+class MessageTooLarge(ValueError):
+    """A handler emitted what no topic takes; kept in the outbox it would hold up all that follows it."""
+
+
+class Inputs:
+    """`owned` are the topics whose unreadable records become dead letters here."""
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        handler: Handler,
+        *,
+        owned: Iterable[str],
+        clock: Callable[[], datetime],
+        limit: Limit,
+        counts: Counter[str],
+    ) -> None:
+        self.source = f"trainyard/{name}"
+        self._name = name
+        self._store = store
+        self._handler = handler
+        self._owned = frozenset(owned)
+        self._clock = clock
+        self._limit = limit
+        self._counts = counts
+
+    def take(self, record: Record, *, advance: bool) -> None:
+        """`advance` stores the offset with the effect and refuses to repeat an event; ephemeral topics do neither.
+
+        Raises what is no message's fault: a database that fails, too many dead letters.
+        """
+        self._counts["records"] += 1
+        try:
+            event = _decoded(record)
+            with self._transaction() as transaction:
+                if not advance or not transaction.was_seen(event.event_id):
+                    self._handle(transaction, event, remember=advance)
+                else:
+                    self._counts["repeated_events"] += 1
+                if advance:
+                    transaction.advance(record.place, record.offset + 1)
+            self._limit.good()
+        except UnknownType as error:
+            self._counts["unknown_types"] += 1
+            log.info("ignored an event of an unknown type", place=str(record), error=str(error))
+            self._pass_over(record, advance, None)
+        except Undecodable as error:
+            # Every reader of the topic meets it; its owner keeps it.
+            self._limit.unreadable()
+            self._refuse(record, advance, f"Undecodable: {error}", "", keep=record.topic in self._owned)
+        except InvalidMessage as error:
+            self._refuse(record, advance, f"InvalidMessage: {error}", "")
+        except sqlalchemy.exc.SQLAlchemyError:
+            raise
+        except Exception as error:
+            log.exception("a handler failed", place=str(record))
+            self._limit.handler_failed()
+            self._refuse(record, advance, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+    def command(self, command: Command) -> None:
+        """Raises what the handler raises; then nothing of it has happened."""
+        with self._transaction() as transaction:
+            emits = self._handler.command(command, transaction.documents)
+            self._emit(transaction, emits, command.cause_id, command.correlation_id, "")
+
+    # -- replay: effect and answer apart
+
+    def fold(self, record: Record) -> Received | None:
+        """The effect alone. None where it has none: what cannot be read, what was seen, what `apply` fails on (a dead letter)."""
+        try:
+            event = _decoded(record)
+            with self._transaction() as transaction:
+                if transaction.was_seen(event.event_id):
+                    return None
+                transaction.mark_seen(event.event_id)
+                self._handler.apply(event, transaction.documents)
+        except (Undecodable, UnknownType):
+            return None
+        except sqlalchemy.exc.SQLAlchemyError:
+            raise
+        except Exception as error:
+            log.exception("a handler failed", place=str(record))
+            self._limit.handler_failed()
+            self._refuse(record, False, f"{type(error).__name__}: {error}", traceback.format_exc())
+            return None
+        self._limit.good()
+        return event
+
+    def answer(self, record: Record, event: Received) -> NewRecord | None:
+        """Answers an input whose effect is there already. Returns a dead letter where that cannot be: the effect must go then."""
+        try:
+            with self._transaction() as transaction:
+                emits = list(self._handler.react(event, transaction.documents))
+                self._emit(transaction, emits, event.event_id, event.correlation_id or event.key, event.traceparent)
+        except InvalidMessage as error:
+            return as_letter(record, self._name, f"InvalidMessage: {error}", "", self._clock())
+        except sqlalchemy.exc.SQLAlchemyError:
+            raise
+        except Exception as error:
+            log.exception("a handler failed", place=str(record))
+            self._limit.handler_failed()
+            return as_letter(record, self._name, f"{type(error).__name__}: {error}", traceback.format_exc(), self._clock())
+        self._limit.good()
+        return None
+
+    def finish(self, letters: Sequence[NewRecord], positions: Mapping[Place, int]) -> None:
+        """The end of a replay: from here on the store counts as filled."""
+        self._counts["refused"] += len(letters)
+        self._counts["emitted"] += len(letters)
+        with self._store.transaction() as transaction:
+            transaction.send(letters)
+            for place, end in positions.items():
+                transaction.advance(place, end)
+
+    # -- events that follow
+
+    def _handle(self, transaction: Transaction, event: Received, *, remember: bool) -> None:
+        if remember:
+            transaction.mark_seen(event.event_id)
+        with about(event=event.type.rpartition(".")[2], key=event.key, correlation=event.correlation_id or event.key):
+            emits = list(self._handler.react(event, transaction.documents))
+            self._handler.apply(event, transaction.documents)
+            self._emit(transaction, emits, event.event_id, event.correlation_id or event.key, event.traceparent)
+
+    def _emit(self, transaction: Transaction, emits: Iterable[Emit], cause_id: str, correlation_id: str, traceparent: str) -> None:
+        ordinals: Counter[str] = Counter()
+        records = []
+        for emit in list(emits):
+            kind = emit.message.DESCRIPTOR.full_name
+            event_id = derived_id(cause_id, kind, ordinals[kind]) if cause_id else str(uuid.uuid4())
+            ordinals[kind] += 1
+            outgoing = Outgoing(
+                topic=emit.topic,
+                key=emit.key,
+                message=emit.message,
+                event_id=event_id,
+                source=self.source,
+                time=self._clock(),
+                causation_id=cause_id,
+                correlation_id=emit.correlation_id or correlation_id,
+                traceparent=traceparent,
+            )
+            value = outgoing.value()
+            if len(value) > MAX_MESSAGE_BYTES:
+                raise MessageTooLarge(
+                    f"{kind} for {emit.topic}, key {emit.key!r}, has {len(value)} bytes; a message has {MAX_MESSAGE_BYTES} at most"
+                )
+            self._handler.apply(_as_received(outgoing), transaction.documents)
+            transaction.mark_seen(event_id)
+            records.append(NewRecord(emit.topic, emit.key.encode(), value, tuple(outgoing.headers())))
+        transaction.send(records)
+        self._counts["emitted"] += len(records)
+
+    # -- what cannot be taken
+
+    def _refuse(self, record: Record, advance: bool, error: str, stack: str, *, keep: bool = True) -> None:
+        self._counts["refused"] += 1
+        log.warning("cannot be taken", place=str(record), error=error, dead_letter=keep)
+        self._pass_over(record, advance, as_letter(record, self._name, error, stack, self._clock()) if keep else None)
+
+    def _pass_over(self, record: Record, advance: bool, letter: NewRecord | None) -> None:
+        with self._store.transaction() as transaction:
+            if letter is not None:
+                transaction.send([letter])
+                self._counts["emitted"] += 1
+            if advance:
+                transaction.advance(record.place, record.offset + 1)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        """One after whose failure, that of its commit included, the handler forgets what it kept in memory."""
+        try:
+            with self._store.transaction() as transaction:
+                yield transaction
+        except BaseException:
+            with self._store.reading() as documents:
+                self._handler.reset(documents)
+            raise
+
+
+def _decoded(record: Record) -> Received:
+    return decode(record.topic, record.partition, record.offset, record.key, record.value, record.headers)
+
+
+def _as_received(outgoing: Outgoing) -> Received:
+    return Received(
+        topic=outgoing.topic,
+        partition=-1,
+        offset=-1,
+        key=outgoing.key,
+        event_id=outgoing.event_id,
+        type=outgoing.message.DESCRIPTOR.full_name,
+        source=outgoing.source,
+        time=outgoing.time,
+        message=outgoing.message,
+        causation_id=outgoing.causation_id,
+        correlation_id=outgoing.correlation_id,
+        traceparent=outgoing.traceparent,
+    )

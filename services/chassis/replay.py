@@ -1,0 +1,82 @@
+"""Filling an empty store: the fold of the whole log, then answers to the inputs that this service has not answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from services.chassis import dead_letters
+from services.chassis.handler import Handler
+from services.chassis.inputs import Inputs
+from services.chassis.records import LogReader, NewRecord, Place, Record, in_time_order
+from services.chassis.store import Store
+from trainyard._cloudevents import Received, Undecodable, UnknownType, decode
+from trainyard.event.v1.dead_letter_pb2 import DeadLetter
+
+log = structlog.get_logger()
+
+
+class Replay:
+    """One replay, from the first record on. The store counts as filled once the positions are stored, which comes last; until
+    then the next attempt begins anew, so a crash or a log that goes away in the middle leaves nothing half answered.
+
+    An input of which the log has one answer of this service counts as answered. So what a database had not sent is lost with
+    it only where the process ended in the middle of sending the answers to one input.
+    """
+
+    def __init__(self, name: str, store: Store, handler: Handler, reader: LogReader, inputs: Inputs) -> None:
+        self._name = name
+        self._store = store
+        self._handler = handler
+        self._reader = reader
+        self._inputs = inputs
+        self._open: dict[str, tuple[Record, Received]] = {}
+
+    def run(self, ends: Mapping[Place, int], besides: Mapping[Place, int]) -> int:
+        """Blocking. `besides` are read as well and their positions are not kept. Returns the records read. Raises Unavailable."""
+        log.info("filling a new store by replay", records=sum(ends.values()))
+        refused = self._refused_before()
+        letters: list[NewRecord] = []
+        while True:
+            count = self._fold({**ends, **besides}, refused)
+            found = [(record, self._inputs.answer(record, event)) for record, event in self._open.values()]
+            if all(letter is None for _, letter in found):
+                break
+            # Nobody met these before. Their effects are among the others, so the fold begins anew without them.
+            letters += [letter for _, letter in found if letter is not None]
+            refused |= {(record.place, record.offset) for record, letter in found if letter is not None}
+        self._inputs.finish(letters, ends)
+        return count
+
+    def _fold(self, ends: Mapping[Place, int], refused: set[tuple[Place, int]]) -> int:
+        """In the order in which the broker took the records; leaves what is not answered in `_open`."""
+        self._store.clear()
+        with self._store.reading() as documents:
+            self._handler.reset(documents)
+        self._open = {}
+        answers = tuple(self._handler.answers)
+        count = 0
+        for record in in_time_order(self._reader, {place: (0, end) for place, end in ends.items()}):
+            count += 1
+            event = self._inputs.fold(record) if (record.place, record.offset) not in refused else None
+            if event is None:
+                continue
+            if event.source == self._inputs.source:
+                self._open.pop(event.causation_id, None)
+            elif isinstance(event.message, answers):
+                self._open[event.event_id] = record, event
+        return count
+
+    def _refused_before(self) -> set[tuple[Place, int]]:
+        """What this service could not take when it met it: it had no effect then, so it has none now."""
+        refused = set()
+        ends = self._reader.ends([dead_letters.TOPIC])
+        for record in in_time_order(self._reader, {place: (0, end) for place, end in ends.items()}):
+            try:
+                letter = decode(record.topic, record.partition, record.offset, record.key, record.value, record.headers).message
+            except (Undecodable, UnknownType):
+                continue
+            if isinstance(letter, DeadLetter) and letter.service == self._name:
+                refused.add((Place(letter.topic, letter.partition), letter.offset))
+        return refused

@@ -1,0 +1,50 @@
+"""The serving service: registered model versions behind endpoints that anyone can call."""
+
+import sys
+
+from services.chassis.service import Context, Service
+from services.chassis.settings import Settings
+from services.chassis.worker import Worker
+from services.serving import api
+from services.serving.adapters.endpoint_logs import EndpointLogs
+from services.serving.adapters.model_environments import ModelEnvironments
+from services.serving.adapters.model_files import CachedModelFiles
+from services.serving.adapters.server_process import ModelServers, reachable_at
+from services.serving.caretaker import World
+from services.serving.deploying import Deploying
+from services.serving.handlers import MODELS, TOPIC, ServingHandler
+from services.serving.shelf import DEPLOY
+from services.serving.supervisor import Supervisor
+from trainyard._objects import MinioObjects
+
+
+def main() -> int:
+    settings = Settings.load("serving")
+    store = settings.object_store
+    objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
+    home = settings.home.resolve()
+    logs = EndpointLogs(home)
+    world = World(
+        files=CachedModelFiles(objects, settings.cache),
+        environments=ModelEnvironments(settings.cache),
+        servers=ModelServers(settings.host, home, settings.serving.load_seconds),
+        logs=logs,
+        host=reachable_at(settings.host),
+    )
+
+    def decide(context: Context) -> Worker:
+        # One at a time: deployments of an endpoint are decided upon in the order in which they were asked for.
+        return Worker(DEPLOY, Deploying(context.caught_up), parallel=1)
+
+    return (
+        Service("serving", settings)
+        .listens(TOPIC, MODELS, to=ServingHandler())
+        .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs))
+        .works(decide)
+        .beside(lambda context: Supervisor(context.engine, context.store, world).run())
+        .run()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

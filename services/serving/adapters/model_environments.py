@@ -1,0 +1,54 @@
+"""The environment that a model is served in: its own line of TensorFlow, and what the model server needs beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from services.chassis import environments
+from services.chassis.environments import BuildError, Definition
+from services.serving.adapters.server_process import SERVER_PACKAGES
+from services.serving.domain.model_version import ModelVersion
+from services.serving.ports import CannotServe, Say
+from trainyard.event.v1.artifact_pb2 import Failure
+
+_AT_ONCE = 4
+
+
+class ModelEnvironments:
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        # Threads of its own: those that publish events must not have to wait for builds.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="model-environments")
+
+    def is_there(self, version: ModelVersion) -> bool:
+        return environments.find(definition_for(version, say=lambda _: None), self._cache) is not None
+
+    async def prepare(self, version: ModelVersion, say: Say) -> Path:
+        definition = definition_for(version, say)
+        canceled = threading.Event()
+
+        def build() -> Path:
+            try:
+                return environments.build(definition, self._cache, say, cancelled=canceled.is_set).python
+            except BuildError as error:
+                lines = error.last_lines[-20:]
+                raise CannotServe(
+                    Failure(code=error.code, message=error.message[:3000], target=error.target[:1000], last_lines=lines)
+                ) from error
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, build)
+        finally:
+            canceled.set()
+
+
+def definition_for(version: ModelVersion, say: Say) -> Definition:
+    """Of a version that is not supported a model may still load in the default one: that is told, not refused."""
+    try:
+        return environments.definition("tensorflow", version.framework_version, [], extra=SERVER_PACKAGES)
+    except BuildError as error:
+        say(f"framework_version {version.framework_version!r} of {version.id}: {error.message} Serving it with the default version.")
+        return environments.definition("tensorflow", "", [], extra=SERVER_PACKAGES)

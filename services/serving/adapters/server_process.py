@@ -1,0 +1,203 @@
+"""The model server as a child process: started in its environment, heard until it says that it is ready, drained at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from services.serving.domain.model_version import ModelVersion
+from services.serving.ports import CannotServe, ModelFolder, Ports, PortTaken, Say
+from trainyard.event.v1.artifact_pb2 import Failure
+
+# What the model server imports beside TensorFlow; both fit every line of it.
+SERVER_PACKAGES = ("grpcio==1.85.1", "protobuf>=4.25.3,<8")
+REPO = Path(__file__).resolve().parents[3]
+_PORT_TAKEN = 4
+_LAST_LINES = 20
+_MAX_LINE = 64 << 10
+# A list of what is given, never of what is kept back: keys of the object store are no business of a user's model.
+_GIVEN = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD")
+_GIVEN_PREFIXES = ("LC_", "TF_", "CUDA_", "NVIDIA_", "OMP_", "KMP_", "MKL_", "GRPC_", "MALLOC_")
+
+
+class ModelServers:
+    def __init__(self, host: str, home: Path, load_seconds: float) -> None:
+        """`load_seconds`: from the start of a process to its first answer."""
+        self._host = host
+        self._home = home
+        self._load_seconds = load_seconds
+
+    def is_free(self, ports: Ports) -> bool:
+        return all(_is_free(self._host, port) for port in (ports.grpc, ports.rest) if port)
+
+    async def start(self, python: Path, version: ModelVersion, folder: ModelFolder, ports: Ports, say: Say) -> ModelServer:
+        process = await asyncio.create_subprocess_exec(
+            *self._command(python, version, folder, ports),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=self._home,
+            env=child_environment(os.environ),
+            process_group=0,
+        )
+        server = ModelServer(process, version, say)
+        try:
+            await server.until_ready(self._load_seconds)
+        except BaseException:
+            await server.stop(0)
+            raise
+        return server
+
+    def _command(self, python: Path, version: ModelVersion, folder: ModelFolder, ports: Ports) -> list[str]:
+        options = {
+            "model-name": version.model,
+            "model-path": folder.path,
+            "version": version.version,
+            "host": self._host,
+            "grpc-port": ports.grpc,
+            "rest-port": ports.rest,
+            "parent-pid": os.getpid(),
+        }
+        words = [f"--{name}={value}" for name, value in options.items()]
+        return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
+
+
+class ModelServer:
+    """One process. All that it writes goes to `say`; the JSON line on standard output says that it answers, and where."""
+
+    def __init__(self, process: asyncio.subprocess.Process, version: ModelVersion, say: Say) -> None:
+        self._process = process
+        self._version = version
+        self._say = say
+        self._last: deque[str] = deque(maxlen=_LAST_LINES)
+        self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        assert process.stdout is not None and process.stderr is not None
+        self._reading = [asyncio.create_task(self._read_output(process.stdout)), asyncio.create_task(self._read_errors(process.stderr))]
+
+    @property
+    def ports(self) -> Ports:
+        told = self._ready.result()
+        return Ports(int(told["grpc_port"]), int(told["rest_port"]))
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        return tuple(self._ready.result()["signatures"])
+
+    async def until_ready(self, seconds: float) -> None:
+        """Raises CannotServe, and PortTaken."""
+        ended = asyncio.create_task(self._ended())
+        either: list[asyncio.Future[Any]] = [self._ready, ended]
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError as error:
+            raise CannotServe(self._failure("LoadTimedOut", f"the model server did not answer within {seconds:.0f} s")) from error
+        finally:
+            ended.cancel()
+        if self._ready.done():
+            return
+        code, why = ended.result()
+        if code == _PORT_TAKEN:
+            raise PortTaken(why)
+        raise CannotServe(self._failure("ModelLoadFailed", why, code))
+
+    async def wait(self) -> Failure:
+        code, why = await self._ended()
+        return self._failure("ModelServerDied", why, code)
+
+    async def stop(self, grace_seconds: float) -> None:
+        if self._process.returncode is None:
+            self._signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self._process.wait(), grace_seconds)
+            except TimeoutError:
+                pass
+            finally:
+                if self._process.returncode is None:
+                    self._signal(signal.SIGKILL)
+        await self._process.wait()
+        await asyncio.gather(*self._reading)
+
+    async def _ended(self) -> tuple[int, str]:
+        """The exit code, and what happened in words, once all that it wrote was read."""
+        code = await self._process.wait()
+        await asyncio.wait(self._reading)
+        if code < 0:
+            memory = "; the system may have run out of memory" if -code == signal.SIGKILL else ""
+            return code, f"the model server was killed by {signal.Signals(-code).name}{memory}"
+        return code, self._last[-1] if code and self._last else f"the model server ended with exit code {code}"
+
+    def _failure(self, code: str, why: str, exit_code: int | None = None) -> Failure:
+        message = f"Model {self._version.id}: {why}"
+        return Failure(code=code, message=message[:3000], target=self._version.id, last_lines=list(self._last), exit_code=exit_code)
+
+    async def _read_output(self, stream: asyncio.StreamReader) -> None:
+        async for line in _lines(stream):
+            told = _as_ready(line)
+            if told is not None and not self._ready.done():
+                self._ready.set_result(told)
+            else:
+                self._hear(line)
+
+    async def _read_errors(self, stream: asyncio.StreamReader) -> None:
+        async for line in _lines(stream):
+            self._hear(line)
+
+    def _hear(self, line: str) -> None:
+        self._last.append(line[:1000])
+        self._say(line)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """What a model server may see of this service's environment."""
+    given = {name: value for name, value in ours.items() if name in _GIVEN or name.startswith(_GIVEN_PREFIXES)}
+    return {**given, "PYTHONPATH": str(REPO), "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def reachable_at(host: str) -> str:
+    """Where others reach what listens on that address."""
+    return socket.gethostname() if host == "0.0.0.0" else host
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections to it do no harm
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _as_ready(line: str) -> dict[str, Any] | None:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) and told.get("ready") is True else None
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Without an end to a line there is one after 64 KiB."""
+    rest = b""
+    while block := await stream.read(1 << 16):
+        *whole, rest = (rest + block).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
+        if len(rest) > _MAX_LINE:
+            yield rest.decode(errors="replace")
+            rest = b""
+    if rest:
+        yield rest.decode(errors="replace")

@@ -1,0 +1,122 @@
+"""EndpointService over gRPC: a request is published as any client could, its answer is waited for and translated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from services.chassis.choices import close_to, told
+from services.chassis.grpc_server import Code, Refused, refuse
+from services.chassis.service import Context
+from services.serving.domain import decisions
+from services.serving.domain.endpoint import Endpoint, state_of, why_of
+from services.serving.handlers import TOPIC
+from services.serving.ports import Logs
+from services.serving.shelf import Answer, Shelf
+from trainyard.endpoint.v1 import endpoint_pb2, endpoint_pb2_grpc
+
+_STATUS = {
+    "UserError": Code.INVALID_ARGUMENT,
+    "ModelNotFound": Code.NOT_FOUND,
+    "AlreadyExists": Code.ALREADY_EXISTS,
+    "NotASavedModel": Code.FAILED_PRECONDITION,
+    "EndpointDeleted": Code.ABORTED,
+}
+# For callers that set no deadline.
+_PATIENCE_SECONDS = 60.0
+_LINES, _MOST_LINES = 200, 20_000
+
+
+def endpoints(logs: Logs) -> Callable[[grpc.aio.Server, Context], None]:
+    def register(server: grpc.aio.Server, context: Context) -> None:
+        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs), server)
+
+    return register
+
+
+class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
+    def __init__(self, context: Context, logs: Logs) -> None:
+        self._context = context
+        self._logs = logs
+
+    async def DeployEndpoint(
+        self, request: endpoint_pb2.DeployEndpoint, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.DeployEndpointResponse:
+        if why := decisions.unanswerable(request) or decisions.name_fault(request.endpoint):
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", why, "endpoint")
+        event_id = await self._context.request(TOPIC, request.endpoint, request)
+        answer = await self._answer(request.submission_id, call.time_remaining())
+        if answer.failure is not None:
+            raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
+        return endpoint_pb2.DeployEndpointResponse(
+            endpoint=_shown(self._endpoint(answer.endpoint)), repeated_submission=answer.event_id != event_id
+        )
+
+    async def DeleteEndpoint(
+        self, request: endpoint_pb2.DeleteEndpoint, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.DeleteEndpointResponse:
+        if self._endpoint(request.endpoint).deleted:
+            raise self._unknown(request.endpoint)
+        await self._context.request(TOPIC, request.endpoint, request)
+        return endpoint_pb2.DeleteEndpointResponse()
+
+    async def GetEndpoint(
+        self, request: endpoint_pb2.GetEndpointRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.GetEndpointResponse:
+        return endpoint_pb2.GetEndpointResponse(endpoint=_shown(self._endpoint(request.endpoint)))
+
+    async def ListEndpoints(
+        self, _request: endpoint_pb2.ListEndpointsRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.ListEndpointsResponse:
+        with self._context.store.reading() as documents:
+            return endpoint_pb2.ListEndpointsResponse(endpoints=[_shown(endpoint) for endpoint in Shelf(documents).endpoints()])
+
+    async def GetEndpointLogs(
+        self, request: endpoint_pb2.GetEndpointLogsRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.GetEndpointLogsResponse:
+        name = self._endpoint(request.endpoint).name
+        lines = await asyncio.to_thread(self._logs.tail, name, min(request.last_lines or _LINES, _MOST_LINES))
+        return endpoint_pb2.GetEndpointLogsResponse(lines=lines)
+
+    async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
+        def answer() -> Answer | None:
+            with self._context.store.reading() as documents:
+                found = Shelf(documents).answer(submission_id)
+            return found if found is not None and found.is_given else None
+
+        await self._context.engine.until(lambda: answer() is not None, _PATIENCE_SECONDS if seconds is None else seconds)
+        if (found := answer()) is None:
+            what = f"Submission {submission_id} is not decided yet. Ask again with the same submission id."
+            raise refuse(Code.DEADLINE_EXCEEDED, "Unavailable", what, submission_id)
+        return found
+
+    def _endpoint(self, name: str) -> Endpoint:
+        with self._context.store.reading() as documents:
+            found = Shelf(documents).endpoint(name)
+        if found is None:
+            raise self._unknown(name)
+        return found
+
+    def _unknown(self, name: str) -> Refused:
+        with self._context.store.reading() as documents:
+            names = [endpoint.name for endpoint in Shelf(documents).endpoints()]
+        what = f"There is no endpoint {name[:100]!r}; there is: {told(close_to(name, names), names)}."
+        return refuse(Code.NOT_FOUND, "EndpointNotFound", what, name)
+
+
+def _shown(endpoint: Endpoint) -> endpoint_pb2.Endpoint:
+    return endpoint_pb2.Endpoint(
+        endpoint=endpoint.name,
+        state=state_of(endpoint),
+        why=why_of(endpoint),
+        model=endpoint.latest.model,
+        version=endpoint.latest.version,
+        deployment=endpoint.latest.number,
+        grpc_address=endpoint.grpc_address,
+        scoring_uri=endpoint.scoring_uri,
+        failure=endpoint.failure,
+        submission_id=endpoint.latest.submission_id,
+    )

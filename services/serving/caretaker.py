@@ -1,0 +1,175 @@
+"""One deployment's server: brought up, watched, brought up again, until nobody wants it or it fails too often."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from services.serving.domain.decisions import CameUp, GaveUp, Progressed, Report, WentDown
+from services.serving.domain.endpoint import Deployment
+from services.serving.domain.model_version import ModelVersion
+from services.serving.ports import CannotServe, Environments, Logs, ModelFiles, ModelFolder, Ports, PortTaken, Say, Server, Servers
+from trainyard._errors import PlatformUnavailableException
+from trainyard.event.v1.artifact_pb2 import Failure
+
+log = structlog.get_logger()
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class World:
+    """All that a caretaker works with, and how patient it is. Times in seconds."""
+
+    files: ModelFiles
+    environments: Environments
+    servers: Servers
+    logs: Logs
+    host: str  # under which the servers are told to clients
+    grace: float = 15.0  # between TERM and KILL
+    backoff: Sequence[float] = (0.5, 1.0, 2.0, 4.0)  # before each new attempt; one more failure in a row is the last
+    settled: float = 60.0  # a server that was up so long begins a new row
+    port_patience: float = 3.0  # how long to wait for a port that was ours
+    retry: float = 2.0  # between questions to an object store that does not answer
+
+
+class Caretaker:
+    """`report` takes what happened, to be decided upon. `ports` are those to listen on if they can be had.
+
+    `is_new`: the deployment never was live, so what cannot be brought up once has failed; a deployment that was is brought back.
+    `shares`: a server of ours that this one is to take over from listens on those ports.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        report: Callable[[Report], Awaitable[None]],
+        endpoint: str,
+        deployment: Deployment,
+        version: ModelVersion,
+        *,
+        is_new: bool,
+        ports: Ports,
+        shares: bool,
+    ) -> None:
+        self._world = world
+        self._tell = report
+        self._endpoint = endpoint
+        self._deployment = deployment
+        self._version = version
+        self._is_new = is_new
+        self._ports = ports
+        self._shares = shares
+        self._say: Say = world.logs.of(endpoint)
+        self._failures = 0
+        self.grace = world.grace
+
+    async def run(self) -> None:
+        """Returns when it has given up; when cancelled, the server is drained first."""
+        if not self._is_new:
+            await self._report(WentDown(self._endpoint, self._deployment.number, "its server is not running"))
+        while True:
+            try:
+                server, folder = await self._bring_up()
+            except CannotServe as error:
+                failure = error.failure
+            except Exception as error:
+                log.exception("a deployment cannot be brought up", endpoint=self._endpoint, deployment=self._deployment.number)
+                failure = Failure(code="InternalError", message=f"{type(error).__name__}: {error}"[:3000], target=self._version.id)
+            else:
+                failure = await self._watch(server, folder)
+            self._say(f"-- {failure.code}: {failure.message}")
+            log.warning("server down", endpoint=self._endpoint, deployment=self._deployment.number, code=failure.code, why=failure.message)
+            if self._is_new or self._failures >= len(self._world.backoff):
+                await self._report(GaveUp(self._endpoint, self._deployment.number, failure))
+                return
+            pause = self._world.backoff[self._failures]
+            self._failures += 1
+            await self._progress(f"starting anew in {pause:g} s (failure {self._failures} in a row): {failure.message}")
+            await asyncio.sleep(pause)
+
+    async def _bring_up(self) -> tuple[Server, ModelFolder]:
+        """Raises CannotServe."""
+        folder = await self._fetch()
+        python = await self._prepare()
+        await self._progress(f"loading {self._version.id}")
+        ports = self._ports if await self._may_use(self._ports) else Ports()
+        try:
+            return await self._start(python, folder, ports), folder
+        except PortTaken as error:
+            self._say(f"{error}; taking other ports")
+            return await self._start(python, folder, Ports()), folder
+
+    async def _start(self, python: Path, folder: ModelFolder, ports: Ports) -> Server:
+        """Raises CannotServe, and PortTaken unless the ports may be any."""
+        try:
+            return await self._world.servers.start(python, self._version, folder, ports, self._say)
+        except PortTaken as error:
+            if ports != Ports():
+                raise
+            raise CannotServe(Failure(code="ModelLoadFailed", message=str(error), target=self._version.id)) from error
+
+    async def _fetch(self) -> ModelFolder:
+        count, size = len(self._version.files.files), sum(file.size_bytes for file in self._version.files.files)
+        what = f"fetching {count} files ({size / _MEGABYTE:.1f} MB) of {self._version.id}"
+        await self._progress(what)
+        while True:
+            try:
+                return await self._world.files.fetch(self._version, self._say)
+            except PlatformUnavailableException as error:
+                await self._progress(f"{what}: waiting for the object store, {error.message}")
+                await asyncio.sleep(self._world.retry)
+
+    async def _prepare(self) -> Path:
+        if not self._world.environments.is_there(self._version):
+            line = self._version.framework_version or "its default version"
+            await self._progress(f"building an environment for TensorFlow {line}; the log has the details")
+        return await self._world.environments.prepare(self._version, self._say)
+
+    async def _may_use(self, ports: Ports) -> bool:
+        """Waits a little for ports that the killed predecessor may still hold."""
+        if self._shares or ports == Ports():
+            return True
+        deadline = time.monotonic() + self._world.port_patience
+        while not (free := self._world.servers.is_free(ports)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        return free
+
+    async def _watch(self, server: Server, folder: ModelFolder) -> Failure:
+        """From the first answer to the end of the process. Cancelled: the server is drained."""
+        try:
+            self._ports, self._is_new, self._shares = server.ports, False, False
+            await self._report(self._came_up(server, folder))
+            log.info("serves", endpoint=self._endpoint, deployment=self._deployment.number, model=self._version.id, ports=server.ports)
+            began = time.monotonic()
+            failure = await server.wait()
+        finally:
+            await server.stop(self.grace)
+        if time.monotonic() - began >= self._world.settled:
+            self._failures = 0
+        await self._report(WentDown(self._endpoint, self._deployment.number, failure.message))
+        return failure
+
+    def _came_up(self, server: Server, folder: ModelFolder) -> CameUp:
+        host, ports = self._world.host, server.ports
+        return CameUp(
+            self._endpoint,
+            self._deployment.number,
+            folder.digest,
+            server.signatures,
+            grpc_address=f"{host}:{ports.grpc}",
+            scoring_uri=f"http://{host}:{ports.rest}/v1/models/{self._version.model}:predict",
+            at=datetime.now(UTC),
+        )
+
+    async def _progress(self, why: str) -> None:
+        self._say(f"-- deployment {self._deployment.number}: {why}")
+        await self._report(Progressed(self._endpoint, self._deployment.number, why[:3000]))
+
+    async def _report(self, report: Report) -> None:
+        await self._tell(report)

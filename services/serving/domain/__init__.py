@@ -1,0 +1,1 @@
+"""The rules of endpoints, pure: no clock, no files, no processes."""

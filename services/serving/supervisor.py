@@ -1,0 +1,105 @@
+"""Makes reality match the documents: a caretaker for each deployment that should have a server, and none for any other."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import structlog
+
+from services.chassis.engine import Engine
+from services.chassis.handler import Command
+from services.chassis.store import Store
+from services.serving.caretaker import Caretaker, World
+from services.serving.domain.decisions import Report
+from services.serving.domain.endpoint import Deployment, Endpoint, wanted
+from services.serving.ports import Ports
+from services.serving.shelf import Shelf
+
+log = structlog.get_logger()
+_LOOK_SECONDS = 5.0
+# The service as a whole is given little more than this to end.
+_GOODBYE_GRACE_SECONDS = 2.0
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class _Post:
+    caretaker: Caretaker
+    task: asyncio.Task[None]
+
+
+class Supervisor:
+    def __init__(self, engine: Engine, store: Store, world: World) -> None:
+        self._engine = engine
+        self._store = store
+        self._world = world
+        self._posts: dict[Key, _Post] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled; then all servers are drained."""
+        try:
+            while True:
+                seen = self._engine.revision
+                self._reconcile()
+                await self._engine.until(lambda seen=seen: self._engine.revision != seen, _LOOK_SECONDS)  # type: ignore[misc]
+        finally:
+            for key, post in list(self._posts.items()):
+                post.caretaker.grace = _GOODBYE_GRACE_SECONDS
+                self._release(key)
+            if self._leaving:
+                await asyncio.wait(self._leaving)
+
+    def _reconcile(self) -> None:
+        with self._store.reading() as documents:
+            shelf = Shelf(documents)
+            found = {(it.name, deployment.number): (it, deployment) for it in shelf.endpoints() for deployment in wanted(it)}
+            for key in self._posts.keys() - found.keys():
+                self._release(key)
+            for key in found.keys() - self._posts.keys():
+                caretaker = self._caretaker(*found[key], shelf)
+                self._posts[key] = _Post(caretaker, asyncio.create_task(self._care(key, caretaker)))
+
+    def _release(self, key: Key) -> None:
+        """Its server drains while others go on."""
+        task = self._posts.pop(key).task
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        task.cancel()
+
+    async def _care(self, key: Key, caretaker: Caretaker) -> None:
+        try:
+            await caretaker.run()
+        except Exception:
+            log.exception("a caretaker failed, another one takes over", endpoint=key[0], deployment=key[1])
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._posts.pop(key, None)
+
+    def _caretaker(self, endpoint: Endpoint, deployment: Deployment, shelf: Shelf) -> Caretaker:
+        version = shelf.version(deployment.model, deployment.version)
+        assert version is not None, "a deployment begins with a version that is known"
+        older = endpoint.serving
+        is_new = not endpoint.serves(deployment.number)
+        # Clients keep their address when a new version takes over; with another model the path would be another one anyway.
+        keeps = older is not None and older.model == deployment.model
+        return Caretaker(
+            self._world,
+            self._report,
+            endpoint.name,
+            deployment,
+            version,
+            is_new=is_new,
+            ports=_ports(endpoint) if keeps else Ports(),
+            shares=is_new and keeps,
+        )
+
+    async def _report(self, report: Report) -> None:
+        await self._engine.command(Command(report, correlation_id=report.endpoint))
+
+
+def _ports(endpoint: Endpoint) -> Ports:
+    grpc, rest = endpoint.grpc_address.rpartition(":")[2], urlsplit(endpoint.scoring_uri).port
+    return Ports(int(grpc or 0), rest or 0)

@@ -1,0 +1,153 @@
+"""The model server as a process: what it says when it cannot start, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from tests.component.serving.conftest import REPO, Running, TensorFlow, command, predict_request, running, tensor
+
+pytestmark = pytest.mark.component
+_CALL = "/tensorflow.serving.PredictionService/Predict"
+Ends = Callable[..., tuple[int, str]]
+
+
+def test_a_folder_that_is_no_saved_model_ends_with_3_and_the_reason_as_last_line(ends: Ends, tmp_path: Path) -> None:
+    (tmp_path / "model.h5").touch()
+
+    code, said = ends(tmp_path)
+
+    assert code == 3
+    assert said.splitlines()[-1].startswith(f"cannot load {tmp_path}: ")
+    assert "SavedModel" in said.splitlines()[-1]
+
+
+def test_a_saved_model_that_is_damaged_ends_with_3(ends: Ends, tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"\xff" * 100)
+
+    code, said = ends(tmp_path)
+
+    assert code == 3
+    assert said.splitlines()[-1].startswith(f"cannot load {tmp_path}: ")
+
+
+@pytest.mark.parametrize("which", ["grpc_port", "rest_port"])
+def test_a_port_that_is_taken_ends_with_4_and_names_it(ends: Ends, tensorflow: TensorFlow, which: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        code, said = ends(tensorflow.models / "half" / "model", **{which: port})
+
+    assert code == 4
+    assert f"127.0.0.1:{port} is taken" in said.splitlines()[-1]
+
+
+def test_it_dies_with_its_parent(tensorflow: TensorFlow) -> None:
+    """The parent is a process of its own here, so that it can be killed."""
+    arguments = command(tensorflow.python, tensorflow.models / "half" / "model")
+    parent = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)}
+    with subprocess.Popen([sys.executable, "-c", parent, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        child = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+
+    assert _gone(child)
+
+
+def test_a_parent_that_is_gone_before_it_starts_is_noticed(tensorflow: TensorFlow) -> None:
+    arguments = command(tensorflow.python, tensorflow.models / "half" / "model", "--parent-pid", "999999999")
+
+    done = subprocess.run(arguments, capture_output=True, text=True, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)})
+
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def _gone(process: psutil.Process) -> bool:
+    """Dead, or dead and not yet collected by whoever inherited it."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+        if process.status() != psutil.STATUS_ZOMBIE:
+            process.wait(20)
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_term_answers_the_grpc_call_that_is_under_way_and_takes_no_more(tensorflow: TensorFlow) -> None:
+    count = predict_request({"n": tensor(9, [], int64_val=[2_000_000])}, "count").SerializeToString()
+    quick = predict_request({"x": tensor(1, [1], float_val=[1.0])}).SerializeToString()
+
+    with running(tensorflow.python, tensorflow.models / "half" / "model") as server, grpc.insecure_channel(server.grpc_address) as channel:
+        call = channel.unary_unary(_CALL, bytes, bytes)
+        long = call.future(count, timeout=60)
+        call(quick, timeout=60)  # on the same connection: the long one came in before it
+        server.process.terminate()
+
+        assert long.result()
+        assert server.process.wait(30) == 0
+        with pytest.raises(grpc.RpcError):
+            call(quick, timeout=5)
+
+
+def test_term_answers_the_rest_call_that_is_under_way_and_takes_no_more(tensorflow: TensorFlow) -> None:
+    body = b'{"instances": [1]}'
+    head = b"POST /v1/models/half:predict HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    with running(tensorflow.python, tensorflow.models / "half" / "model") as server:
+        address = ("127.0.0.1", server.ready["rest_port"])
+        with socket.create_connection(address, 30) as connection:
+            connection.sendall(head)
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # from here on it reads the body
+            server.process.terminate()
+            _await_refusal(address)
+            connection.sendall(body)
+            answer = connection.recv(65536)
+
+        assert server.process.wait(30) == 0
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in answer
+
+
+def _await_refusal(address: tuple[str, int]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(address, 1).close()
+        except ConnectionRefusedError:
+            return
+        except TimeoutError:
+            continue  # so many attempts that the queue before the door is full
+    raise AssertionError("still listening after 30 s")
+
+
+def test_a_successor_shares_the_ports_and_goes_on_when_the_first_drains(tensorflow: TensorFlow) -> None:
+    models = tensorflow.models
+    with running(tensorflow.python, models / "half" / "model", "--share-ports") as first:
+        ports = {"grpc_port": first.ready["grpc_port"], "rest_port": first.ready["rest_port"]}
+        with running(tensorflow.python, models / "half-3" / "model", "--share-ports", **ports) as second:
+            assert (second.grpc_address, second.rest) == (first.grpc_address, first.rest)
+            first.process.terminate()
+            assert first.process.wait(30) == 0
+
+            assert list(_predict(second).outputs["y"].float_val) == [3.5]
+
+
+def _predict(server: Running) -> Any:
+    return server.predict(x=tensor(1, [1], float_val=[1.0]))

@@ -1,0 +1,329 @@
+"""The serving service as a process, on real Kafka, MinIO and TensorFlow."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+import pytest
+
+from tests.component.service_process import ServiceProcess
+from tests.component.serving.conftest import Registry
+from tests.component.topic_log import TopicLog
+from trainyard._errors import FAILURE_KEY
+from trainyard._inference import predict
+from trainyard.endpoint.v1 import endpoint_pb2 as pb
+from trainyard.endpoint.v1.endpoint_pb2_grpc import EndpointServiceStub
+from trainyard.event.v1.artifact_pb2 import Failure
+
+pytestmark = [pytest.mark.component, pytest.mark.timeout(240)]
+TOPIC = "trainyard.endpoints"
+HEALTHY, FAILED, DELETED = pb.ENDPOINT_STATE_HEALTHY, pb.ENDPOINT_STATE_FAILED, pb.ENDPOINT_STATE_DELETED
+_PATIENCE_SECONDS = 90.0
+
+
+@pytest.fixture(scope="module")
+def stub(service: ServiceProcess) -> EndpointServiceStub:
+    return EndpointServiceStub(service.channel)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered(registry: Registry, models: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """half:1 adds 2, half:2 adds 3; weights:1 is no SavedModel, broken:1 looks like one."""
+    registry.register("half", 1, models / "half" / "model")
+    registry.register("half", 2, models / "half-3" / "model")
+    weights, broken = tmp_path_factory.mktemp("weights") / "model", tmp_path_factory.mktemp("broken") / "model"
+    weights.mkdir()
+    (weights / "model.h5").write_bytes(b"weights")
+    registry.register("weights", 1, weights)
+    broken.mkdir()
+    (broken / "saved_model.pb").write_bytes(b"\xff" * 100)
+    registry.register("broken", 1, broken)
+
+
+def a_name(purpose: str) -> str:
+    return f"{purpose}-{uuid.uuid4().hex[:6]}"
+
+
+def a_request(endpoint: str, model: str = "half", version: int = 1, *, overwrite: bool = False) -> pb.DeployEndpoint:
+    return pb.DeployEndpoint(submission_id=uuid.uuid4().hex, endpoint=endpoint, model=model, version=version, overwrite=overwrite)
+
+
+def until(find: Callable[[], Any], what: str) -> Any:
+    """The first true answer."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if found := find():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come about within {_PATIENCE_SECONDS:.0f} s")
+
+
+def until_state(stub: EndpointServiceStub, name: str, state: int, deployment: int = 1) -> pb.Endpoint:
+    def look() -> pb.Endpoint | None:
+        shown = stub.GetEndpoint(pb.GetEndpointRequest(endpoint=name)).endpoint
+        assert state == FAILED or shown.state != FAILED, shown.failure
+        return shown if shown.state == state and shown.deployment == deployment else None
+
+    found: pb.Endpoint = until(look, f"{name} in state {pb.EndpointState.Name(state)}")
+    return found
+
+
+def deployed(stub: EndpointServiceStub, name: str, model: str = "half", version: int = 1, *, overwrite: bool = False) -> pb.Endpoint:
+    answer = stub.DeployEndpoint(a_request(name, model, version, overwrite=overwrite))
+    return until_state(stub, name, HEALTHY, answer.endpoint.deployment)
+
+
+def answers(endpoint: pb.Endpoint) -> tuple[float, float]:
+    """What it makes of 1, over gRPC and over REST."""
+    served_as = endpoint.scoring_uri.rpartition("/models/")[2].partition(":")[0]
+    by_grpc = predict(endpoint.grpc_address, served_as, {"x": [1.0]}, "serving_default", 30)
+    by_rest = httpx.post(endpoint.scoring_uri, json={"instances": [1.0]}, timeout=30).json()
+    return float(by_grpc["y"][0]), float(by_rest["predictions"][0])
+
+
+def server_of(endpoint: pb.Endpoint) -> psutil.Process:
+    """The process that listens where the endpoint is."""
+    port = httpx.URL(endpoint.scoring_uri).port
+    pids = {it.pid for it in psutil.net_connections("tcp") if it.status == psutil.CONN_LISTEN and it.laddr[1:] == (port,)}
+    (pid,) = pids
+    return psutil.Process(pid)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def refusal(call: Callable[[], Any]) -> tuple[grpc.StatusCode, Failure]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    trailers: Any = caught.value
+    (failure,) = [Failure.FromString(value) for key, value in trailers.trailing_metadata() if key == FAILURE_KEY]
+    return trailers.code(), failure
+
+
+def history(log: TopicLog, name: str) -> list[Any]:
+    return [event.message for event in log.events(TOPIC) if event.key == name]
+
+
+def kinds(messages: Sequence[Any]) -> list[str]:
+    return [type(message).__name__ for message in messages if not isinstance(message, pb.EndpointProgress)]
+
+
+def test_a_deployed_version_answers_over_grpc_and_rest(stub: EndpointServiceStub, topic_log: TopicLog) -> None:
+    name = a_name("plain")
+
+    taken = stub.DeployEndpoint(a_request(name))
+    live = until_state(stub, name, HEALTHY)
+
+    assert (taken.endpoint.endpoint, taken.endpoint.deployment, taken.repeated_submission) == (name, 1, False)
+    assert taken.endpoint.state == pb.ENDPOINT_STATE_TRANSITIONING
+    assert answers(live) == (2.5, 2.5)
+    assert live.scoring_uri.endswith("/v1/models/half:predict")
+    facts = history(topic_log, name)
+    assert kinds(facts) == ["DeployEndpoint", "EndpointStarting", "VersionLoaded", "EndpointLive"]
+    assert "serving_default" in facts[-2].signatures
+    told = [fact.why for fact in facts if isinstance(fact, pb.EndpointProgress)]
+    assert any(why.startswith("fetching ") and why.endswith(" of half:1") for why in told)
+    assert "loading half:1" in told
+
+
+def test_the_server_sees_no_key_of_the_platform(stub: EndpointServiceStub) -> None:
+    live = deployed(stub, a_name("keys"))
+
+    seen = server_of(live).environ()
+
+    assert not [name for name in seen if name.startswith(("TRAINYARD_", "AWS_", "MINIO_"))]
+    assert "trainyard-test" not in " ".join(seen.values())
+
+
+def test_a_repeat_of_a_submission_is_answered_with_the_first_result(stub: EndpointServiceStub, topic_log: TopicLog) -> None:
+    request = a_request(a_name("again"))
+    first = stub.DeployEndpoint(request)
+
+    second = stub.DeployEndpoint(request)
+
+    assert second.repeated_submission
+    assert second.endpoint.deployment == first.endpoint.deployment == 1
+    until_state(stub, request.endpoint, HEALTHY)
+    assert kinds(history(topic_log, request.endpoint)).count("EndpointStarting") == 1
+
+
+def test_what_cannot_be_deployed_is_refused_with_what_there_is(stub: EndpointServiceStub) -> None:
+    name = a_name("taken")
+    stub.DeployEndpoint(a_request(name))
+
+    taken = refusal(lambda: stub.DeployEndpoint(a_request(name)))
+    unknown = refusal(lambda: stub.DeployEndpoint(a_request(a_name("none"), "nobody")))
+    version = refusal(lambda: stub.DeployEndpoint(a_request(a_name("none"), "half", 9)))
+    weights = refusal(lambda: stub.DeployEndpoint(a_request(a_name("none"), "weights")))
+    badly_named = refusal(lambda: stub.DeployEndpoint(a_request("Not_A_Name")))
+    nameless = refusal(lambda: stub.DeployEndpoint(pb.DeployEndpoint(endpoint=a_name("none"), model="half", version=1)))
+
+    assert (taken[0], taken[1].code) == (grpc.StatusCode.ALREADY_EXISTS, "AlreadyExists")
+    assert (unknown[0], unknown[1].code) == (grpc.StatusCode.NOT_FOUND, "ModelNotFound")
+    assert (version[0], version[1].target) == (grpc.StatusCode.NOT_FOUND, "half:9")
+    assert (weights[0], weights[1].code) == (grpc.StatusCode.FAILED_PRECONDITION, "NotASavedModel")
+    assert "model/model.h5" in weights[1].message
+    assert (badly_named[0], badly_named[1].code) == (grpc.StatusCode.INVALID_ARGUMENT, "UserError")
+    assert (nameless[0], nameless[1].code) == (grpc.StatusCode.INVALID_ARGUMENT, "UserError")
+
+
+def test_a_request_straight_to_kafka_right_after_the_models_registration_is_served(
+    stub: EndpointServiceStub, registry: Registry, topic_log: TopicLog, models: Path
+) -> None:
+    name, model = a_name("kafka"), a_name("model")
+    registry.register(model, 1, models / "half" / "model", framework="TensorFlow", framework_version="2.4")
+
+    topic_log.publish(TOPIC, name, a_request(name, model))
+
+    until(lambda: name in [it.endpoint for it in stub.ListEndpoints(pb.ListEndpointsRequest()).endpoints], "the endpoint")
+    assert answers(until_state(stub, name, HEALTHY)) == (2.5, 2.5)
+
+
+def test_a_killed_server_is_brought_back_under_the_same_addresses(stub: EndpointServiceStub, topic_log: TopicLog) -> None:
+    before = deployed(stub, name := a_name("killed"))
+
+    server_of(before).kill()
+
+    until(lambda: kinds(history(topic_log, name))[-2:] == ["EndpointUnhealthy", "EndpointLive"], "the return")
+    after = until_state(stub, name, HEALTHY)
+    assert (after.grpc_address, after.scoring_uri, after.deployment) == (before.grpc_address, before.scoring_uri, 1)
+    assert answers(after) == (2.5, 2.5)
+
+
+def test_after_the_service_was_killed_its_endpoints_come_back_under_the_same_addresses(
+    stub: EndpointServiceStub, service: ServiceProcess, topic_log: TopicLog
+) -> None:
+    before = deployed(stub, name := a_name("restart"))
+    server = server_of(before)
+
+    service.kill()
+    until(lambda: has_ended(server), "the end of the model server")
+    service.start()
+
+    until(lambda: kinds(history(topic_log, name))[-2:] == ["EndpointUnhealthy", "EndpointLive"], "the return")
+    after = until_state(stub, name, HEALTHY)
+    assert (after.grpc_address, after.scoring_uri) == (before.grpc_address, before.scoring_uri)
+    assert answers(after) == (2.5, 2.5)
+
+
+def test_a_service_that_lost_its_database_knows_its_endpoints_by_the_log(stub: EndpointServiceStub, service: ServiceProcess) -> None:
+    before = deployed(stub, name := a_name("replayed"))
+
+    assert service.stop() == 0
+    service.forget()
+    service.start()
+
+    after = until_state(stub, name, HEALTHY)
+    assert answers(after) == (2.5, 2.5)
+    assert (after.deployment, after.submission_id) == (1, before.submission_id)
+
+
+def test_a_new_version_takes_over_the_address_and_the_old_server_ends(stub: EndpointServiceStub) -> None:
+    before = deployed(stub, name := a_name("swap"))
+    old = server_of(before)
+
+    taken = stub.DeployEndpoint(a_request(name, "half", 2, overwrite=True)).endpoint
+    assert (taken.deployment, taken.version, taken.scoring_uri) == (2, 2, before.scoring_uri)
+    assert answers(taken) == (2.5, 2.5)  # the old one, meanwhile
+    after = until_state(stub, name, HEALTHY, 2)
+
+    until(lambda: has_ended(old), "the end of the old server")
+    assert (after.grpc_address, after.scoring_uri) == (before.grpc_address, before.scoring_uri)
+    assert answers(after) == (3.5, 3.5)
+
+
+def test_a_changed_object_fails_the_deployment_by_name_and_the_old_one_answers_on(
+    stub: EndpointServiceStub, registry: Registry, models: Path, tmp_path: Path
+) -> None:
+    before = deployed(stub, name := a_name("corrupt"))
+    model = a_name("corrupt-model")
+    # With a file more than any other version, or the node would have its files already.
+    folder = shutil.copytree(models / "half-3" / "model", tmp_path / "model")
+    (folder / "assets" / "note.txt").write_text("its own")
+    files = registry.register(model, 1, folder)
+    changed = next(file for file in files if file.path.endswith("saved_model.pb"))
+    registry.objects.put_bytes(changed.object_key, b"x" * changed.size_bytes)
+
+    stub.DeployEndpoint(a_request(name, model, 1, overwrite=True))
+    after = until_state(stub, name, FAILED, 2)
+
+    assert after.failure.code == "ArtifactCorrupt"
+    assert after.failure.target == "model/saved_model.pb"
+    assert "half:1 (deployment 1) answers meanwhile" in after.why
+    assert (after.grpc_address, after.scoring_uri) == (before.grpc_address, before.scoring_uri)
+    assert answers(after) == (2.5, 2.5)
+
+
+def test_a_model_that_cannot_be_loaded_fails_with_the_servers_last_lines(stub: EndpointServiceStub) -> None:
+    name = a_name("broken")
+    stub.DeployEndpoint(a_request(name, "broken"))
+
+    failed = until_state(stub, name, FAILED)
+
+    assert failed.failure.code == "ModelLoadFailed"
+    assert "cannot load" in failed.failure.message
+    assert failed.failure.exit_code == 3
+    assert failed.failure.last_lines[-1].startswith("cannot load ")
+    lines = list(stub.GetEndpointLogs(pb.GetEndpointLogsRequest(endpoint=name)).lines)
+    assert failed.failure.last_lines[-1] in lines
+    assert list(stub.GetEndpointLogs(pb.GetEndpointLogsRequest(endpoint=name, last_lines=2)).lines) == lines[-2:]
+
+
+def test_a_failed_endpoint_may_be_deployed_again_without_overwrite(stub: EndpointServiceStub) -> None:
+    name = a_name("mended")
+    stub.DeployEndpoint(a_request(name, "broken"))
+    until_state(stub, name, FAILED)
+
+    stub.DeployEndpoint(a_request(name, "half"))
+
+    live = until(lambda: _if_healthy(stub, name, 2), "the second deployment")
+    assert answers(live) == (2.5, 2.5)
+
+
+def _if_healthy(stub: EndpointServiceStub, name: str, deployment: int) -> pb.Endpoint | None:
+    shown = stub.GetEndpoint(pb.GetEndpointRequest(endpoint=name)).endpoint
+    return shown if (shown.state, shown.deployment) == (HEALTHY, deployment) else None
+
+
+def test_a_deleted_endpoint_answers_no_more_and_its_name_is_free(stub: EndpointServiceStub, topic_log: TopicLog) -> None:
+    live = deployed(stub, name := a_name("deleted"))
+    server = server_of(live)
+
+    stub.DeleteEndpoint(pb.DeleteEndpoint(endpoint=name))
+
+    until(lambda: has_ended(server), "the end of the server")
+    shown = stub.GetEndpoint(pb.GetEndpointRequest(endpoint=name)).endpoint
+    assert (shown.state, shown.scoring_uri) == (DELETED, "")
+    assert name not in [it.endpoint for it in stub.ListEndpoints(pb.ListEndpointsRequest()).endpoints]
+    assert refusal(lambda: stub.DeleteEndpoint(pb.DeleteEndpoint(endpoint=name)))[0] == grpc.StatusCode.NOT_FOUND
+    again = stub.DeployEndpoint(a_request(name)).endpoint
+    assert again.deployment == 2
+    assert answers(until_state(stub, name, HEALTHY, 2)) == (2.5, 2.5)
+
+
+def test_what_was_never_there_is_not_found_over_grpc_and_a_dead_letter_from_kafka(stub: EndpointServiceStub, topic_log: TopicLog) -> None:
+    name = a_name("never")
+
+    for call in (
+        lambda: stub.GetEndpoint(pb.GetEndpointRequest(endpoint=name)),
+        lambda: stub.DeleteEndpoint(pb.DeleteEndpoint(endpoint=name)),
+        lambda: stub.GetEndpointLogs(pb.GetEndpointLogsRequest(endpoint=name)),
+    ):
+        status, failure = refusal(call)
+        assert (status, failure.code) == (grpc.StatusCode.NOT_FOUND, "EndpointNotFound")
+    topic_log.publish(TOPIC, name, pb.DeleteEndpoint(endpoint=name))
+
+    def letters() -> list[str]:
+        found: list[Any] = [event.message for event in topic_log.events("trainyard.deadletters")]
+        return [letter.error for letter in found if letter.key == name.encode()]
+
+    assert until(letters, "a dead letter") == [f"InvalidMessage: there is no endpoint '{name}'"]

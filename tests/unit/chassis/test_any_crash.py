@@ -1,0 +1,229 @@
+"""Duplicates, losses and crashes in any order: at the end each input took effect once and each answer lies in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from services.chassis.loop.memory import MemoryPublisher
+from services.chassis.records import Place, Record
+from services.chassis.store import Store, Transaction
+from tests.unit.chassis.small_service import JOBS, LETTERS, TASKS, SmallService, Tally, an_event, cancel, events, letters, new_log, queued
+from trainyard.job.v1.job_pb2 import CancelRun, RunCancelRequested, RunQueued, RunWarned
+
+RUNS = st.sampled_from(["r1", "r2", "r3"])
+WHAT = st.sampled_from(["queued", "enough", "too late", "silence", "invalid", "boom"])
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class CrashingStore(Store):
+    """A file whose process ends before or after its next commit, if it is told so."""
+
+    crash = ""
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with super().transaction() as transaction:
+            yield transaction
+            if self.crash == "before":
+                raise Crash
+        if self.crash == "after":
+            raise Crash
+
+
+class AnyCrash(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+        self._runner = asyncio.Runner()
+        self.log = new_log()
+        self.delivered: dict[Place, int] = {}
+        self.inputs: dict[str, tuple[str, str]] = {}
+        self._start()
+
+    def teardown(self) -> None:
+        try:
+            self._at_the_end_nothing_is_lost_or_doubled()
+        finally:
+            self.service.store.close()
+            self._runner.close()
+            self._folder.cleanup()
+
+    # -- what happens outside
+
+    @rule(run_id=RUNS, what=WHAT)
+    def somebody_publishes(self, run_id: str, what: str) -> None:
+        event_id = f"input-{len(self.inputs)}"
+        self.inputs[event_id] = (run_id, what)
+        self._publish(event_id)
+
+    @precondition(lambda self: self.inputs)
+    @rule(chosen=st.integers(0, 1000))
+    def somebody_publishes_the_same_event_again(self, chosen: int) -> None:
+        self._publish(sorted(self.inputs)[chosen % len(self.inputs)])
+
+    # -- what the loop does
+
+    @rule(place=st.integers(0, 3), count=st.integers(1, 4))
+    def the_loop_delivers(self, place: int, count: int) -> None:
+        for record in self._next(place, count):
+            self._run(self.service.engine.deliver(record))
+
+    @rule(place=st.integers(0, 3), count=st.integers(1, 3))
+    def the_loop_drops(self, place: int, count: int) -> None:
+        list(self._next(place, count))
+
+    @rule(place=st.integers(0, 3), back=st.integers(1, 5))
+    def the_loop_goes_back(self, place: int, back: int) -> None:
+        where = self._place(place)
+        self.delivered[where] = max(0, self.delivered.get(where, 0) - back)
+
+    @rule()
+    def the_guard_fetches(self) -> None:
+        self._run(self.service.engine.fetch_missing())
+
+    # -- what the outbox does
+
+    @rule(limit=st.integers(1, 5))
+    def the_outbox_leaves(self, limit: int) -> None:
+        MemoryPublisher(self.log).publish(self.service.engine.unsent(limit))
+        self.service.engine.sent()
+
+    @rule(limit=st.integers(1, 5), reached=st.integers(0, 5))
+    def the_process_ends_while_it_sends(self, limit: int, reached: int) -> None:
+        MemoryPublisher(self.log).publish(self.service.engine.unsent(limit)[:reached])
+        self._restart()
+
+    # -- how the process ends
+
+    @rule(place=st.integers(0, 3), when=st.sampled_from(["before", "after"]))
+    def the_process_ends_at_a_commit(self, place: int, when: str) -> None:
+        self.store.crash = when
+        try:
+            for record in self._next(place, 1):
+                self._run(self.service.engine.deliver(record))
+        except Crash:
+            pass
+        self._restart()
+
+    @rule()
+    def the_process_ends_between_two_records(self) -> None:
+        self._restart()
+
+    @rule(records=st.integers(1, 5))
+    def the_process_ends_while_it_catches_up(self, records: int) -> None:
+        self._start(catch_up=False)
+        self.store.crash = "before" if records % 2 else "after"
+        try:
+            self._run(self.service.engine.catch_up())
+        except Crash:
+            pass
+        self._restart()
+
+    @precondition(lambda self: self._nothing_is_half_sent())
+    @rule()
+    def the_database_is_lost(self) -> None:
+        """Its outbox too: answers of which none was sent must follow from the log again."""
+        self.service.store.close()
+        for path in Path(self._folder.name).iterdir():
+            path.unlink()
+        self._start()
+
+    # -- what must hold
+
+    @invariant()
+    def no_two_records_of_one_id_differ(self) -> None:
+        contents: dict[bytes, set[object]] = {}
+        for record in self.log.everything():
+            headers = dict(record.headers)
+            # Worked out again after the database was lost it has another time and nothing else.
+            told = tuple(sorted((name, value) for name, value in headers.items() if name != "ce_time"))
+            contents.setdefault(headers["ce_id"] or b"", set()).add((record.key, record.value if record.topic != LETTERS else b"", told))
+        assert all(len(those) == 1 for those in contents.values())
+
+    @invariant()
+    def nothing_has_taken_effect_more_often_than_it_was_published(self) -> None:
+        for run_id, tally in self.service.tallies().items():
+            most = self._expected()[run_id]
+            assert tally.queued <= most.queued
+            assert tally.requested <= most.requested
+            assert tally.warned <= most.warned
+
+    def _at_the_end_nothing_is_lost_or_doubled(self) -> None:
+        self._run(self.service.settle())
+
+        assert {run_id: tally for run_id, tally in self.service.tallies().items() if tally != Tally()} == self._expected()
+        told = self.log.everything()
+        for kind, each in ((RunCancelRequested, 1), (RunWarned, 2)):
+            ids: dict[str, set[str]] = {}
+            for event in events(told, kind):
+                ids.setdefault(event.causation_id, set()).add(event.event_id)
+            answered = {event_id for event_id, (_, what) in self.inputs.items() if what in ("enough", "too late")}
+            assert {cause: len(those) for cause, those in ids.items()} == dict.fromkeys(answered, each)
+        bad = {(it.topic, it.partition, it.offset) for it in told if self._what(it) in ("invalid", "boom")}
+        assert {(letter.topic, letter.partition, letter.offset) for letter in letters(told)} == bad
+
+    def _expected(self) -> dict[str, Tally]:
+        counts: dict[str, Counter[str]] = {}
+        for run_id, what in self.inputs.values():
+            counts.setdefault(run_id, Counter())[what] += 1
+        tallies = {}
+        for run_id, of in counts.items():
+            answered = of["enough"] + of["too late"]
+            tallies[run_id] = Tally(of["queued"], answered + of["silence"], answered, 2 * answered)
+        return {run_id: tally for run_id, tally in tallies.items() if tally != Tally()}
+
+    # -- how it is done
+
+    def _start(self, *, catch_up: bool = True) -> None:
+        self.store = CrashingStore(f"sqlite:///{self._folder.name}/tally.db")
+        self.service = SmallService(self.log, self.store)
+        if catch_up:
+            self._run(self.service.engine.catch_up())
+
+    def _restart(self) -> None:
+        self.service.store.close()
+        self._start()
+
+    def _what(self, record: Record) -> str:
+        event_id = (dict(record.headers)["ce_id"] or b"").decode()
+        return self.inputs.get(event_id, ("", ""))[1]
+
+    def _nothing_is_half_sent(self) -> bool:
+        answers = {(event.causation_id, event.event_id) for event in events(self.log.everything()) if event.causation_id}
+        return set(Counter(cause for cause, _ in answers).values()) <= {3}
+
+    def _publish(self, event_id: str) -> None:
+        run_id, what = self.inputs[event_id]
+        message: CancelRun | RunQueued = queued(run_id) if what == "queued" else cancel(run_id, what)
+        self.log.append(an_event(message, event_id=event_id))
+
+    def _place(self, number: int) -> Place:
+        return Place([JOBS, TASKS][number // 2], number % 2)
+
+    def _next(self, number: int, count: int) -> Iterator[Any]:
+        where = self._place(number)
+        lane = self.log.lanes([where.topic])[where]
+        at = self.delivered.get(where, 0)
+        for record in lane[at : at + count]:
+            self.delivered[where] = record.offset + 1
+            yield record
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self._runner.run(coroutine)
+
+
+AnyCrash.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+test_any_order_of_crashes_and_losses_leaves_each_effect_once = AnyCrash.TestCase

@@ -1,0 +1,99 @@
+"""What a servicer is given: requests that return once they have taken effect, and reads that see all that came before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.chassis import service as chassis
+from services.chassis.grpc_server import Code, Refused
+from services.chassis.loop.memory import MemoryLoop, MemoryPublisher
+from services.chassis.records import Unavailable
+from services.chassis.service import Context
+from services.chassis.settings import Settings
+from tests.unit.chassis.small_service import JOBS, SmallService, an_event, cancel, events, new_log, queued
+from trainyard.job.v1.job_pb2 import CancelRun, RunCancelRequested
+
+
+def a_context(service: SmallService) -> Context:
+    return Context(Settings.load("tally"), service.store, service.engine, MemoryPublisher(service.log), service.reader)
+
+
+@asynccontextmanager
+async def listening(service: SmallService) -> AsyncIterator[None]:
+    loop = MemoryLoop(service.log, [JOBS], lambda place: 0)
+    running = asyncio.create_task(loop.run(service.engine.deliver, lambda: None))
+    yield
+    await loop.stop()
+    await running
+
+
+async def test_a_request_returns_when_it_has_taken_effect() -> None:
+    service = SmallService(new_log())
+    async with listening(service):
+        event_id = await a_context(service).request(JOBS, "r1", cancel("r1"))
+
+    assert service.tally("r1").requested == 1
+    (answer,) = events(service.engine.unsent(), RunCancelRequested)
+    assert answer.causation_id == event_id
+
+
+async def test_a_request_lies_in_the_log_as_any_client_would_have_published_it() -> None:
+    service = SmallService(new_log())
+    async with listening(service):
+        event_id = await a_context(service).request(JOBS, "r1", cancel("r1"))
+
+    (event,) = events(service.log.everything(), CancelRun)
+    assert (event.event_id, event.key, event.source) == (event_id, "r1", "trainyard/tally/grpc")
+
+
+async def test_a_request_that_takes_no_effect_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chassis, "_APPLY_SECONDS", 0.01)
+    service = SmallService(new_log())
+
+    with pytest.raises(Refused) as caught:
+        await a_context(service).request(JOBS, "r1", cancel("r1"))
+
+    assert caught.value.status is Code.DEADLINE_EXCEEDED
+
+
+async def test_a_request_while_the_log_is_away_says_so() -> None:
+    service = SmallService(new_log())
+    service.log.down = True
+
+    with pytest.raises(Unavailable):
+        await a_context(service).request(JOBS, "r1", cancel("r1"))
+
+
+async def test_a_reader_waits_for_what_lay_in_the_keys_partition_before() -> None:
+    service = SmallService(new_log())
+    record = service.log.append(an_event(queued("r1")))
+    waiting = asyncio.create_task(a_context(service).caught_up(JOBS, "r1"))
+    await service.receive(an_event(queued(_of_another_partition(service, record.partition))))
+    before = waiting.done()
+
+    await service.engine.deliver(record)
+    await waiting
+
+    assert not before
+    assert service.tally("r1").queued == 1
+
+
+async def test_a_partition_in_which_nothing_lies_is_not_waited_for() -> None:
+    await a_context(SmallService(new_log())).caught_up(JOBS, "r1")
+
+
+async def test_a_service_that_lags_for_too_long_says_so() -> None:
+    service = SmallService(new_log())
+    service.log.append(an_event(queued("r1")))
+
+    with pytest.raises(Unavailable, match="lags behind trainyard.jobs"):
+        await a_context(service).caught_up(JOBS, "r1", timeout=0.01)
+
+
+def _of_another_partition(service: SmallService, partition: int) -> str:
+    keys = (f"other-{number}" for number in range(100))
+    return next(key for key in keys if service.log.append(an_event(queued(key), topic="trainyard.tasks")).partition != partition)

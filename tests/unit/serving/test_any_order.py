@@ -1,0 +1,142 @@
+"""Requests, registrations, reports, restarts and the outbox in any order: what an endpoint's history may look like afterwards."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from services.chassis import codec
+from services.chassis.handler import Command
+from services.serving.domain.decisions import CameUp, GaveUp, Progressed, Report, WentDown
+from services.serving.domain.endpoint import Endpoint, state_of, wanted
+from services.serving.handlers import MODELS, TOPIC, Decide, ServingHandler
+from services.serving.shelf import ANSWER, DEPLOY, ENDPOINT, VERSION, Answer, Asked
+from tests.unit.on_memory import OnMemory
+from tests.unit.serving.builders import FAILURE, a_request, registered
+from trainyard.endpoint.v1 import endpoint_pb2 as pb
+
+NAMES = st.sampled_from(["digits", "digits", "words", "NO"])
+SUBMISSIONS = st.sampled_from([f"s{number}" for number in range(8)])
+NUMBERS = st.integers(1, 4)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.service = OnMemory("serving", ServingHandler, [TOPIC, MODELS], [ANSWER, DEPLOY, ENDPOINT, VERSION])
+        self.given: dict[str, bytes] = {}
+        self.numbers: dict[str, int] = {}
+        self.first_asked: dict[str, str] = {}
+        self.seen: dict[str, Asked] = {}
+
+    def teardown(self) -> None:
+        self.service.close()
+
+    @rule(name=NAMES, submission=SUBMISSIONS, version=st.integers(0, 3), overwrite=st.booleans())
+    def somebody_deploys(self, name: str, submission: str, version: int, overwrite: bool) -> None:
+        self.first_asked.setdefault(submission, name)
+        self.service.publish(TOPIC, name, a_request(submission, name, version=version, overwrite=overwrite))
+
+    @rule(name=NAMES)
+    def somebody_deletes(self, name: str) -> None:
+        self.service.publish(TOPIC, name, pb.DeleteEndpoint(endpoint=name))
+
+    @rule(version=NUMBERS, is_saved_model=st.booleans())
+    def a_version_is_registered(self, version: int, is_saved_model: bool) -> None:
+        self.service.publish(MODELS, "mnist", registered(version=version, files=None if is_saved_model else {"model/weights.h5": b""}))
+
+    @rule(chosen=st.integers(0, 5))
+    def the_worker_comes_back(self, chosen: int) -> None:
+        pending = self.service.pending(DEPLOY)
+        if pending:
+            asked = codec.loads(pending[chosen % len(pending)], Asked)
+            self.seen[asked.request.submission_id] = asked
+            self.service.command(Command(Decide(asked.request, self.service.now()), asked.event_id, asked.correlation_id))
+
+    @rule(submission=SUBMISSIONS)
+    def the_worker_comes_back_once_more(self, submission: str) -> None:
+        if submission in self.seen:
+            asked, before = self.seen[submission], self._facts()
+            self.service.command(Command(Decide(asked.request, self.service.now()), asked.event_id, asked.correlation_id))
+            assert self._facts() == before
+
+    @rule(name=NAMES, number=NUMBERS)
+    def a_server_comes_up(self, name: str, number: int) -> None:
+        self._report(CameUp(name, number, "d", ("serving_default",), f"h:{number}", f"http://h:{number}/", self.service.now()))
+
+    @rule(name=NAMES, number=NUMBERS)
+    def a_server_goes_down(self, name: str, number: int) -> None:
+        self._report(WentDown(name, number, "it died"))
+
+    @rule(name=NAMES, number=NUMBERS)
+    def a_server_is_given_up(self, name: str, number: int) -> None:
+        self._report(GaveUp(name, number, FAILURE))
+
+    @rule(name=NAMES, number=NUMBERS, why=st.sampled_from(["fetching", "loading"]))
+    def a_server_makes_progress(self, name: str, number: int, why: str) -> None:
+        self._report(Progressed(name, number, why))
+
+    @rule(crash=st.booleans())
+    def the_outbox_leaves(self, crash: bool) -> None:
+        self.service.flush(crash=crash)
+
+    @rule()
+    def the_service_restarts(self) -> None:
+        self.service.restart()
+
+    @rule()
+    def a_replay_of_the_whole_log_leads_to_the_same(self) -> None:
+        self.service.flush()
+
+        assert self.service.replayed() == self.service.documents()
+
+    def _report(self, report: Report) -> None:
+        """A report of a deployment that is not wanted leads to no fact."""
+        before = self._facts()
+        content = self.service.documents().get((ENDPOINT, report.endpoint))
+        is_wanted = content is not None and report.deployment in [it.number for it in wanted(codec.loads(content, Endpoint))]
+        self.service.command(Command(report, correlation_id=report.endpoint))
+        if not is_wanted:
+            assert self._facts() == before
+
+    def _facts(self) -> int:
+        """How many this service has made so far."""
+        return self.service.engine.counts["emitted"]
+
+    def _endpoints(self) -> list[Endpoint]:
+        return [codec.loads(content, Endpoint) for (kind, _), content in self.service.documents().items() if kind == ENDPOINT]
+
+    @invariant()
+    def numbers_only_grow_and_at_most_one_deployment_answers(self) -> None:
+        for endpoint in self._endpoints():
+            assert endpoint.latest.number >= self.numbers.get(endpoint.name, 0)
+            self.numbers[endpoint.name] = endpoint.latest.number
+            if endpoint.serving is not None:
+                assert endpoint.serving.number <= endpoint.latest.number
+            assert bool(endpoint.scoring_uri) == (endpoint.serving is not None)
+            assert state_of(endpoint) != pb.ENDPOINT_STATE_HEALTHY or (endpoint.up and endpoint.serving == endpoint.latest)
+
+    @invariant()
+    def an_answer_never_changes_and_only_what_waits_has_none(self) -> None:
+        documents = self.service.documents()
+        answers = {key: content for (kind, key), content in documents.items() if kind == ANSWER}
+        waiting = {key for kind, key in documents if kind == DEPLOY}
+        for key, content in self.given.items():
+            assert answers[key] == content
+        for submission, content in answers.items():
+            assert codec.loads(content, Answer).endpoint == self.first_asked[submission]
+        assert {it.waits_in for it in (codec.loads(content, Answer) for content in answers.values()) if not it.is_given} == waiting
+        self.given = {key: content for key, content in answers.items() if codec.loads(content, Answer).is_given}
+
+    @invariant()
+    def every_deployment_began_once_and_in_order(self) -> None:
+        for name in ("digits", "words"):
+            begun = [it.message for it in self.service.events(TOPIC) if it.key == name and isinstance(it.message, pb.EndpointStarting)]
+            numbers = list(dict.fromkeys(it.deployment for it in begun))
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert len({it.submission_id for it in begun}) == len(numbers)
+
+
+AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+test_any_order_of_events_leads_to_one_deployment_that_answers = AnyOrder.TestCase
