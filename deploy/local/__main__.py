@@ -1,4 +1,4 @@
-"""`python -m deploy.local setup | up | down | status`: the local stack, from language registries alone."""
+"""`python -m deploy.local setup | events | up | down | status`: the local stack, from language registries alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def layout_of(home: Path, base: int | None, node_slots: int | None) -> Layout:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="deploy.local", description=__doc__)
-    parser.add_argument("verb", choices=("setup", "up", "down", "status"), nargs="?", default="setup")
+    parser.add_argument("verb", choices=("setup", "events", "up", "down", "status"), nargs="?", default="setup")
     parser.add_argument(
         "--home", type=Path, default=Path(os.environ.get("TRAINYARD_HOME") or REPO / ".trainyard"), help="the stack's state"
     )
@@ -31,6 +31,11 @@ def main() -> int:
     options = parser.parse_args()
     if options.verb == "setup":
         return assemble.main()
+    if options.verb == "events":
+        from deploy import events_page
+
+        events_page.write(assemble.descriptors())
+        return 0
     from deploy.local import stack, supervision
 
     layout = layout_of(options.home.resolve(), options.port_base, options.node_slots)

@@ -28,6 +28,11 @@ def setup() -> None:
     minio()
 
 
+def descriptors() -> bytes:
+    """Our protos with their comments, as one FileDescriptorSet."""
+    return protos.describe(_virtual_environment("protoc"))
+
+
 def kafka() -> Path:
     def make(folder: Path) -> None:
         tools = _virtual_environment("buildtools")
