@@ -27,20 +27,32 @@ def measure(home: Path) -> list[Row]:
     built = environments.build(environments.definition("tensorflow", "", []), settings.cache, lambda line: None)
     stack = Stack(home)
     workspace = Workspace.from_config(str(home / "config.json"))
-    target = ComputeTarget.create(workspace, "benchoverhead", AmlCompute.provisioning_configuration(vm_size="STANDARD_NC6", min_nodes=1, max_nodes=1))
+    target = ComputeTarget.create(
+        workspace, "benchoverhead", AmlCompute.provisioning_configuration(vm_size="STANDARD_NC6", min_nodes=1, max_nodes=1)
+    )
     target.wait_for_completion()
-    platform, plain, ratio = (Row(name, unit, aim=aim) for name, unit, aim in (
-        ("training as a run, submit to Completed", "s", "plain + 1 s"), ("plain python tf_mnist.py", "s", ""), ("run / plain", "ratio", "")))
+    platform, plain, ratio = (
+        Row(name, unit, aim=aim)
+        for name, unit, aim in (
+            ("training as a run, submit to Completed", "s", "plain + 1 s"),
+            ("plain python tf_mnist.py", "s", ""),
+            ("run / plain", "ratio", ""),
+        )
+    )
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         subprocess.run([sys.executable, str(REPO / "examples" / "mnist" / "make_digits.py"), str(data)], check=True)
         for trial in range(TRIALS + 1):
-            estimator = TensorFlow(source_directory=str(FOLDER), entry_script="tf_mnist.py", compute_target=target,
-                                   script_params={"--data-folder": str(data), **FLAGS})
+            estimator = TensorFlow(
+                source_directory=str(FOLDER),
+                entry_script="tf_mnist.py",
+                compute_target=target,
+                script_params={"--data-folder": str(data), **FLAGS},
+            )
             tail = stack.tail(("trainyard.jobs",))
             begun = time.perf_counter()
             run = Experiment(workspace, "bench-overhead").submit(estimator)
-            last = list(tail.until(lambda event: event.type in _ENDS and event.message.run_id == run.id))[-1]  # type: ignore[attr-defined]
+            last = list(tail.until(lambda event, run_id=run.id: event.type in _ENDS and event.message.run_id == run_id))[-1]  # type: ignore[misc]
             as_run = time.perf_counter() - begun
             tail.close()
             if not last.type.endswith("RunCompleted"):

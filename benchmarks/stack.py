@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from kafka import KafkaConsumer, TopicPartition
+
 from trainyard._cloudevents import Received, Undecodable, UnknownType, decode
 from trainyard.cluster.v1 import cluster_pb2_grpc
 from trainyard.job.v1 import job_pb2_grpc

@@ -6,11 +6,10 @@ import time
 import uuid
 from pathlib import Path
 
-from trainyard.cluster.v1 import cluster_pb2
-from trainyard.job.v1 import job_pb2, spec_pb2
-
 from benchmarks.report import Row
 from benchmarks.stack import Stack
+from trainyard.cluster.v1 import cluster_pb2
+from trainyard.job.v1 import job_pb2, spec_pb2
 
 SCRIPT = b"import time\nprint('FIRST', time.time(), flush=True)\n"
 PHASES = ("RunQueued", "RunScaling", "LeaseOffered", "LeaseAccepted", "TaskPrepared", "GangFormed", "TaskStarted")
@@ -26,7 +25,9 @@ def measure(home: Path) -> list[Row]:
 
 def _pool(stack: Stack, min_nodes: int) -> str:
     name = f"bench{uuid.uuid4().hex[:8]}"
-    request = cluster_pb2.CreatePool(submission_id=name, name=name, vm_size="STANDARD_D1", vm_priority="dedicated", min_nodes=min_nodes, max_nodes=1)
+    request = cluster_pb2.CreatePool(
+        submission_id=name, name=name, vm_size="STANDARD_D1", vm_priority="dedicated", min_nodes=min_nodes, max_nodes=1
+    )
     request.idle_before_scaledown.FromSeconds(1)
     stack.compute.CreatePool(request, timeout=30)
     return name

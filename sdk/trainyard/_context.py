@@ -167,25 +167,35 @@ class OfflineRun(_Logger):
 
 
 class _Wire:
-    """A queue and the thread that empties it into the socket. A broken socket drops what comes, after one complaint."""
+    """A queue and the thread that empties it into the socket.
+
+    A forked child has neither, and may end without exit handlers, as those of multiprocessing do: it writes at once.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._start()
+        self._start(forked=False)
         atexit.register(self.flush, _LAST_WORDS_SECONDS)
-        # A forked child has the queue but not the thread.
-        os.register_at_fork(after_in_child=self._start)
+        os.register_at_fork(after_in_child=lambda: self._start(forked=True))
 
-    def _start(self) -> None:
+    def _start(self, *, forked: bool) -> None:
+        self._forked = forked
+        self._lock = threading.Lock()
+        self._line = _Line(self._path)
         self._queue: queue.SimpleQueue[dict[str, Any] | threading.Event] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, args=(self._queue,), name="trainyard-run", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(self._queue, self._line), name="trainyard-run", daemon=True)
         self._thread_started = False
 
-    def send(self, item: dict[str, Any] | threading.Event) -> None:
+    def send(self, item: dict[str, Any]) -> None:
+        if self._forked:
+            with self._lock:
+                self._line.write(item)
+            return
         self._queue.put(item)
-        if not self._thread_started:
-            self._thread_started = True
-            self._thread.start()
+        with self._lock:
+            if not self._thread_started:
+                self._thread_started = True
+                self._thread.start()
 
     def flush(self, seconds: float) -> None:
         if self._thread_started:
@@ -193,24 +203,35 @@ class _Wire:
             self._queue.put(written)
             written.wait(seconds)
 
-    def _work(self, items: queue.SimpleQueue[dict[str, Any] | threading.Event]) -> None:
-        connection: socket.socket | None = None
-        broken = False
+    @staticmethod
+    def _work(items: queue.SimpleQueue[dict[str, Any] | threading.Event], line: _Line) -> None:
         while True:
             item = items.get()
             if isinstance(item, threading.Event):
                 item.set()
-                continue
-            if broken:
-                continue
-            try:
-                if connection is None:
-                    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                    connection.connect(self._path)
-                connection.sendall(json.dumps(item).encode() + b"\n")
-            except (OSError, ValueError, TypeError) as error:
-                broken = isinstance(error, OSError)
-                _complain(f"a metric was not logged: {error}")
+            else:
+                line.write(item)
+
+
+class _Line:
+    """The connection to the agent, made when first needed. A broken one drops what comes, after one complaint."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: socket.socket | None = None
+        self._broken = False
+
+    def write(self, item: dict[str, Any]) -> None:
+        if self._broken:
+            return
+        try:
+            if self._connection is None:
+                self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._connection.connect(self._path)
+            self._connection.sendall(json.dumps(item).encode() + b"\n")
+        except (OSError, ValueError, TypeError) as error:
+            self._broken = isinstance(error, OSError)
+            _complain(f"a metric was not logged: {error}")
 
 
 def plain(value: Any) -> float | int | str | bool | None:

@@ -22,6 +22,10 @@ log = structlog.get_logger()
 _MEGABYTE = 1_000_000
 
 
+class NotReported(Exception):
+    """What happened could not be kept: no fault of the deployment's, so it says nothing about it."""
+
+
 @dataclass(frozen=True)
 class World:
     """All that a caretaker works with, and how patient it is. Times in seconds."""
@@ -70,7 +74,7 @@ class Caretaker:
         self.grace = world.grace
 
     async def run(self) -> None:
-        """Returns when it has given up; when cancelled, the server is drained first."""
+        """Returns when it has given up; when cancelled, the server is drained first. Raises NotReported."""
         if not self._is_new:
             await self._report(WentDown(self._endpoint, self._deployment.number, "its server is not running"))
         while True:
@@ -78,6 +82,8 @@ class Caretaker:
                 server, folder = await self._bring_up()
             except CannotServe as error:
                 failure = error.failure
+            except NotReported:
+                raise
             except Exception as error:
                 log.exception("a deployment cannot be brought up", endpoint=self._endpoint, deployment=self._deployment.number)
                 failure = Failure(code="InternalError", message=f"{type(error).__name__}: {error}"[:3000], target=self._version.id)
@@ -172,4 +178,7 @@ class Caretaker:
         await self._report(Progressed(self._endpoint, self._deployment.number, why[:3000]))
 
     async def _report(self, report: Report) -> None:
-        await self._tell(report)
+        try:
+            await self._tell(report)
+        except Exception as error:
+            raise NotReported(f"{type(report).__name__}: {error}") from error

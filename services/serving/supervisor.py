@@ -11,7 +11,7 @@ import structlog
 from services.chassis.engine import Engine
 from services.chassis.handler import Command
 from services.chassis.store import Store
-from services.serving.caretaker import Caretaker, World
+from services.serving.caretaker import Caretaker, NotReported, World
 from services.serving.domain.decisions import Report
 from services.serving.domain.endpoint import Deployment, Endpoint, wanted
 from services.serving.ports import Ports
@@ -73,7 +73,7 @@ class Supervisor:
     async def _care(self, key: Key, caretaker: Caretaker) -> None:
         try:
             await caretaker.run()
-        except Exception:
+        except NotReported:
             log.exception("a caretaker failed, another one takes over", endpoint=key[0], deployment=key[1])
             await asyncio.sleep(_LOOK_SECONDS)
             self._posts.pop(key, None)

@@ -56,7 +56,9 @@ def test_any_events_come_out_once_each_and_after_their_causes(seed: int, count: 
 
     assert sorted(told, key=int) == [str(number) for number in range(count)]
     place = {name: index for index, name in enumerate(told)}
-    assert all(place[record.event.causation_id] < place[record.event.event_id] for record in records if record.event and record.event.causation_id)
+    assert all(
+        place[record.event.causation_id] < place[record.event.event_id] for record in records if record.event and record.event.causation_id
+    )
 
 
 def test_a_key_has_the_partition_that_kafkas_java_client_gives_it() -> None:

@@ -31,6 +31,7 @@ HOSTILE = {
     "Windows drive": "C:/Windows",
     "Windows drive, relative": "C:evil",
     "small drive": "c:",
+    "letter and colon": "a:b",
     "encoded dot": "%2e%2e/etc",
     "encoded dot, large": "outputs/%2E%2E/etc",
     "twice encoded dot": "%252e%252e/etc",
@@ -66,7 +67,6 @@ ODD = [
     "a..b",
     "zürich/列車/🚂",
     "a;b&c|d",
-    "a:b",
     "outputs/C:x",
     "100%",
     "50%off",
@@ -82,7 +82,7 @@ def test_a_hostile_path_is_refused(path: str) -> None:
         safe_relpath(path)
 
 
-@pytest.mark.parametrize("path", [path for path in ODD if path != "a:b"])
+@pytest.mark.parametrize("path", ODD)
 def test_an_odd_path_is_taken_as_it_is(path: str) -> None:
     assert safe_relpath(path) == path
 

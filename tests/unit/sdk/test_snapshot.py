@@ -25,8 +25,6 @@ class Store:
         self.put_bytes(key, path.read_bytes())
 
 
-
-
 def write(root: Path, path: str, text: str = "x") -> None:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(text)

@@ -44,7 +44,9 @@ def test_the_story_of_a_run_in_plain_lines() -> None:
     story.summary(job_pb2.Run(run_id="r_1", status=job_pb2.RUN_STATUS_COMPLETED))
 
     text = out.getvalue()
-    assert text.startswith("RunId: r_1\nWeb View: trainyard run show r_1\n[Queued]: waits for a node\n\nStreaming azureml-logs/70_driver_log.txt\n")
+    assert text.startswith(
+        "RunId: r_1\nWeb View: trainyard run show r_1\n[Queued]: waits for a node\n\nStreaming azureml-logs/70_driver_log.txt\n"
+    )
     assert text.count("[Queued]") == 1
     assert "[bold]not markup[/bold]\n" in text
     assert text.endswith("Execution Summary\n=================\nRunId: r_1\nStatus: Completed\n")

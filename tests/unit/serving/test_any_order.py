@@ -16,9 +16,9 @@ from tests.unit.on_memory import OnMemory
 from tests.unit.serving.builders import FAILURE, a_request, registered
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 
-NAMES = st.sampled_from(["digits", "digits", "words", "NO"])
-SUBMISSIONS = st.sampled_from([f"s{number}" for number in range(8)])
-NUMBERS = st.integers(1, 4)
+NAMES = st.sampled_from(["digits"] * 6 + ["words", "NO"])
+SUBMISSIONS = st.sampled_from([f"s{number}" for number in range(12)])
+BEHIND = st.sampled_from([0, 0, 1, 2])
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -29,11 +29,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.numbers: dict[str, int] = {}
         self.first_asked: dict[str, str] = {}
         self.seen: dict[str, Asked] = {}
+        self.service.publish(MODELS, "mnist", registered())
 
     def teardown(self) -> None:
         self.service.close()
 
-    @rule(name=NAMES, submission=SUBMISSIONS, version=st.integers(0, 3), overwrite=st.booleans())
+    @rule(name=NAMES, submission=SUBMISSIONS, version=st.sampled_from([1, 1, 1, 2, 0]), overwrite=st.booleans())
     def somebody_deploys(self, name: str, submission: str, version: int, overwrite: bool) -> None:
         self.first_asked.setdefault(submission, name)
         self.service.publish(TOPIC, name, a_request(submission, name, version=version, overwrite=overwrite))
@@ -42,7 +43,7 @@ class AnyOrder(RuleBasedStateMachine):
     def somebody_deletes(self, name: str) -> None:
         self.service.publish(TOPIC, name, pb.DeleteEndpoint(endpoint=name))
 
-    @rule(version=NUMBERS, is_saved_model=st.booleans())
+    @rule(version=st.integers(1, 3), is_saved_model=st.booleans())
     def a_version_is_registered(self, version: int, is_saved_model: bool) -> None:
         self.service.publish(MODELS, "mnist", registered(version=version, files=None if is_saved_model else {"model/weights.h5": b""}))
 
@@ -61,21 +62,22 @@ class AnyOrder(RuleBasedStateMachine):
             self.service.command(Command(Decide(asked.request, self.service.now()), asked.event_id, asked.correlation_id))
             assert self._facts() == before
 
-    @rule(name=NAMES, number=NUMBERS)
-    def a_server_comes_up(self, name: str, number: int) -> None:
+    @rule(name=NAMES, behind=BEHIND)
+    def a_server_comes_up(self, name: str, behind: int) -> None:
+        number = self._number(name, behind)
         self._report(CameUp(name, number, "d", ("serving_default",), f"h:{number}", f"http://h:{number}/", self.service.now()))
 
-    @rule(name=NAMES, number=NUMBERS)
-    def a_server_goes_down(self, name: str, number: int) -> None:
-        self._report(WentDown(name, number, "it died"))
+    @rule(name=NAMES, behind=BEHIND)
+    def a_server_goes_down(self, name: str, behind: int) -> None:
+        self._report(WentDown(name, self._number(name, behind), "it died"))
 
-    @rule(name=NAMES, number=NUMBERS)
-    def a_server_is_given_up(self, name: str, number: int) -> None:
-        self._report(GaveUp(name, number, FAILURE))
+    @rule(name=NAMES, behind=BEHIND)
+    def a_server_is_given_up(self, name: str, behind: int) -> None:
+        self._report(GaveUp(name, self._number(name, behind), FAILURE))
 
-    @rule(name=NAMES, number=NUMBERS, why=st.sampled_from(["fetching", "loading"]))
-    def a_server_makes_progress(self, name: str, number: int, why: str) -> None:
-        self._report(Progressed(name, number, why))
+    @rule(name=NAMES, behind=BEHIND, why=st.sampled_from(["fetching", "loading"]))
+    def a_server_makes_progress(self, name: str, behind: int, why: str) -> None:
+        self._report(Progressed(name, self._number(name, behind), why))
 
     @rule(crash=st.booleans())
     def the_outbox_leaves(self, crash: bool) -> None:
@@ -90,6 +92,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.service.flush()
 
         assert self.service.replayed() == self.service.documents()
+
+    def _number(self, name: str, behind: int) -> int:
+        """Of the latest deployment, or of one before it."""
+        content = self.service.documents().get((ENDPOINT, name))
+        return max(1, codec.loads(content, Endpoint).latest.number - behind) if content is not None else 1
 
     def _report(self, report: Report) -> None:
         """A report of a deployment that is not wanted leads to no fact."""

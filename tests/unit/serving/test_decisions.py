@@ -162,6 +162,7 @@ def test_giving_up_is_the_end_of_a_deployment(facts: list[Any]) -> None:
 def test_progress_is_told_once() -> None:
     assert conclude(after(starting()), progressed(why="loading")) == [progress("loading")]
     assert conclude(after(starting(), progress("loading")), progressed(why="loading")) == []
+    assert conclude(after(starting(), live()), progressed(why="loading")) == []
 
 
 def test_the_predecessor_may_go_down_and_come_back_while_its_successor_starts() -> None:

@@ -1,0 +1,110 @@
+"""Files, environments, servers and logs in memory; what they do next is chosen by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from pathlib import Path
+
+from services.serving.domain.model_version import ModelVersion
+from services.serving.ports import ModelFolder, Ports, PortTaken, Say
+from tests.unit.serving.builders import FAILURE
+from trainyard.event.v1.artifact_pb2 import Failure
+
+
+class FakeFiles:
+    """Raises the troubles in turn, then has everything."""
+
+    def __init__(self) -> None:
+        self.troubles: list[Exception] = []
+        self.asked: list[str] = []
+
+    async def fetch(self, version: ModelVersion, say: Say) -> ModelFolder:
+        self.asked.append(version.id)
+        if self.troubles:
+            raise self.troubles.pop(0)
+        return ModelFolder(Path("/models") / version.id, f"digest of {version.id}")
+
+
+class FakeEnvironments:
+    def __init__(self) -> None:
+        self.there = True
+        self.trouble: Exception | None = None
+
+    def is_there(self, version: ModelVersion) -> bool:
+        return self.there
+
+    async def prepare(self, version: ModelVersion, say: Say) -> Path:
+        if self.trouble:
+            raise self.trouble
+        return Path("/python")
+
+
+class FakeServer:
+    def __init__(self, version: ModelVersion, ports: Ports) -> None:
+        self.version = version
+        self.ports = ports
+        self.signatures = ("serving_default",)
+        self.stopped_after: float | None = None
+        self._end: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_running(self) -> bool:
+        return not self._end.done()
+
+    def die(self, failure: Failure = FAILURE) -> None:
+        self._end.set_result(failure)
+
+    async def wait(self) -> Failure:
+        return await asyncio.shield(self._end)
+
+    async def stop(self, grace_seconds: float) -> None:
+        self.stopped_after = grace_seconds
+        if not self._end.done():
+            self._end.set_result(Failure(code="Stopped", message="stopped"))
+
+
+class FakeServers:
+    """`loading` cleared: a start waits until it is set. Ports that are taken by a stranger are refused."""
+
+    def __init__(self) -> None:
+        self.started: list[FakeServer] = []
+        self.troubles: list[Exception] = []
+        self.taken: set[int] = set()
+        self.loading = asyncio.Event()
+        self.loading.set()
+        self.asked: list[Ports] = []
+        self._next = 7000
+
+    async def start(self, python: Path, version: ModelVersion, folder: ModelFolder, ports: Ports, say: Say) -> FakeServer:
+        self.asked.append(ports)
+        await self.loading.wait()
+        if self.troubles:
+            raise self.troubles.pop(0)
+        if not self.is_free(ports):
+            raise PortTaken(f"{ports} are taken")
+        server = FakeServer(version, Ports(ports.grpc or self._any(), ports.rest or self._any()))
+        self.started.append(server)
+        return server
+
+    def is_free(self, ports: Ports) -> bool:
+        return not self.taken & {ports.grpc, ports.rest}
+
+    @property
+    def running(self) -> list[str]:
+        return [server.version.id for server in self.started if server.is_running]
+
+    def _any(self) -> int:
+        self._next += 1
+        return self._next
+
+
+class FakeLogs:
+    def __init__(self) -> None:
+        self.lines: dict[str, list[str]] = defaultdict(list)
+
+    def of(self, endpoint: str) -> Say:
+        return self.lines[endpoint].append
+
+    def tail(self, endpoint: str, lines: int) -> list[str]:
+        return self.lines[endpoint][-lines:]
