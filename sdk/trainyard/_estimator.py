@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainyard._compute import ComputeTarget
     from trainyard.job.v1.spec_pb2 import RunSpec
 
-_VERSION = re.compile(r"(1|2)(\.\d+){0,2}\Z")
+_VERSION = re.compile(r"2\.\d+(\.\d+)?\Z")
 _NEWEST = (2, 21)
 
 # What Azure's constructor took and this one does not: option -> (values that ask for nothing, what to do instead).
@@ -116,7 +116,7 @@ class Estimator:
 
 
 class TensorFlow(Estimator):
-    """A TensorFlow script. framework_version: none or 2.0-2.15 give TensorFlow 2.15.1, 1.x the same in TF1 mode, 2.16-2.21 that line."""
+    """A TensorFlow script. framework_version: none or 2.0-2.15 give TensorFlow 2.15.1, 2.16-2.21 that line; see docs/environments.md."""
 
     framework = "tensorflow"
 
@@ -129,7 +129,7 @@ class TensorFlow(Estimator):
 
     @staticmethod
     def get_supported_versions() -> list[str]:
-        return ["1.13", "1.15", *(f"2.{minor}" for minor in range(_NEWEST[1] + 1))]
+        return [f"2.{minor}" for minor in range(_NEWEST[1] + 1)]
 
 
 def flatten(params: Mapping[str, Any]) -> tuple[list[tuple[bool, str]], list[DatasetConsumptionConfig]]:
@@ -169,7 +169,7 @@ def _check_version(version: str) -> None:
         raise TrainingException(
             f"framework_version {version!r} is not supported.",
             target="framework_version",
-            hint=f"use 1.x or 2.0 to {_NEWEST[0]}.{_NEWEST[1]}",
+            hint=f"use 2.0 to {_NEWEST[0]}.{_NEWEST[1]}; code for 1.x runs with `import tensorflow.compat.v1 as tf`",
         )
 
 

@@ -84,7 +84,7 @@ class MinioObjects:
             if error.code in _BUSY:
                 raise self._unavailable(error) from error
             raise TrainyardException(f"The object store refused {key}: {error.code}: {error.message}", target=key) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> PlatformUnavailableException:

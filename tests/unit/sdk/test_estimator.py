@@ -81,13 +81,13 @@ def test_a_default_framework_version_warns(folder: Path) -> None:
         TensorFlow(str(folder), entry_script="train.py", compute_target="pool")
 
 
-@pytest.mark.parametrize("version", ["2.22", "3.0", "0.9", "latest", "2.15; rm", "2.15.1\n"])
+@pytest.mark.parametrize("version", ["2.22", "3.0", "0.9", "1.13", "2", "latest", "2.15; rm", "2.15.1\n"])
 def test_a_framework_version_that_does_not_exist_is_refused(folder: Path, version: str) -> None:
     with pytest.raises(TrainingException, match="framework_version"):
         TensorFlow(str(folder), entry_script="train.py", compute_target="pool", framework_version=version)
 
 
-@pytest.mark.parametrize("version", ["1.13", "2.0", "2.15", "2.15.1", "2.21"])
+@pytest.mark.parametrize("version", ["2.0", "2.15", "2.15.1", "2.21"])
 def test_documented_framework_versions_are_taken(folder: Path, version: str) -> None:
     spec = TensorFlow(str(folder), entry_script="train.py", compute_target="pool", framework_version=version)._to_spec()
 
