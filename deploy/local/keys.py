@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -55,12 +56,15 @@ def policy(user: str) -> dict[str, object]:
     return {"Version": "2012-10-17", "Statement": [*statements, listing]}
 
 
-def set_up_store(endpoint: str, known: Secrets) -> None:
-    """The bucket, the users and their policies. May be done again and again."""
+def set_up_store(endpoint: str, known: Secrets, done: Path) -> None:
+    """The bucket, the users and their policies. `done` remembers what was set up, so that a second start asks for nothing twice."""
     from minio import Minio, MinioAdmin
     from minio.credentials.providers import StaticProvider
 
+    wanted = hashlib.sha256(json.dumps([known.passwords, [policy(user) for user in _ALLOWED]], sort_keys=True).encode()).hexdigest()
     client = Minio(endpoint, "root", known.passwords["root"], secure=False, region="us-east-1")
+    if client.bucket_exists(BUCKET) and done.exists() and done.read_text() == wanted:
+        return
     if not client.bucket_exists(BUCKET):
         client.make_bucket(BUCKET)
     admin = MinioAdmin(endpoint=endpoint, credentials=StaticProvider("root", known.passwords["root"]), secure=False)
@@ -73,3 +77,4 @@ def set_up_store(endpoint: str, known: Secrets) -> None:
             # MinIO refuses to attach what is attached.
             if "already" not in str(error).lower():
                 raise
+    done.write_text(wanted)

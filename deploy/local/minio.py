@@ -6,7 +6,9 @@ from pathlib import Path
 
 
 def command(binary: Path, home: Path, port: int) -> list[str]:
-    return [str(binary), "server", "--quiet", "--address", f"127.0.0.1:{port}", "--console-address", "127.0.0.1:0", str(home / "minio")]
+    # Without a folder of its own for certificates it would make one in the user's home.
+    options = ["--quiet", "--certs-dir", str(home / "certs"), "--address", f"127.0.0.1:{port}", "--console-address", "127.0.0.1:0"]
+    return [str(binary), "server", *options, str(home / "minio")]
 
 
 def start(binary: Path, home: Path, port: int, access_key: str, secret_key: str) -> "subprocess.Popen[bytes]":

@@ -142,7 +142,7 @@ def _topics(layout: Layout) -> bool:
 
 
 def _store(layout: Layout, secrets: Secrets) -> bool:
-    set_up_store(layout.minio_endpoint, secrets)
+    set_up_store(layout.minio_endpoint, secrets, layout.home / "store.done")
     return True
 
 

@@ -146,7 +146,7 @@ def demo(config: str | None, epochs: int) -> None:
     print(f"final accuracy on {len(labels)} held-back digits: {accuracy:.4f}")
     for index in range(SAMPLES):
         print(f"  digit {index}: true label {labels[index]}, over gRPC {by_grpc[index]}, over REST {by_rest[index]}")
-    stack = ws.config_path.parent if ws.config_path else "?"
+    stack = ws.config_path.resolve().parent if ws.config_path else "?"
     print(f"gRPC  {service.grpc_address}  tensorflow.serving.PredictionService/Predict")
     print(f"REST  {service.scoring_uri}")
     print(f"data  the four files: {data}; the platform's events, objects and logs: {stack}; a copy of the model: {FOLDER / 'model'}")
