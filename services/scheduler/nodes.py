@@ -48,12 +48,12 @@ class Reconciler:
         self._handler.broken_agents = frozenset(name for name in wanted if states.get(name) is NodeState.BROKEN)
         self._asked = {name: since for name, since in self._asked.items() if name in wanted}
         for name in sorted(wanted):
-            if name in self._handler.state.agents:
-                self._asked.pop(name, None)
-            elif states.get(name) not in (NodeState.UP, NodeState.LEAVING):
+            if states.get(name) not in (NodeState.UP, NodeState.LEAVING):
                 log.info("starts a node", agent=name)
                 await self._provider.start(name)
                 self._asked[name] = now
+            elif name in self._handler.state.agents:
+                self._asked.pop(name, None)
             elif now - self._asked.setdefault(name, now) > _START_SECONDS:
                 # It runs and does not speak: hung, stopped, or given up while it was.
                 log.warning("ends a node that does not speak", agent=name)

@@ -51,6 +51,16 @@ class Platform:
         port = self.layout.agent_port(int(program[6:])) if program.startswith("agent-") else self.layout.service_port(program)
         self.until(lambda: self.pid(program) not in (0, before) and is_serving(port), f"{program} is back")
 
+    def lose_the_database_of(self, service: str) -> None:
+        """Stopped, its store deleted, and started again until it says that it is ready."""
+        supervision.call(self.layout, lambda rpc: rpc.stopProcess(service))
+        files = list((self.layout.home / "db").glob(f"{service}.db*"))
+        assert files
+        for file in files:
+            file.unlink()
+        supervision.call(self.layout, lambda rpc: rpc.startProcess(service))
+        self.until(lambda: is_serving(self.layout.service_port(service)), f"{service} is back")
+
     def pause(self, program: str) -> int:
         pid = self.pid(program)
         os.kill(pid, signal.SIGSTOP)

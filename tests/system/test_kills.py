@@ -10,6 +10,7 @@ import pytest
 from tests.system.platform import TERMINAL, Platform, names
 from trainyard import Model, Run
 from trainyard.cluster.v1 import cluster_pb2
+from trainyard.job.v1.job_pb2 import ListRunsRequest
 from trainyard.model.v1 import model_pb2
 
 pytestmark = pytest.mark.faults
@@ -126,3 +127,23 @@ def test_an_agent_that_wakes_up_after_it_was_given_up_can_write_nowhere_that_cou
 
     completes_once(platform, run, "of-no-zombie")
     platform.until(lambda: platform.pid(sleeper) not in (0, pid), "the sleeper has begun anew")
+
+
+@pytest.mark.usefixtures("release")
+def test_a_scheduler_that_lost_its_database_knows_everything_again_and_starts_nothing_twice(platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "ended").mkdir()
+    ended, _ = a_run(platform, tmp_path / "ended", "amnesia")
+    (tmp_path / "ended" / "go").touch()
+    platform.until_status(ended.id, "COMPLETED")
+    run, go = a_run(platform, tmp_path, "amnesia")
+    platform.until_status(run.id, "RUNNING")
+    before = platform.jobs.ListRuns(ListRunsRequest(limit=1000)).runs
+
+    platform.lose_the_database_of("scheduler")
+
+    after = platform.jobs.ListRuns(ListRunsRequest(limit=1000), wait_for_ready=True).runs
+    assert [(it.run_id, it.status, it.epoch, it.number) for it in after] == [(it.run_id, it.status, it.epoch, it.number) for it in before]
+    go.touch()
+    completes_once(platform, run, "after-amnesia")
+    epochs = [message.epoch for message in platform.events_of(run.id, "trainyard.leases") if isinstance(message, cluster_pb2.LeaseOffered)]
+    assert epochs == [1]

@@ -204,11 +204,8 @@ def _pool(state: State, message: Any, at: datetime) -> State:
             )
             return replace(state, pools={**state.pools, pool.name: pool})
         case cluster.PoolResized() if known is not None:
-            left = set(known.agent_ids) - set(message.agent_ids)
             pools = {**state.pools, known.name: replace(known, agent_ids=tuple(message.agent_ids), resized_at=at)}
-            return replace(state, pools=pools, agents={name: it for name, it in state.agents.items() if name not in left})
+            return replace(state, pools=pools)
         case cluster.PoolDeleted() if known is not None:
-            gone = set(known.agent_ids)
-            pools = {name: it for name, it in state.pools.items() if name != known.name}
-            return replace(state, pools=pools, agents={name: it for name, it in state.agents.items() if name not in gone})
+            return replace(state, pools={name: it for name, it in state.pools.items() if name != known.name})
     return state

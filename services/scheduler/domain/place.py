@@ -32,6 +32,7 @@ class _Plan:
         self._why: dict[str, str] = {}
         busy = state.busy_agents()
         self._busy = set(busy)
+        self._wanted = {run.spec.compute_target for run in state.live_runs() if run.waits_for_a_node}
         self._free_slots = sorted(
             {f"agent-{number}" for number in range(world.node_slots)} - {name for pool in state.pools.values() for name in pool.agent_ids},
             key=_number,
@@ -60,6 +61,10 @@ class _Plan:
         if have >= pool.max_nodes:
             return _waits(run, f"waits for a free node: all {have} of {pool.name} are busy and {pool.max_nodes} is its maximum", have, have)
         if not self._free_slots:
+            moved = self._idle_elsewhere(pool)
+            if moved is not None:
+                self._move(moved, pool.name, run.id)
+                return [_offer(run, moved)]
             return _waits(run, f"waits for a free node: this machine may run {self._world.node_slots} and all are in use", have, have)
         self._grow(pool.name, 1, f"run {run.id} waits")
         return _waits(run, f"{pool.name} grows from {have} to {have + 1} of at most {pool.max_nodes} nodes", have, have + 1)
@@ -80,6 +85,26 @@ class _Plan:
         taken, self._free_slots = self._free_slots[:by], self._free_slots[by:]
         self._pools[name] = replace(self._pools[name], agent_ids=(*self._pools[name].agent_ids, *taken))
         self._why[name] = why
+
+    def _move(self, agent: Agent, name: str, run_id: str) -> None:
+        """A node of this machine is a node of this machine, whichever pool holds it: its process stays up."""
+        giver = next(pool for pool in self._pools.values() if agent.id in pool.agent_ids)
+        self._busy.add(agent.id)
+        self._pools[giver.name] = replace(giver, agent_ids=tuple(it for it in giver.agent_ids if it != agent.id))
+        self._pools[name] = replace(self._pools[name], agent_ids=(*self._pools[name].agent_ids, agent.id))
+        self._why[giver.name] = f"{agent.id} was idle and goes to {name}"
+        self._why[name] = f"run {run_id} waits, and {giver.name} does not need {agent.id}"
+
+    def _idle_elsewhere(self, pool: Pool) -> Agent | None:
+        """An idle node that another pool keeps beyond its minimum, and that no run of that pool waits for."""
+        for giver in self._pools.values():
+            spare = len(giver.agent_ids) - giver.min_nodes
+            if giver.name == pool.name or spare <= 0 or giver.name in self._wanted:
+                continue
+            agent = self._idle(giver)
+            if agent is not None:
+                return agent
+        return None
 
     def _idle(self, pool: Pool) -> Agent | None:
         """The lowest number first, so that the highest become idle for long and leave."""

@@ -38,6 +38,40 @@ def test_a_machine_without_free_slots_makes_a_run_wait_and_says_why() -> None:
     assert "this machine may run 1 and all are in use" in story.run().why
 
 
+def test_an_idle_node_of_another_pool_is_taken_over_where_no_slot_is_free() -> None:
+    story = Story(node_slots=1).with_pool(name="first").with_pool(name="second")
+    story.tell(a_submission("one", target="first"))
+    story.with_agent()
+    story.tell(job.CancelRun(run_id="one"))
+    story.report(cluster.OutputsUploaded(), run_id="one")
+
+    told = story.tell(a_submission("two", target="second"))
+
+    assert names(told) == ["RunQueued", "PoolResized", "PoolResized", "LeaseOffered"]
+    assert (story.state.pools["first"].agent_ids, story.state.pools["second"].agent_ids) == ((), ("agent-0",))
+
+
+def test_a_pools_minimum_is_not_taken_over() -> None:
+    story = Story(node_slots=1).with_pool(name="first", min_nodes=1).with_agent().with_pool(name="second")
+
+    story.tell(a_submission(target="second"))
+
+    assert story.said(cluster.LeaseOffered) == []
+
+
+def test_a_node_that_left_its_pool_is_forgotten_when_it_says_good_bye() -> None:
+    story = Story().with_pool(idle_seconds=10)
+    story.tell(a_submission())
+    story.with_agent()
+    story.tell(job.CancelRun(run_id="run"))
+    story.report(cluster.OutputsUploaded())
+    story.later(11).tell(Tick())
+
+    story.tell(cluster.AgentDrained(agent_id="agent-0", incarnation="first", why="scaled down"))
+
+    assert story.state.agents == {}
+
+
 def test_a_reason_is_said_once() -> None:
     story = Story().with_pool(max_nodes=1, min_nodes=1).with_agent()
     story.tell(a_submission("one"), a_submission("two"))
@@ -166,4 +200,4 @@ def test_a_pool_in_use_stays() -> None:
     story.report(cluster.OutputsUploaded())
 
     assert names(story.tell(cluster.DeletePool(name="pool"))) == ["PoolDeleted"]
-    assert (story.state.pools, story.state.agents) == ({}, {})
+    assert story.state.pools == {}
