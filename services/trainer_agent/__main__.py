@@ -50,6 +50,7 @@ async def run(settings: Settings) -> int:
         ),
     )
     end_leftovers(node.mark)
+    Folders.sweep(home, me.agent_id)
     agent = Agent(node, lambda run_id, epoch: Folders.make(home, me.agent_id, run_id, epoch), this_machine())
     return await live(agent, node, settings)
 

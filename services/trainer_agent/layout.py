@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+_LONGEST_HOME_OF_SOCKETS = 75
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,19 @@ class Folders:
 
     @classmethod
     def make(cls, home: Path, agent_id: str, run_id: str, epoch: int) -> Folders:
-        root = home / "work" / agent_id / f"{run_id}.{epoch}"
-        shutil.rmtree(root, ignore_errors=True)
-        # Unix socket paths end at 107 bytes, however deep the home lies.
-        folders = cls(root, Path(tempfile.mkdtemp(prefix="trainyard-")))
+        """New and empty."""
+        folders = cls(_work(home, agent_id) / f"{run_id}.{epoch}", _sockets(home, agent_id) / f"{_short(run_id)}.{epoch}")
+        folders.remove()
         for folder in (folders.code, folders.data, folders.logs, folders.temporary):
             folder.mkdir(parents=True)
+        folders.sockets.mkdir(parents=True, mode=0o700)
         return folders
+
+    @staticmethod
+    def sweep(home: Path, agent_id: str) -> None:
+        """What an earlier process of the agent left behind when it was killed."""
+        for folder in (_work(home, agent_id), _sockets(home, agent_id)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def code(self) -> Path:
@@ -45,3 +55,19 @@ class Folders:
     def remove(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.rmtree(self.sockets, ignore_errors=True)
+
+
+def _work(home: Path, agent_id: str) -> Path:
+    return home / "work" / agent_id
+
+
+def _sockets(home: Path, agent_id: str) -> Path:
+    """Unix socket paths end at 107 bytes: where the home lies too deep they go to the folder for temporary files."""
+    inside = home / "run" / agent_id
+    if len(str(inside)) <= _LONGEST_HOME_OF_SOCKETS:
+        return inside
+    return Path(tempfile.gettempdir()) / f"trainyard-{os.getuid()}-{_short(f'{home}/{agent_id}')}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

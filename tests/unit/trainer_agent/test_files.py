@@ -230,6 +230,17 @@ def test_arguments_are_words_and_never_a_shell_line() -> None:
     assert words == ["/env/bin/python", "train.py", "--data", "/data/m", "$(touch x); *"]
 
 
+def test_what_a_killed_agent_left_behind_is_swept_away(tmp_path: Path) -> None:
+    left = Folders.make(tmp_path, "agent-0", "run", 1)
+    other = Folders.make(tmp_path, "agent-1", "run", 1)
+
+    Folders.sweep(tmp_path, "agent-0")
+
+    assert not left.root.exists() and not left.sockets.exists()
+    assert other.root.exists() and other.sockets.exists()
+    other.remove()
+
+
 def test_an_attempt_begins_with_empty_folders_and_leaves_none(tmp_path: Path) -> None:
     first = Folders.make(tmp_path, "agent-0", "run", 1)
     (first.code / "left").write_text("x")
