@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -28,6 +28,8 @@ _STATUS = {
 # For callers that set no deadline.
 _PATIENCE_SECONDS = 60.0
 _LINES, _MOST_LINES = 200, 20_000
+# gRPC's clients take 4 MiB unless told otherwise.
+_MOST_BYTES = 3 << 20
 
 
 def endpoints(logs: Logs) -> Callable[[grpc.aio.Server, Context], None]:
@@ -79,7 +81,7 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
     ) -> endpoint_pb2.GetEndpointLogsResponse:
         name = self._endpoint(request.endpoint).name
         lines = await asyncio.to_thread(self._logs.tail, name, min(request.last_lines or _LINES, _MOST_LINES))
-        return endpoint_pb2.GetEndpointLogsResponse(lines=lines)
+        return endpoint_pb2.GetEndpointLogsResponse(lines=_last(lines, _MOST_BYTES))
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
         def answer() -> Answer | None:
@@ -105,6 +107,17 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
             names = [endpoint.name for endpoint in Shelf(documents).endpoints()]
         what = f"There is no endpoint {name[:100]!r}; there is: {told(close_to(name, names), names)}."
         return refuse(Code.NOT_FOUND, "EndpointNotFound", what, name)
+
+
+def _last(lines: Sequence[str], room: int) -> list[str]:
+    """As many from the end as there is room for, in bytes."""
+    kept = []
+    for line in reversed(lines):
+        room -= len(line.encode()) + 8
+        if room < 0:
+            break
+        kept.append(line)
+    return kept[::-1]
 
 
 def _shown(endpoint: Endpoint) -> endpoint_pb2.Endpoint:

@@ -90,7 +90,9 @@ class Caretaker:
             else:
                 failure = await self._watch(server, folder)
             self._say(f"-- {failure.code}: {failure.message}")
-            log.warning("server down", endpoint=self._endpoint, deployment=self._deployment.number, code=failure.code, why=failure.message)
+            log.warning(
+                "does not serve", endpoint=self._endpoint, deployment=self._deployment.number, code=failure.code, why=failure.message
+            )
             if self._is_new or self._failures >= len(self._world.backoff):
                 await self._report(GaveUp(self._endpoint, self._deployment.number, failure))
                 return

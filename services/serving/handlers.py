@@ -65,7 +65,8 @@ class ServingHandler:
                 shelf.give(message.submission_id, given)
             case ModelVersionRegistered():
                 shelf.add(ModelVersion(message.model, message.version, message.framework_version, message.artifacts))
-        if isinstance(message, _CHANGES):
+        # Only what could have been deployed: names become file names, and anybody may write to the log.
+        if isinstance(message, _CHANGES) and not decisions.name_fault(message.endpoint):
             before = shelf.endpoint(message.endpoint)
             after = endpoint.evolve(before, message)
             if after is not None and after is not before:

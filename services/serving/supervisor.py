@@ -11,11 +11,12 @@ import structlog
 from services.chassis.engine import Engine
 from services.chassis.handler import Command
 from services.chassis.store import Store
-from services.serving.caretaker import Caretaker, NotReported, World
-from services.serving.domain.decisions import Report
+from services.serving.caretaker import Caretaker, World
+from services.serving.domain.decisions import GaveUp, Report
 from services.serving.domain.endpoint import Deployment, Endpoint, wanted
 from services.serving.ports import Ports
 from services.serving.shelf import Shelf
+from trainyard.event.v1.artifact_pb2 import Failure
 
 log = structlog.get_logger()
 _LOOK_SECONDS = 5.0
@@ -27,7 +28,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class _Post:
-    caretaker: Caretaker
+    caretaker: Caretaker | None  # None: nothing can be done but to say so
     task: asyncio.Task[None]
 
 
@@ -48,7 +49,8 @@ class Supervisor:
                 await self._engine.until(lambda seen=seen: self._engine.revision != seen, _LOOK_SECONDS)  # type: ignore[misc]
         finally:
             for key, post in list(self._posts.items()):
-                post.caretaker.grace = _GOODBYE_GRACE_SECONDS
+                if post.caretaker is not None:
+                    post.caretaker.grace = _GOODBYE_GRACE_SECONDS
                 self._release(key)
             if self._leaving:
                 await asyncio.wait(self._leaving)
@@ -70,17 +72,18 @@ class Supervisor:
         task.add_done_callback(self._leaving.discard)
         task.cancel()
 
-    async def _care(self, key: Key, caretaker: Caretaker) -> None:
+    async def _care(self, key: Key, caretaker: Caretaker | None) -> None:
         try:
-            await caretaker.run()
-        except NotReported:
+            await (caretaker.run() if caretaker is not None else self._report(_without_version(*key)))
+        except Exception:
             log.exception("a caretaker failed, another one takes over", endpoint=key[0], deployment=key[1])
             await asyncio.sleep(_LOOK_SECONDS)
             self._posts.pop(key, None)
 
-    def _caretaker(self, endpoint: Endpoint, deployment: Deployment, shelf: Shelf) -> Caretaker:
+    def _caretaker(self, endpoint: Endpoint, deployment: Deployment, shelf: Shelf) -> Caretaker | None:
         version = shelf.version(deployment.model, deployment.version)
-        assert version is not None, "a deployment begins with a version that is known"
+        if version is None:
+            return None
         older = endpoint.serving
         is_new = not endpoint.serves(deployment.number)
         # Clients keep their address when a new version takes over; with another model the path would be another one anyway.
@@ -98,6 +101,12 @@ class Supervisor:
 
     async def _report(self, report: Report) -> None:
         await self._engine.command(Command(report, correlation_id=report.endpoint))
+
+
+def _without_version(endpoint: str, deployment: int) -> GaveUp:
+    """This service starts nothing that it does not know; somebody else may have written so into the log."""
+    message = f"Deployment {deployment} began with a model version that was never registered. Deploy a registered one."
+    return GaveUp(endpoint, deployment, Failure(code="ModelNotFound", message=message, target=endpoint))
 
 
 def _ports(endpoint: Endpoint) -> Ports:

@@ -92,7 +92,9 @@ def _serve(model: Model, wire: Wire, options: argparse.Namespace) -> int:
     ready.set()
     told = {"ready": True, "signatures": sorted(model.signatures), "grpc_port": grpc_port, "rest_port": rest.server_port}
     print(json.dumps(told), flush=True)
-    stopped.wait()
+    # A signal may reach a thread that is being made just then, which wakes nobody: the main thread has to look by itself.
+    while not stopped.wait(0.2):
+        continue
     ready.clear()
     draining = rpc.stop(DRAIN_SECONDS)
     rest.drain(DRAIN_SECONDS)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 1024 * 1024
 MAX_CONNECTIONS = 256
+_NEWCOMER_SECONDS = 1.0  # a drain waits so long for what a new connection has to say
 _CALLS_AT_ONCE = 8  # as many as gRPC has threads: more only take memory and each other's cache
 _MODEL = re.compile(
     r"(?i)/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?(?P<verb>:[a-z]+|/metadata)?"
@@ -43,8 +44,9 @@ class RestServer(ThreadingHTTPServer):
         self.draining = False
         self._calls = threading.Semaphore(_CALLS_AT_ONCE)
         self._connections = threading.Semaphore(MAX_CONNECTIONS)
-        self._busy = 0
-        self._idle = threading.Condition()
+        self._under_way = 0
+        self._newcomers: set[Any] = set()
+        self._less_busy = threading.Condition()
         if share:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
@@ -61,6 +63,8 @@ class RestServer(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._connections.acquire(blocking=False):
+            with self._less_busy:
+                self._newcomers.add(request)
             super().process_request(request, client_address)
             return
         body = json.dumps({"error": f"{MAX_CONNECTIONS} connections are open, which is all this server takes"}).encode()
@@ -74,28 +78,49 @@ class RestServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.heard(request)
             self._connections.release()
+
+    def heard(self, request: Any) -> None:
+        """The first request of a connection was answered: from here on it may be closed while it is idle."""
+        with self._less_busy:
+            self._newcomers.discard(request)
+            self._less_busy.notify_all()
 
     @contextmanager
     def one_call(self) -> Iterator[None]:
-        """Around each request: what drains waits for it."""
-        with self._idle:
-            self._busy += 1
+        """Around each call: what drains waits for it."""
+        with self._less_busy:
+            self._under_way += 1
         try:
             with self._calls:
                 yield
         finally:
-            with self._idle:
-                self._busy -= 1
-                self._idle.notify_all()
+            with self._less_busy:
+                self._under_way -= 1
+                self._less_busy.notify_all()
 
     def drain(self, seconds: float) -> None:
         """Takes no new connections, answers what is under way, waits for it no longer than that."""
         self.draining = True
         self.shutdown()
+        # Threads take turns at once: whoever connects between the last look at the door and its closing is cut off.
+        sys.setswitchinterval(1e-5)
+        self._take_what_waits()
         self.server_close()
-        with self._idle:
-            self._idle.wait_for(lambda: self._busy == 0, seconds)
+        with self._less_busy:
+            self._less_busy.wait_for(lambda: not self._newcomers and not self._under_way, min(seconds, _NEWCOMER_SECONDS))
+            self._less_busy.wait_for(lambda: not self._under_way, seconds)
+
+    def _take_what_waits(self) -> None:
+        """Who is connected and not yet accepted would be cut off by the close. Not more than can wait: others come all the time."""
+        self.socket.setblocking(False)
+        for _ in range(self.request_queue_size):
+            try:
+                request, address = self.get_request()
+            except OSError:
+                return
+            self.process_request(request, address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
@@ -108,6 +133,13 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body in one packet
     server: RestServer
+
+    def handle(self) -> None:
+        self.close_connection = True
+        self.handle_one_request()
+        self.server.heard(self.request)
+        while not self.close_connection:
+            self.handle_one_request()
 
     def do_GET(self) -> None:
         self._respond(self._get)

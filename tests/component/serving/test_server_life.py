@@ -7,12 +7,15 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import psutil
 import pytest
 
@@ -151,3 +154,58 @@ def test_a_successor_shares_the_ports_and_goes_on_when_the_first_drains(tensorfl
 
 def _predict(server: Running) -> Any:
     return server.predict(x=tensor(1, [1], float_val=[1.0]))
+
+
+def test_under_load_a_successor_takes_over_and_hardly_a_call_is_lost(tensorflow: TensorFlow) -> None:
+    """A call that comes in at the very moment may be cut off, which neither HTTP nor gRPC can rule out."""
+    model, done, good, bad = tensorflow.models / "half" / "model", threading.Event(), Counter[str](), Counter[str]()
+
+    def by_rest(uri: str) -> None:
+        while not done.is_set():
+            try:
+                answer = httpx.post(uri, json={"instances": [1]}, timeout=30)  # a new connection each time
+            except httpx.HTTPError as error:
+                bad[repr(error)] += 1
+            else:
+                good["rest" if answer.json() == {"predictions": [2.5]} else answer.text] += 1
+
+    def by_grpc(address: str) -> None:
+        request = predict_request({"x": tensor(1, [1], float_val=[1.0])}).SerializeToString()
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_unary(_CALL, bytes, bytes)
+            while not done.is_set():
+                try:
+                    call(request, timeout=30)
+                except grpc.RpcError as error:
+                    bad[str(error.code())] += 1
+                else:
+                    good["grpc"] += 1
+
+    with running(tensorflow.python, model, "--share-ports") as first:
+        ports = {"grpc_port": first.ready["grpc_port"], "rest_port": first.ready["rest_port"]}
+        callers = [
+            threading.Thread(target=by_rest, args=(f"{first.rest}/v1/models/half:predict",)),
+            threading.Thread(target=by_grpc, args=(first.grpc_address,)),
+        ]
+        for caller in callers:
+            caller.start()
+        with running(tensorflow.python, model, "--share-ports", **ports) as second:
+            first.process.terminate()
+            ended = first.process.wait(30)
+            before = good.copy()
+            _await(lambda: all(good[way] >= before[way] + 20 for way in ("rest", "grpc")))
+            done.set()
+            for caller in callers:
+                caller.join(30)
+            assert second.process.poll() is None
+
+    assert ended == 0
+    assert good.keys() == {"rest", "grpc"}
+    assert bad.total() <= good.total() // 50, bad
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about within 30 s"
+        time.sleep(0.01)

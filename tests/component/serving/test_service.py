@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import shutil
-import time
-import uuid
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
-import httpx
-import psutil
 import pytest
 
 from tests.component.service_process import ServiceProcess
+from tests.component.serving.calls import (
+    DELETED,
+    FAILED,
+    HEALTHY,
+    TOPIC,
+    a_name,
+    a_request,
+    answers,
+    deployed,
+    has_ended,
+    history,
+    kinds,
+    refusal,
+    server_of,
+    until,
+    until_state,
+)
 from tests.component.serving.conftest import Registry
 from tests.component.topic_log import TopicLog
-from trainyard._errors import FAILURE_KEY
-from trainyard._inference import predict
+from trainyard._errors import WebserviceException
+from trainyard._grpc import Clients
+from trainyard._model import Model
+from trainyard._webservice import Webservice
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 from trainyard.endpoint.v1.endpoint_pb2_grpc import EndpointServiceStub
-from trainyard.event.v1.artifact_pb2 import Failure
+from trainyard.model.v1.model_pb2 import ModelVersion
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(240)]
-TOPIC = "trainyard.endpoints"
-HEALTHY, FAILED, DELETED = pb.ENDPOINT_STATE_HEALTHY, pb.ENDPOINT_STATE_FAILED, pb.ENDPOINT_STATE_DELETED
-_PATIENCE_SECONDS = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -48,75 +60,6 @@ def registered(registry: Registry, models: Path, tmp_path_factory: pytest.TempPa
     registry.register("broken", 1, broken)
 
 
-def a_name(purpose: str) -> str:
-    return f"{purpose}-{uuid.uuid4().hex[:6]}"
-
-
-def a_request(endpoint: str, model: str = "half", version: int = 1, *, overwrite: bool = False) -> pb.DeployEndpoint:
-    return pb.DeployEndpoint(submission_id=uuid.uuid4().hex, endpoint=endpoint, model=model, version=version, overwrite=overwrite)
-
-
-def until(find: Callable[[], Any], what: str) -> Any:
-    """The first true answer."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if found := find():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not come about within {_PATIENCE_SECONDS:.0f} s")
-
-
-def until_state(stub: EndpointServiceStub, name: str, state: int, deployment: int = 1) -> pb.Endpoint:
-    def look() -> pb.Endpoint | None:
-        shown = stub.GetEndpoint(pb.GetEndpointRequest(endpoint=name)).endpoint
-        assert state == FAILED or shown.state != FAILED, shown.failure
-        return shown if shown.state == state and shown.deployment == deployment else None
-
-    found: pb.Endpoint = until(look, f"{name} in state {pb.EndpointState.Name(state)}")
-    return found
-
-
-def deployed(stub: EndpointServiceStub, name: str, model: str = "half", version: int = 1, *, overwrite: bool = False) -> pb.Endpoint:
-    answer = stub.DeployEndpoint(a_request(name, model, version, overwrite=overwrite))
-    return until_state(stub, name, HEALTHY, answer.endpoint.deployment)
-
-
-def answers(endpoint: pb.Endpoint) -> tuple[float, float]:
-    """What it makes of 1, over gRPC and over REST."""
-    served_as = endpoint.scoring_uri.rpartition("/models/")[2].partition(":")[0]
-    by_grpc = predict(endpoint.grpc_address, served_as, {"x": [1.0]}, "serving_default", 30)
-    by_rest = httpx.post(endpoint.scoring_uri, json={"instances": [1.0]}, timeout=30).json()
-    return float(by_grpc["y"][0]), float(by_rest["predictions"][0])
-
-
-def server_of(endpoint: pb.Endpoint) -> psutil.Process:
-    """The process that listens where the endpoint is."""
-    port = httpx.URL(endpoint.scoring_uri).port
-    pids = {it.pid for it in psutil.net_connections("tcp") if it.status == psutil.CONN_LISTEN and it.laddr[1:] == (port,)}
-    (pid,) = pids
-    return psutil.Process(pid)
-
-
-def has_ended(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
-def refusal(call: Callable[[], Any]) -> tuple[grpc.StatusCode, Failure]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    trailers: Any = caught.value
-    (failure,) = [Failure.FromString(value) for key, value in trailers.trailing_metadata() if key == FAILURE_KEY]
-    return trailers.code(), failure
-
-
-def history(log: TopicLog, name: str) -> list[Any]:
-    return [event.message for event in log.events(TOPIC) if event.key == name]
-
-
-def kinds(messages: Sequence[Any]) -> list[str]:
-    return [type(message).__name__ for message in messages if not isinstance(message, pb.EndpointProgress)]
-
-
 def test_a_deployed_version_answers_over_grpc_and_rest(stub: EndpointServiceStub, topic_log: TopicLog) -> None:
     name = a_name("plain")
 
@@ -133,6 +76,37 @@ def test_a_deployed_version_answers_over_grpc_and_rest(stub: EndpointServiceStub
     told = [fact.why for fact in facts if isinstance(fact, pb.EndpointProgress)]
     assert any(why.startswith("fetching ") and why.endswith(" of half:1") for why in told)
     assert "loading half:1" in told
+
+
+class _Through(Clients):
+    """The SDK's clients on a channel that is there."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        super().__init__({})
+        self._given = channel
+
+    def channel(self, service: str) -> grpc.Channel:
+        return self._given
+
+
+def test_the_sdk_deploys_calls_and_deletes(service: ServiceProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace: Any = SimpleNamespace(_clients=_Through(service.channel))
+    model = Model._from_message(workspace, ModelVersion(model="half", version=1))
+    name = a_name("sdk")
+
+    webservice = Model.deploy(workspace, name, [model])
+    webservice.wait_for_deployment(show_output=True)
+
+    assert webservice.state == "Healthy"
+    assert "Transitioning: loading half:1" in capsys.readouterr().out
+    assert webservice.predict({"x": [1.0]})["y"].tolist() == [2.5]
+    assert webservice.run({"instances": [1.0]}) == {"predictions": [2.5]}
+    assert "loading half:1" in webservice.get_logs()
+    with pytest.raises(WebserviceException) as taken:
+        Model.deploy(workspace, name, [model])
+    assert taken.value.code == "AlreadyExists"
+    webservice.delete()
+    assert name not in [it.name for it in Webservice.list(workspace)]
 
 
 def test_the_server_sees_no_key_of_the_platform(stub: EndpointServiceStub) -> None:

@@ -1,0 +1,145 @@
+"""A model server as a process, from start to end; small shell scripts stand for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.serving.adapters.server_process import ModelServer, ModelServers
+from services.serving.ports import CannotServe, ModelFolder, Ports, PortTaken
+from tests.unit.serving.builders import a_version
+
+READY = """echo '{"ready": true, "signatures": ["b", "a"], "grpc_port": 7001, "rest_port": 7002}'"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., asyncio.Future[ModelServer]]:
+    """Starts `body` in the place of the Python of the environment; `said` gets its lines."""
+
+    async def run(body: str, said: list[str] | None = None, load_seconds: float = 60.0) -> ModelServer:
+        script = tmp_path / "python"
+        script.write_text(f"#!/bin/sh\n{body}\n")
+        script.chmod(0o755)
+        servers = ModelServers("127.0.0.1", tmp_path, load_seconds)
+        lines = [] if said is None else said
+        return await servers.start(script, a_version(), ModelFolder(tmp_path, "digest"), Ports(1, 2), lines.append)
+
+    return lambda *words, **options: asyncio.ensure_future(run(*words, **options))
+
+
+Start = Callable[..., asyncio.Future[ModelServer]]
+
+
+async def test_it_is_told_what_to_serve_and_answers_where_it_is(start: Start) -> None:
+    said: list[str] = []
+
+    server = await start(f'echo "$@" >&2; {READY}; exec sleep 1000', said)
+    await server.stop(5)
+
+    assert (server.ports, server.signatures) == (Ports(7001, 7002), ("b", "a"))
+    (words,) = said
+    for word in (
+        "-m services.serving.model_server",
+        "--model-name=mnist",
+        "--version=1",
+        "--grpc-port=1",
+        "--rest-port=2",
+        "--share-ports",
+    ):
+        assert word in words
+
+
+async def test_what_it_writes_besides_is_heard_line_by_line(start: Start) -> None:
+    said: list[str] = []
+
+    server = await start(f"echo loading; echo '{{\"ready\": 1}}'; echo '[1]'; {READY}; echo served; exec sleep 1000", said)
+    await asyncio.wait_for(_until(lambda: said[-1:] == ["served"]), 30)
+    await server.stop(5)
+
+    assert said == ["loading", '{"ready": 1}', "[1]", "served"]
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def test_a_line_without_end_is_cut_and_not_kept_in_memory(start: Start) -> None:
+    said: list[str] = []
+
+    server = await start(f"head -c 300000 /dev/zero | tr '\\0' x >&2; {READY}; exec sleep 1000", said)
+    await asyncio.wait_for(_until(lambda: sum(map(len, said)) >= 200_000), 30)
+    await server.stop(5)
+
+    assert sum(map(len, said)) == 300_000
+    assert max(map(len, said)) <= 131_072
+
+
+async def test_one_that_cannot_load_fails_with_its_last_lines(start: Start) -> None:
+    with pytest.raises(CannotServe) as caught:
+        await start("for n in $(seq 30); do echo line $n >&2; done; echo cannot load it: nonsense >&2; exit 3")
+
+    failure = caught.value.failure
+    assert (failure.code, failure.exit_code, failure.target) == ("ModelLoadFailed", 3, "mnist:1")
+    assert failure.message == "Model mnist:1: cannot load it: nonsense"
+    assert list(failure.last_lines) == [*(f"line {n}" for n in range(12, 31)), "cannot load it: nonsense"]
+
+
+async def test_one_that_finds_its_port_taken_says_so(start: Start) -> None:
+    with pytest.raises(PortTaken, match="gRPC port 127.0.0.1:1 is taken"):
+        await start("echo cannot listen: gRPC port 127.0.0.1:1 is taken >&2; exit 4")
+
+
+async def test_one_that_is_killed_while_it_loads_fails_with_the_signals_name(start: Start) -> None:
+    with pytest.raises(CannotServe) as caught:
+        await start("kill -9 $$")
+
+    assert "killed by SIGKILL; the system may have run out of memory" in caught.value.failure.message
+    assert caught.value.failure.exit_code == -9
+
+
+async def test_one_that_is_never_ready_is_ended_at_the_deadline(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(CannotServe) as caught:
+        await start("echo $$ > pid; echo still loading; exec sleep 1000", load_seconds=1.0)
+
+    assert caught.value.failure.code == "LoadTimedOut"
+    assert list(caught.value.failure.last_lines) == ["still loading"]
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+async def test_one_whose_start_is_canceled_is_ended(start: Start, tmp_path: Path) -> None:
+    said: list[str] = []
+    starting = start("echo $$; exec sleep 1000", said)
+    await asyncio.wait_for(_until(lambda: bool(said)), 30)
+
+    starting.cancel()
+    await asyncio.wait([starting])
+
+    assert starting.cancelled()
+    assert not psutil.pid_exists(int(said[0]))
+
+
+async def test_one_that_dies_later_tells_how(start: Start) -> None:
+    died = await start(f"{READY}; echo out of luck >&2; exit 7")
+    killed = await start(f"{READY}; kill -11 $$")
+
+    first, second = await died.wait(), await killed.wait()
+
+    assert (first.code, first.exit_code, first.message) == ("ModelServerDied", 7, "Model mnist:1: out of luck")
+    assert (second.exit_code, second.message) == (-11, "Model mnist:1: the model server was killed by SIGSEGV")
+
+
+async def test_one_that_heeds_no_term_is_killed_after_the_grace_with_all_its_group(start: Start) -> None:
+    said: list[str] = []
+    server = await start(f"trap '' TERM; sleep 1000 & echo $! >&2; {READY}; wait; wait", said)
+    await asyncio.wait_for(_until(lambda: bool(said)), 30)
+    child = psutil.Process(int(said[0]))
+
+    await server.stop(0.2)
+
+    assert (await server.wait()).exit_code == -9
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
