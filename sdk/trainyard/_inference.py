@@ -115,9 +115,19 @@ def predict(address: str, model: str, inputs: Mapping[str, Any], signature_name:
             response_deserializer=classes["PredictResponse"].FromString,
         )
         try:
-            answer = call(request, timeout=timeout)
+            answer = _at_most_twice(call, request, timeout)
         except grpc.RpcError as error:
             raise WebserviceException(
                 f"Predict failed ({error.code().name}): {error.details()}", code="ScoringFailed", target=address
             ) from error
     return {named.key: decode(named.value) for named in answer.outputs}
+
+
+def _at_most_twice(call: Any, request: Any, timeout: float) -> Any:
+    """gRPC cancels what arrives at the moment in which an old version's server closes; its successor listens already."""
+    try:
+        return call(request, timeout=timeout)
+    except grpc.RpcError as error:
+        if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
+            raise
+    return call(request, timeout=timeout, wait_for_ready=True)

@@ -25,6 +25,8 @@ class Webservice:
         self.workspace = workspace
         self.name = name
         self._message = _message if _message is not None else self._fetch()
+        if _message is None and self.state == "Deleted":
+            raise WebserviceException(f"There is no endpoint {name!r}: it was deleted.", code="EndpointNotFound", target=name)
 
     def __repr__(self) -> str:
         return f"Webservice(name={self.name!r}, state={self.state!r}, scoring_uri={self.scoring_uri!r})"

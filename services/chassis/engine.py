@@ -25,10 +25,16 @@ from services.chassis.store import Store, Unsent
 
 log = structlog.get_logger()
 _BATCH = 500
+# So many fetches in a row that found something, and no record from the loop in between: it is dead.
+_FETCHES_ALONE = 10
 
 
 class LogReplaced(RuntimeError):
     """The log ends before what was read of it: going on would skip new records as repeats of old ones."""
+
+
+class LoopStalled(RuntimeError):
+    """Everything comes by fetching and nothing by the loop: it goes on, but late for ever; only a new process mends it."""
 
 
 class Engine:
@@ -64,6 +70,7 @@ class Engine:
         self._unsent = asyncio.Event()
         self._sending: list[Unsent] = []
         self._told_of = 0
+        self._fetched_alone = 0
         self._fatal: asyncio.Future[None] | None = None
 
     # -- what others look at
@@ -101,10 +108,11 @@ class Engine:
 
     async def deliver(self, record: Record) -> None:
         """What the loop calls. Raises only what must end the process."""
+        self._fetched_alone = 0
         async with self._lock:
             with self._fatal_errors():
                 if record.topic in self._ephemeral:
-                    self._inputs.take(record, advance=False)
+                    self._inputs.take(record, once=False, advance=False)
                 else:
                     await self._in_sequence(record)
         await self._tell()
@@ -141,12 +149,16 @@ class Engine:
         return count
 
     async def fetch_missing(self) -> int:
-        """What the loop should have delivered and did not. Returns the count; raises Unavailable."""
+        """What the loop should have delivered and did not. Returns the count; raises Unavailable and LoopStalled."""
         # Asked for outside of the lock: a log that is away answers late, and workers' commands need not wait for it.
         ends = await asyncio.to_thread(self._reader.ends, self._durable)
         async with self._lock:
             with self._fatal_errors():
                 count = await self._fetch(ends)
+                if count:
+                    self._fetched_alone += 1
+                    if self._fetched_alone > _FETCHES_ALONE:
+                        raise LoopStalled(f"the loop has delivered nothing while records were fetched {_FETCHES_ALONE} times")
         if count:
             self.counts["fetched_by_itself"] += count
             log.warning("fetched what the loop skipped", records=count)
@@ -173,7 +185,7 @@ class Engine:
         self._take(record)
 
     def _take(self, record: Record) -> None:
-        self._inputs.take(record, advance=True)
+        self._inputs.take(record, once=True, advance=True)
         self._next[record.place] = record.offset + 1
 
     async def _fetch(self, ends: Mapping[Place, int]) -> int:

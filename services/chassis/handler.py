@@ -33,6 +33,8 @@ class Command:
     payload: Any
     cause_id: str = ""
     correlation_id: str = ""
+    recurs: bool = False
+    """The cause leads to such facts again and again: their ids are new each time, where an answer's are derived from its cause."""
 
 
 class Handler(Protocol):

@@ -50,8 +50,8 @@ class Inputs:
         self._limit = limit
         self._counts = counts
 
-    def take(self, record: Record, *, advance: bool) -> None:
-        """`advance` stores the offset with the effect and refuses to repeat an event; ephemeral topics do neither.
+    def take(self, record: Record, *, once: bool, advance: bool) -> None:
+        """`once` refuses to repeat an event; `advance` stores the offset with the effect. Ephemeral topics do neither.
 
         Raises what is no message's fault: a database that fails, too many dead letters.
         """
@@ -59,8 +59,8 @@ class Inputs:
         try:
             event = _decoded(record)
             with self._transaction() as transaction:
-                if not advance or not transaction.was_seen(event.event_id):
-                    self._handle(transaction, event, remember=advance)
+                if not once or not transaction.was_seen(event.event_id):
+                    self._handle(transaction, event, remember=once)
                 else:
                     self._counts["repeated_events"] += 1
                 if advance:
@@ -87,7 +87,7 @@ class Inputs:
         """Raises what the handler raises; then nothing of it has happened."""
         with self._transaction() as transaction:
             emits = self._handler.command(command, transaction.documents)
-            self._emit(transaction, emits, command.cause_id, command.correlation_id, "")
+            self._emit(transaction, emits, command.cause_id, command.correlation_id, "", recurs=command.recurs)
 
     # -- replay: effect and answer apart
 
@@ -148,12 +148,14 @@ class Inputs:
             self._handler.apply(event, transaction.documents)
             self._emit(transaction, emits, event.event_id, event.correlation_id or event.key, event.traceparent)
 
-    def _emit(self, transaction: Transaction, emits: Iterable[Emit], cause_id: str, correlation_id: str, traceparent: str) -> None:
+    def _emit(
+        self, transaction: Transaction, emits: Iterable[Emit], cause_id: str, correlation_id: str, traceparent: str, *, recurs: bool = False
+    ) -> None:
         ordinals: Counter[str] = Counter()
         records = []
         for emit in list(emits):
             kind = emit.message.DESCRIPTOR.full_name
-            event_id = derived_id(cause_id, kind, ordinals[kind]) if cause_id else str(uuid.uuid4())
+            event_id = derived_id(cause_id, kind, ordinals[kind]) if cause_id and not recurs else str(uuid.uuid4())
             ordinals[kind] += 1
             outgoing = Outgoing(
                 topic=emit.topic,

@@ -1,8 +1,8 @@
-"""Filling an empty store: the fold of the whole log, then answers to the inputs that this service has not answered."""
+"""Filling an empty store: the fold of the log up to this service's last word in it, answers to what was left open, the rest live."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import structlog
 
@@ -36,36 +36,64 @@ class Replay:
     def run(self, ends: Mapping[Place, int], besides: Mapping[Place, int]) -> int:
         """Blocking. `besides` are read as well and their positions are not kept. Returns the records read. Raises Unavailable."""
         log.info("filling a new store by replay", records=sum(ends.values()))
+        ranges = {place: (0, end) for place, end in (*ends.items(), *besides.items())}
+        last = self._last_word(ranges)
         refused = self._refused_before()
         letters: list[NewRecord] = []
         while True:
-            count = self._fold({**ends, **besides}, refused)
+            records = in_time_order(self._reader, ranges)
+            count = self._fold(records, last, refused) if last else self._begin()
             found = [(record, self._inputs.answer(record, event)) for record, event in self._open.values()]
             if all(letter is None for _, letter in found):
                 break
             # Nobody met these before. Their effects are among the others, so the fold begins anew without them.
             letters += [letter for _, letter in found if letter is not None]
             refused |= {(record.place, record.offset) for record, letter in found if letter is not None}
+        count += self._go_on(records, refused, besides)
         self._inputs.finish(letters, ends)
         return count
 
-    def _fold(self, ends: Mapping[Place, int], refused: set[tuple[Place, int]]) -> int:
-        """In the order in which the broker took the records; leaves what is not answered in `_open`."""
+    def _last_word(self, ranges: Mapping[Place, tuple[int, int]]) -> tuple[Place, int] | None:
+        """Where this service's last event lies; what follows it was never answered, whatever was made of it."""
+        own = ("ce_source", self._inputs.source.encode())
+        last = None
+        for record in in_time_order(self._reader, ranges):
+            if own in record.headers:
+                last = record.place, record.offset
+        return last
+
+    def _begin(self) -> int:
         self._store.clear()
         with self._store.reading() as documents:
             self._handler.reset(documents)
         self._open = {}
+        return 0
+
+    def _fold(self, records: Iterator[Record], last: tuple[Place, int], refused: set[tuple[Place, int]]) -> int:
+        """In the order in which the broker took the records; leaves what is not answered in `_open`."""
+        count = self._begin()
         answers = tuple(self._handler.answers)
-        count = 0
-        for record in in_time_order(self._reader, {place: (0, end) for place, end in ends.items()}):
+        for record in records:
             count += 1
-            event = self._inputs.fold(record) if (record.place, record.offset) not in refused else None
-            if event is None:
-                continue
-            if event.source == self._inputs.source:
+            where = record.place, record.offset
+            event = self._inputs.fold(record) if where not in refused else None
+            if event is not None and event.source == self._inputs.source:
                 self._open.pop(event.causation_id, None)
-            elif isinstance(event.message, answers):
+            elif event is not None and isinstance(event.message, answers):
                 self._open[event.event_id] = record, event
+            if where == last:
+                break
+        return count
+
+    def _go_on(self, records: Iterator[Record], refused: set[tuple[Place, int]], besides: Mapping[Place, int]) -> int:
+        """As if they came now."""
+        count = 0
+        for record in records:
+            count += 1
+            if record.place in besides:
+                self._inputs.fold(record)
+            elif (record.place, record.offset) not in refused:
+                self._inputs.take(record, once=True, advance=False)
         return count
 
     def _refused_before(self) -> set[tuple[Place, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import structlog
@@ -74,7 +75,7 @@ class Supervisor:
 
     async def _care(self, key: Key, caretaker: Caretaker | None) -> None:
         try:
-            await (caretaker.run() if caretaker is not None else self._report(_without_version(*key)))
+            await (caretaker.run() if caretaker is not None else self._report("", _without_version(*key)))
         except Exception:
             log.exception("a caretaker failed, another one takes over", endpoint=key[0], deployment=key[1])
             await asyncio.sleep(_LOOK_SECONDS)
@@ -84,13 +85,14 @@ class Supervisor:
         version = shelf.version(deployment.model, deployment.version)
         if version is None:
             return None
+        asked = shelf.answer(deployment.submission_id)
         older = endpoint.serving
         is_new = not endpoint.serves(deployment.number)
         # Clients keep their address when a new version takes over; with another model the path would be another one anyway.
         keeps = older is not None and older.model == deployment.model
         return Caretaker(
             self._world,
-            self._report,
+            partial(self._report, asked.event_id if asked is not None else ""),
             endpoint.name,
             deployment,
             version,
@@ -99,8 +101,9 @@ class Supervisor:
             shares=is_new and keeps,
         )
 
-    async def _report(self, report: Report) -> None:
-        await self._engine.command(Command(report, correlation_id=report.endpoint))
+    async def _report(self, cause_id: str, report: Report) -> None:
+        """A server may come up and go down many times for one request."""
+        await self._engine.command(Command(report, cause_id, report.endpoint, recurs=True))
 
 
 def _without_version(endpoint: str, deployment: int) -> GaveUp:

@@ -17,7 +17,9 @@ from services.chassis.records import Deliver, Record
 class FaustLoop:
     """One worker, one agent, concurrency 1, a static member id, raw bytes; the web server stays off."""
 
-    def __init__(self, bootstrap: str, app_id: str, topics: Sequence[str]) -> None:
+    def __init__(self, bootstrap: str, app_id: str, topics: Sequence[str], member: str = "0") -> None:
+        """`member` tells the workers of an app apart; one that comes under the name of another takes its place."""
+        self._member = member
         self._bootstrap = bootstrap
         self._app_id = app_id
         self._topics = list(topics)
@@ -35,7 +37,7 @@ class FaustLoop:
             web_enabled=False,
             topic_allow_declare=False,
             topic_disable_leader=True,
-            consumer_group_instance_id=f"{self._app_id}-0",
+            consumer_group_instance_id=f"{self._app_id}-{self._member}",
             consumer_auto_offset_reset="earliest",
             broker_session_timeout=10.0,
             broker_heartbeat_interval=2.0,

@@ -12,6 +12,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
 
 from services.chassis.records import Deliver, NewRecord, Place, Record, Unavailable
 from services.chassis.topics import MAX_MESSAGE_BYTES
@@ -21,21 +22,41 @@ _RECONNECT_MS = 1000
 _LOOP_TIMEOUT_SECONDS = 10.0
 
 
-def _consumer(bootstrap: str, timeout_seconds: float, **options: Any) -> Any:
+def _client(kind: Any, bootstrap: str, timeout_seconds: float, **options: Any) -> Any:
+    """A consumer or producer. Raises Unavailable where no broker answers in time."""
+    made = []
+
+    def remember(**config: Any) -> Any:
+        made.append(KafkaNetClient(**config))
+        return made[-1]
+
     try:
-        return KafkaConsumer(
+        return kind(
             bootstrap_servers=bootstrap,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=4 * MAX_MESSAGE_BYTES,
             bootstrap_timeout_ms=int(timeout_seconds * 1000),
             request_timeout_ms=int(timeout_seconds * 1000),
             reconnect_backoff_max_ms=_RECONNECT_MS,
+            kafka_client=remember,
             **options,
         )
     except KafkaError as error:
+        # The library leaves the thread and the sockets of a failed attempt behind; an outage would use up all there are.
+        for client in made:
+            client.close()
         raise Unavailable(f"Kafka at {bootstrap} does not answer: {error}") from error
+
+
+def _consumer(bootstrap: str, timeout_seconds: float, **options: Any) -> Any:
+    return _client(
+        KafkaConsumer,
+        bootstrap,
+        timeout_seconds,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=4 * MAX_MESSAGE_BYTES,
+        **options,
+    )
 
 
 def as_record(raw: Any) -> Record:
@@ -134,18 +155,16 @@ class KafkaPublisher:
         return [(Place(it.topic, it.partition), it.offset) for it in placed]
 
     def _producer(self) -> Any:
-        milliseconds = int(self._timeout_seconds * 1000)
-        return KafkaProducer(
-            bootstrap_servers=self._bootstrap,
+        return _client(
+            KafkaProducer,
+            self._bootstrap,
+            self._timeout_seconds,
             enable_idempotence=True,
             acks="all",
             linger_ms=0,
             max_request_size=2 * MAX_MESSAGE_BYTES,
-            max_block_ms=milliseconds,
-            delivery_timeout_ms=milliseconds,
-            request_timeout_ms=milliseconds,
-            bootstrap_timeout_ms=milliseconds,
-            reconnect_backoff_max_ms=_RECONNECT_MS,
+            max_block_ms=int(self._timeout_seconds * 1000),
+            delivery_timeout_ms=int(self._timeout_seconds * 1000),
         )
 
     def _forget(self) -> None:
