@@ -115,7 +115,7 @@ class Engine:
                     self._inputs.take(record, once=False, advance=False)
                 else:
                     await self._in_sequence(record)
-        await self._tell()
+        await self.wake()
 
     async def command(self, command: Command) -> None:
         """Raises what the handler raises, and then nothing has happened: whoever gave the command decides what that means."""
@@ -125,7 +125,7 @@ class Engine:
             except sqlalchemy.exc.SQLAlchemyError as error:
                 self._die(error)
                 raise
-        await self._tell()
+        await self.wake()
 
     async def catch_up(self) -> int:
         """Reads from where the store stands to the end of every topic; a new store is filled by replay.
@@ -145,7 +145,7 @@ class Engine:
                         )
                 is_new = not self._next and any(ends.values())
                 count = await (self._replay(ends) if is_new else self._fetch(ends))
-        await self._tell()
+        await self.wake()
         return count
 
     async def fetch_missing(self) -> int:
@@ -162,7 +162,7 @@ class Engine:
         if count:
             self.counts["fetched_by_itself"] += count
             log.warning("fetched what the loop skipped", records=count)
-            await self._tell()
+            await self.wake()
         return count
 
     # -- the sequencer: the next record is the last plus one
@@ -200,7 +200,7 @@ class Engine:
                     count += 1
         except Unavailable:
             if count:
-                await self._tell()
+                await self.wake()
             raise
         for place, (_, end) in ranges.items():
             if self._next.get(place, 0) < end:
@@ -241,7 +241,8 @@ class Engine:
 
     # -- small things
 
-    async def _tell(self) -> None:
+    async def wake(self) -> None:
+        """Whoever waits for something looks again."""
         self.revision += 1
         if self.counts["emitted"] != self._told_of:
             self._told_of = self.counts["emitted"]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -26,8 +26,8 @@ from services.chassis.handler import Handler
 from services.chassis.loop.kafka_client import KafkaLoop, KafkaPublisher, KafkaReader
 from services.chassis.records import EventLoop, LogReader, NewRecord, Place, Publisher, Unavailable
 from services.chassis.settings import Settings
-from services.chassis.store import Store
-from services.chassis.topics import topics
+from services.chassis.store import Documents, Store
+from services.chassis.topics import MAX_MESSAGE_BYTES, topics
 from services.chassis.worker import Worker
 from trainyard._cloudevents import Outgoing
 
@@ -36,6 +36,9 @@ _APPLY_SECONDS = 30.0
 # A partition that waits and stands still for so long is read directly.
 _FETCH_SECONDS = 2.0
 _GOODBYE_SECONDS = 3.0
+_TELL_SECONDS = 10.0
+_LONGEST_CALL_SECONDS = 3600.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,44 @@ class Context:
     reader: LogReader
 
     async def request(self, topic: str, key: str, message: Message) -> str:
-        """Publishes a request as any client could, waits until it has taken effect here, and returns its event id."""
+        """Publishes a request as any client could, waits until it has taken effect here, and returns its event id.
+
+        What follows from it at once lies in the log by then: whoever acts on the answer may look there, or ask another service.
+        """
         event_id = str(uuid.uuid4())
         outgoing = Outgoing(topic, key, message, event_id, f"trainyard/{self.settings.service}/grpc", datetime.now(UTC))
-        record = NewRecord(topic, key.encode(), outgoing.value(), tuple(outgoing.headers()))
+        value = outgoing.value()
+        if len(value) > MAX_MESSAGE_BYTES:
+            what = f"The request has {len(value)} bytes; a message has {MAX_MESSAGE_BYTES} at most."
+            raise refuse(Code.INVALID_ARGUMENT, "RequestTooLarge", what, key)
+        record = NewRecord(topic, key.encode(), value, tuple(outgoing.headers()))
         ((place, offset),) = await asyncio.to_thread(self.publisher.publish, [record])
         if not await self.engine.applied(place, offset, _APPLY_SECONDS):
             raise refuse(
                 Code.DEADLINE_EXCEEDED, "Unavailable", f"The request lies in the log and was not handled within {_APPLY_SECONDS:.0f} s."
             )
+        await self._told()
         return event_id
+
+    async def answer(self, look: Callable[[Documents], T | None], seconds: float | None) -> T | None:
+        """What `look` finds in the documents as soon as it finds something, and once it lies in the log; None when the time is up.
+
+        `seconds` None: the caller has set no deadline.
+        """
+
+        def found() -> T | None:
+            with self.store.reading() as documents:
+                return look(documents)
+
+        await self.engine.until(lambda: found() is not None, _LONGEST_CALL_SECONDS if seconds is None else seconds)
+        answer = found()
+        if answer is not None:
+            await self._told()
+        return answer
+
+    async def _told(self) -> None:
+        """Waits until the outbox is empty; a broker that is away delays an answer only so long."""
+        await self.engine.until(lambda: not self.store.unsent(1), _TELL_SECONDS)
 
     async def caught_up(self, topic: str, key: str, timeout: float = _APPLY_SECONDS) -> None:
         """Waits until all that lies in the key's partition now has taken effect here. Raises Unavailable."""
@@ -161,7 +192,7 @@ class Service:
         tasks = [
             loop.run(context.engine.deliver, ready.set),
             context.engine.failed(),
-            _send_for_ever(context.engine, context.publisher),
+            send_for_ever(context.engine, context.publisher),
             _say_ready(ready, context, server),
             *(make(context).run(context.engine, context.store) for make in self._workers),
             *(task(context) for task in self._background),
@@ -250,7 +281,7 @@ async def _say_ready(ready: asyncio.Event, context: Context, server: Server) -> 
         await server.say(ready=True)
 
 
-async def _send_for_ever(engine: Engine, publisher: Publisher) -> None:
+async def send_for_ever(engine: Engine, publisher: Publisher) -> None:
     """The outbox, emptied in order. A row is forgotten only after the broker has it; a crash in between sends the same id again."""
     while True:
         records = engine.unsent()
@@ -264,6 +295,7 @@ async def _send_for_ever(engine: Engine, publisher: Publisher) -> None:
             await asyncio.sleep(0.5)
             continue
         engine.sent()
+        await engine.wake()
 
 
 class _only_one:
@@ -279,6 +311,7 @@ class _only_one:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._file.close()
             raise RuntimeError(f"another process of this service holds {self._path}") from error
 
     def __exit__(self, *_: object) -> None:

@@ -43,6 +43,44 @@ _documents = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
 
+# Built once: making a statement costs SQLAlchemy more than running it. The dialect's own upserts are built per store.
+_key: dict[str, sa.BindParameter[str]] = {"kind": sa.bindparam("of_kind"), "key": sa.bindparam("of_key")}
+_get_document = sa.select(_documents.c.content).where(_documents.c.kind == _key["kind"], _documents.c.key == _key["key"])
+_remove_document = sa.delete(_documents).where(_documents.c.kind == _key["kind"], _documents.c.key == _key["key"])
+_all_documents = sa.select(_documents.c.key, _documents.c.content).where(_documents.c.kind == _key["kind"]).order_by(_documents.c.key)
+_newest_documents = (
+    sa.select(_documents.c.key, _documents.c.content)
+    .where(_documents.c.kind == _key["kind"])
+    .order_by(_documents.c.key.desc())
+    .limit(sa.bindparam("most"))
+)
+_is_seen = sa.select(_seen.c.event_id).where(_seen.c.event_id == sa.bindparam("id"))
+_add_to_outbox = sa.insert(_outbox)
+_first_unsent = sa.select(_outbox).order_by(_outbox.c.id).limit(sa.bindparam("most"))
+_forget_sent = sa.delete(_outbox).where(_outbox.c.id <= sa.bindparam("last"))
+
+
+@dataclass(frozen=True)
+class _Upserts:
+    """Insert, or change what is there, in the words of one dialect."""
+
+    document: Any
+    position: Any
+    seen: Any
+
+    @classmethod
+    def of(cls, dialect: str) -> _Upserts:
+        insert = (postgresql if dialect == "postgresql" else sqlite).insert
+
+        def upsert(table: sa.Table, *changed: str) -> Any:
+            made = insert(table)
+            keys = [column.name for column in table.primary_key]
+            if not changed:
+                return made.on_conflict_do_nothing(index_elements=keys)
+            return made.on_conflict_do_update(index_elements=keys, set_={name: made.excluded[name] for name in changed})
+
+        return cls(upsert(_documents, "content"), upsert(_positions, "next_offset"), upsert(_seen))
+
 
 @dataclass(frozen=True)
 class Unsent:
@@ -55,57 +93,49 @@ class Unsent:
 class Documents:
     """Bytes by kind and key, inside one transaction."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, upserts: _Upserts) -> None:
         self._connection = connection
+        self._upserts = upserts
 
     def get(self, kind: str, key: str) -> bytes | None:
-        found = self._connection.execute(
-            sa.select(_documents.c.content).where(_documents.c.kind == kind, _documents.c.key == key)
-        ).scalar_one_or_none()
+        found = self._connection.execute(_get_document, {"of_kind": kind, "of_key": key}).scalar_one_or_none()
         return None if found is None else bytes(found)
 
     def put(self, kind: str, key: str, content: bytes) -> None:
-        _upsert(self._connection, _documents, {"kind": kind, "key": key}, {"content": content})
+        self._connection.execute(self._upserts.document, {"kind": kind, "key": key, "content": content})
 
     def remove(self, kind: str, key: str) -> None:
-        self._connection.execute(sa.delete(_documents).where(_documents.c.kind == kind, _documents.c.key == key))
+        self._connection.execute(_remove_document, {"of_kind": kind, "of_key": key})
 
     def all(self, kind: str) -> Iterator[tuple[str, bytes]]:
         """(key, content), by key."""
-        rows = self._connection.execute(
-            sa.select(_documents.c.key, _documents.c.content).where(_documents.c.kind == kind).order_by(_documents.c.key)
-        )
+        rows = self._connection.execute(_all_documents, {"of_kind": kind})
         # All at once, so that they may be changed while they are walked through.
         return iter([(str(key), bytes(content)) for key, content in rows])
 
     def newest(self, kind: str, limit: int) -> list[tuple[str, bytes]]:
         """(key, content) of the last keys, in falling order."""
-        rows = self._connection.execute(
-            sa.select(_documents.c.key, _documents.c.content)
-            .where(_documents.c.kind == kind)
-            .order_by(_documents.c.key.desc())
-            .limit(limit)
-        )
+        rows = self._connection.execute(_newest_documents, {"of_kind": kind, "most": limit})
         return [(str(key), bytes(content)) for key, content in rows]
 
 
 class Transaction:
     """One input's effects."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, upserts: _Upserts) -> None:
         self._connection = connection
-        self.documents = Documents(connection)
+        self._upserts = upserts
+        self.documents = Documents(connection, upserts)
 
     def was_seen(self, event_id: str) -> bool:
-        return self._connection.execute(sa.select(_seen.c.event_id).where(_seen.c.event_id == event_id)).first() is not None
+        return self._connection.execute(_is_seen, {"id": event_id}).first() is not None
 
     def mark_seen(self, event_id: str) -> None:
-        insert = _insert(self._connection, _seen).values(event_id=event_id).on_conflict_do_nothing()
-        self._connection.execute(insert)
+        self._connection.execute(self._upserts.seen, {"event_id": event_id})
 
     def advance(self, place: Place, next_offset: int) -> None:
-        key = {"topic": place.topic, "partition": place.partition}
-        _upsert(self._connection, _positions, key, {"next_offset": next_offset})
+        row = {"topic": place.topic, "partition": place.partition, "next_offset": next_offset}
+        self._connection.execute(self._upserts.position, row)
 
     def send(self, records: Sequence[NewRecord]) -> None:
         """Puts them into the outbox, to leave in this order after the commit."""
@@ -119,7 +149,7 @@ class Transaction:
             for record in records
         ]
         if rows:
-            self._connection.execute(sa.insert(_outbox), rows)
+            self._connection.execute(_add_to_outbox, rows)
 
 
 class Store:
@@ -135,6 +165,7 @@ class Store:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _tune_sqlite)
         _schema.create_all(self._engine)
+        self._upserts = _Upserts.of(self._engine.dialect.name)
 
     def positions(self) -> Mapping[Place, int]:
         with self._engine.connect() as connection:
@@ -144,12 +175,12 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         with self._engine.begin() as connection:
-            yield Transaction(connection)
+            yield Transaction(connection, self._upserts)
 
     @contextmanager
     def reading(self) -> Iterator[Documents]:
         with self._engine.connect() as connection:
-            yield Documents(connection)
+            yield Documents(connection, self._upserts)
 
     def clear(self) -> None:
         """As new."""
@@ -159,7 +190,7 @@ class Store:
 
     def unsent(self, limit: int) -> list[Unsent]:
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_outbox).order_by(_outbox.c.id).limit(limit)).all()
+            rows = connection.execute(_first_unsent, {"most": limit}).all()
         return [
             Unsent(
                 row.id,
@@ -171,8 +202,10 @@ class Store:
         ]
 
     def sent(self, rows: Sequence[Unsent]) -> None:
-        with self._engine.begin() as connection:
-            connection.execute(sa.delete(_outbox).where(_outbox.c.id.in_([row.id for row in rows])))
+        """Forgets these and all before them: the outbox is sent in the order of its ids."""
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(_forget_sent, {"last": rows[-1].id})
 
     def close(self) -> None:
         self._engine.dispose()
@@ -184,12 +217,3 @@ def _tune_sqlite(connection: Any, _: object) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "temp_store=MEMORY"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-
-
-def _upsert(connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]) -> None:
-    insert = _insert(connection, table).values(**key, **values)
-    connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=values))

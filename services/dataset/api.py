@@ -16,9 +16,6 @@ from services.dataset.shelf import Shelf
 from trainyard.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 
 _STATUS = {"UserError": Code.INVALID_ARGUMENT, "AlreadyExists": Code.ALREADY_EXISTS}
-# For callers that set no deadline.
-_PATIENCE_SECONDS = 3600.0
-_LOOKS, _LOOK_SECONDS = 100, 0.1
 
 
 def datasets(server: grpc.aio.Server, context: Context) -> None:
@@ -54,22 +51,11 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
             return dataset_pb2.ListDatasetsResponse(datasets=Shelf(documents).latest_of_each())
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
-        def answer() -> Answer | None:
-            with self._context.store.reading() as documents:
-                return Shelf(documents).answer(submission_id)
-
-        await self._context.engine.until(lambda: answer() is not None, _PATIENCE_SECONDS if seconds is None else seconds)
-        if (found := answer()) is None:
+        found = await self._context.answer(lambda documents: Shelf(documents).answer(submission_id), seconds)
+        if found is None:
             what = f"The sources of submission {submission_id} are still being read. Ask again with the same submission id."
             raise refuse(Code.DEADLINE_EXCEEDED, "Unavailable", what, submission_id)
-        await self._sent()
         return found
-
-    async def _sent(self) -> None:
-        """Whoever acts on an answer may look into the log next: it should be there. A broker that is away delays the answer only so long."""
-        for _ in range(_LOOKS):
-            if await self._context.engine.until(lambda: not self._context.store.unsent(1), _LOOK_SECONDS):
-                return
 
     def _version(self, name: str, version: int) -> dataset_pb2.Dataset:
         """0: the latest. Refused with what there is."""

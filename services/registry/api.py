@@ -16,9 +16,6 @@ from services.registry.shelf import Shelf
 from trainyard.model.v1 import model_pb2, model_pb2_grpc
 
 _STATUS = {"UserError": Code.INVALID_ARGUMENT, "RunNotFound": Code.NOT_FOUND, "ModelPathNotFound": Code.NOT_FOUND}
-# For callers that set no deadline.
-_PATIENCE_SECONDS = 600.0
-_LOOKS, _LOOK_SECONDS = 100, 0.1
 
 
 def models(server: grpc.aio.Server, context: Context) -> None:
@@ -56,22 +53,11 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return model_pb2.ListModelVersionsResponse(versions=found)
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
-        def answer() -> Answer | None:
-            with self._context.store.reading() as documents:
-                return Shelf(documents).answer(submission_id)
-
-        await self._context.engine.until(lambda: answer() is not None, _PATIENCE_SECONDS if seconds is None else seconds)
-        if (found := answer()) is None:
+        found = await self._context.answer(lambda documents: Shelf(documents).answer(submission_id), seconds)
+        if found is None:
             what = f"The run's files of submission {submission_id} are still being checked. Ask again with the same submission id."
             raise refuse(Code.DEADLINE_EXCEEDED, "Unavailable", what, submission_id)
-        await self._sent()
         return found
-
-    async def _sent(self) -> None:
-        """Whoever acts on an answer may look into the log next: it should be there. A broker that is away delays the answer only so long."""
-        for _ in range(_LOOKS):
-            if await self._context.engine.until(lambda: not self._context.store.unsent(1), _LOOK_SECONDS):
-                return
 
     def _version(self, model: str, version: int) -> model_pb2.ModelVersion:
         """0: the latest. Refused with what there is."""

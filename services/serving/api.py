@@ -11,6 +11,7 @@ import grpc
 from services.chassis.choices import close_to, told
 from services.chassis.grpc_server import Code, Refused, refuse
 from services.chassis.service import Context
+from services.chassis.store import Documents
 from services.serving.domain import decisions
 from services.serving.domain.endpoint import Endpoint, state_of, why_of
 from services.serving.handlers import TOPIC
@@ -25,8 +26,6 @@ _STATUS = {
     "NotASavedModel": Code.FAILED_PRECONDITION,
     "EndpointDeleted": Code.ABORTED,
 }
-# For callers that set no deadline.
-_PATIENCE_SECONDS = 60.0
 _LINES, _MOST_LINES = 200, 20_000
 # gRPC's clients take 4 MiB unless told otherwise.
 _MOST_BYTES = 3 << 20
@@ -84,13 +83,12 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         return endpoint_pb2.GetEndpointLogsResponse(lines=_last(lines, _MOST_BYTES))
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
-        def answer() -> Answer | None:
-            with self._context.store.reading() as documents:
-                found = Shelf(documents).answer(submission_id)
-            return found if found is not None and found.is_given else None
+        def given(documents: Documents) -> Answer | None:
+            answer = Shelf(documents).answer(submission_id)
+            return answer if answer is not None and answer.is_given else None
 
-        await self._context.engine.until(lambda: answer() is not None, _PATIENCE_SECONDS if seconds is None else seconds)
-        if (found := answer()) is None:
+        found = await self._context.answer(given, seconds)
+        if found is None:
             what = f"Submission {submission_id} is not decided yet. Ask again with the same submission id."
             raise refuse(Code.DEADLINE_EXCEEDED, "Unavailable", what, submission_id)
         return found

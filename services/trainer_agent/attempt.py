@@ -26,6 +26,7 @@ from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
 
 log = structlog.get_logger()
+_LAST_WORDS_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,11 @@ class Running:
             self._phase("outputs", f"{len(saved.files)} files, {_bytes(saved)}", True)
         except (TrainyardException, OSError) as error:
             report.failure.CopyFrom(Failure(code="OutputsLost", message=f"The outputs could not be saved: {error}"[:3000]))
+        # Whoever sees the run end has seen all that it said; a broker that is away delays the end only so long.
+        try:
+            await asyncio.wait_for(self._node.telemetry.flush(), _LAST_WORDS_SECONDS)
+        except TimeoutError:
+            log.warning("ends a run whose last lines are not in the log yet", run=offer.run_id)
         # First free, then told: whoever hears of it may offer the next run at once.
         self._release()
         self._report(report)

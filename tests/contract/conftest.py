@@ -64,14 +64,20 @@ def looped(request: pytest.FixtureRequest) -> Log:
     return log
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.component)])
-def away(request: pytest.FixtureRequest) -> Away:
+# See the fixture sockets_collected.
+_collected = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=[pytest.mark.component, _collected])])
+def away(request: pytest.FixtureRequest) -> Iterator[Away]:
     if request.param == "memory":
         log = MemoryLog({"t": 1})
         log.down = True
-        return Away(MemoryReader(log), MemoryPublisher(log))
+        yield Away(MemoryReader(log), MemoryPublisher(log))
+        return
     nowhere = f"127.0.0.1:{free_port()}"
-    return Away(KafkaReader(nowhere, timeout_seconds=1.0), KafkaPublisher(nowhere, timeout_seconds=1.0))
+    request.getfixturevalue("sockets_collected")
+    yield Away(KafkaReader(nowhere, timeout_seconds=1.0), KafkaPublisher(nowhere, timeout_seconds=1.0))
 
 
 def _in_memory() -> Log:
@@ -89,4 +95,5 @@ def _on_kafka(bootstrap: str) -> Log:
         ]
     )
     admin.close()
-    return Log(*topics, KafkaReader(bootstrap), KafkaPublisher(bootstrap), lambda: KafkaLoop(bootstrap, topics, lambda place: 0))
+    topic, other = topics
+    return Log(topic, other, KafkaReader(bootstrap), KafkaPublisher(bootstrap), lambda: KafkaLoop(bootstrap, topics, lambda place: 0))

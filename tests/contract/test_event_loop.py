@@ -177,4 +177,5 @@ async def test_stop_ends_the_loop(looped: Log) -> None:
     await loop.stop()
 
     async with asyncio.timeout(_SECONDS):
-        assert await task is None
+        await task
+    assert task.exception() is None

@@ -142,6 +142,16 @@ def test_a_log_that_is_away_is_unavailable(away: Away) -> None:
         list(away.reader.read(Place("t", 0), 0, 1))
 
 
+def test_attempts_to_reach_a_log_that_is_away_leave_no_threads_behind(away: Away) -> None:
+    before = threading.active_count()
+
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            away.reader.ends(["t"])
+
+    assert threading.active_count() == before
+
+
 @pytest.mark.component
 def test_a_topic_that_nobody_has_made_yet_is_unavailable(kafka_log: Log) -> None:
     with pytest.raises(Unavailable, match="has no topic not-made"):

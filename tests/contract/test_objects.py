@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,14 +90,9 @@ def test_keys_are_listed_by_prefix_and_sorted(objects: Objects) -> None:
 
 def test_more_keys_than_one_answer_holds_are_listed(objects: Objects) -> None:
     keys = [f"many/{number:04}" for number in range(1100)]
-    threads = [
-        threading.Thread(target=lambda part=part: [objects.put_bytes(key, b"") for key in part])
-        for part in (keys[::4], keys[1::4], keys[2::4], keys[3::4])
-    ]  # type: ignore[misc]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(100)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda key: objects.put_bytes(key, b""), keys))
 
     assert list(objects.list("many/")) == keys
 
@@ -141,11 +136,8 @@ def test_several_threads_may_use_it_at_once(objects: Objects) -> None:
             objects.put_bytes(f"t/{number}/{step}", f"{number} {step}".encode())
             assert objects.get_bytes(f"t/{number}/{step}") == f"{number} {step}".encode()
 
-    threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(100)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(4)))
 
     assert len(list(objects.list("t/"))) == 80
 

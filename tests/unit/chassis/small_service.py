@@ -123,6 +123,12 @@ def an_event(message: Message, *, event_id: str = "", key: str = "", topic: str 
     return NewRecord(topic, outgoing.key.encode(), outgoing.value(), tuple(outgoing.headers()))
 
 
+def speaks(log: MemoryLog, spoke_later: bool) -> None:
+    """A fact of the service's own at the end of the log: all before it is folded, and without it all is taken as if it came now."""
+    if spoke_later:
+        log.append(an_event(RunFinalizing(run_id="another"), source="trainyard/tally"))
+
+
 def queued(run_id: str = "r1", **fields: Any) -> RunQueued:
     return RunQueued(run_id=run_id, **fields)
 

@@ -12,7 +12,7 @@ from services.chassis import service as chassis
 from services.chassis.grpc_server import Code, Refused
 from services.chassis.loop.memory import MemoryLoop, MemoryPublisher
 from services.chassis.records import Unavailable
-from services.chassis.service import Context
+from services.chassis.service import Context, send_for_ever
 from services.chassis.settings import Settings
 from tests.unit.chassis.small_service import JOBS, SmallService, an_event, cancel, events, new_log, queued
 from trainyard.job.v1.job_pb2 import CancelRun, RunCancelRequested
@@ -23,27 +23,76 @@ def a_context(service: SmallService) -> Context:
 
 
 @asynccontextmanager
-async def listening(service: SmallService) -> AsyncIterator[None]:
+async def at_work(service: SmallService) -> AsyncIterator[None]:
+    """Its loop delivers, and what follows is sent."""
     loop = MemoryLoop(service.log, [JOBS], lambda place: 0)
     running = asyncio.create_task(loop.run(service.engine.deliver, lambda: None))
+    sending = asyncio.create_task(send_for_ever(service.engine, MemoryPublisher(service.log)))
     yield
     await loop.stop()
     await running
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
 
 
 async def test_a_request_returns_when_it_has_taken_effect() -> None:
     service = SmallService(new_log())
-    async with listening(service):
+    async with at_work(service):
         event_id = await a_context(service).request(JOBS, "r1", cancel("r1"))
 
     assert service.tally("r1").requested == 1
-    (answer,) = events(service.engine.unsent(), RunCancelRequested)
+    (answer,) = events(service.log.everything(), RunCancelRequested)
     assert answer.causation_id == event_id
+
+
+async def test_a_request_does_not_wait_for_ever_for_what_follows_to_lie_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chassis, "_TELL_SECONDS", 0.01)
+    service = SmallService(new_log())
+    loop = MemoryLoop(service.log, [JOBS], lambda place: 0)
+    running = asyncio.create_task(loop.run(service.engine.deliver, lambda: None))
+
+    await a_context(service).request(JOBS, "r1", cancel("r1"))
+
+    assert len(events(service.engine.unsent(), RunCancelRequested)) == 1
+    await loop.stop()
+    await running
+
+
+async def test_a_request_that_no_topic_takes_is_refused_before_it_is_published() -> None:
+    service = SmallService(new_log())
+
+    with pytest.raises(Refused) as caught:
+        await a_context(service).request(JOBS, "r1", cancel("r1", "x" * (2 << 20)))
+
+    assert (caught.value.status, caught.value.failure.code) == (Code.INVALID_ARGUMENT, "RequestTooLarge")
+    assert service.log.everything() == []
+
+
+async def test_an_answer_is_given_once_it_is_found_and_lies_in_the_log() -> None:
+    service = SmallService(new_log())
+    asking = asyncio.create_task(a_context(service).answer(lambda documents: documents.get("tally", "r1"), 60))
+    await service.receive(an_event(cancel("r1")))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    before = asking.done()
+
+    async with at_work(service):
+        answer = await asking
+
+    assert not before
+    assert answer is not None
+    assert len(events(service.log.everything(), RunCancelRequested)) == 1
+
+
+async def test_an_answer_that_is_not_found_in_time_is_none() -> None:
+    service = SmallService(new_log())
+
+    assert await a_context(service).answer(lambda documents: documents.get("tally", "r1"), 0.01) is None
 
 
 async def test_a_request_lies_in_the_log_as_any_client_would_have_published_it() -> None:
     service = SmallService(new_log())
-    async with listening(service):
+    async with at_work(service):
         event_id = await a_context(service).request(JOBS, "r1", cancel("r1"))
 
     (event,) = events(service.log.everything(), CancelRun)

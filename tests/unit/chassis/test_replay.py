@@ -9,13 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.chassis.dead_letters import Limit, TooManyDeadLetters
 from services.chassis.loop.memory import MemoryLog, MemoryReader
 from services.chassis.records import NewRecord, Place, Record, Unavailable
 from services.chassis.store import Store
-from tests.unit.chassis.small_service import JOBS, TASKS, SmallService, Tally, an_event, cancel, events, letters, new_log, queued
-from trainyard.event.v1.dead_letter_pb2 import DeadLetter
-from trainyard.job.v1.job_pb2 import CancelRun, RunCancelRequested, RunScaling, RunWarned
+from tests.unit.chassis.small_service import (
+    JOBS,
+    TASKS,
+    SmallService,
+    an_event,
+    cancel,
+    events,
+    new_log,
+    queued,
+    speaks,
+)
+from trainyard.job.v1.job_pb2 import RunCancelRequested, RunScaling, RunWarned
+
+both_parts = pytest.mark.parametrize("spoke_later", [False, True])
+
+both_parts = pytest.mark.parametrize("spoke_later", [False, True])
 
 
 async def test_a_new_store_is_filled_with_what_the_old_one_knew() -> None:
@@ -54,10 +66,12 @@ async def test_a_replay_answers_what_nobody_has_answered() -> None:
     assert new.tally("r2").requested == 1
 
 
-async def test_an_answer_by_somebody_else_is_not_ours() -> None:
+@both_parts
+async def test_an_answer_by_somebody_else_is_not_ours(spoke_later: bool) -> None:
     log = new_log()
     log.append(an_event(cancel("r1"), event_id="asked"))
     log.append(_answer_of("trainyard/another", "asked"))
+    speaks(log, spoke_later)
 
     service = SmallService(log)
     await service.engine.catch_up()
@@ -76,10 +90,12 @@ async def test_a_fact_of_our_own_is_no_input_even_if_its_like_from_others_is() -
     assert service.tally().asked == 1
 
 
-async def test_an_input_that_lies_in_the_log_twice_is_answered_once() -> None:
+@both_parts
+async def test_an_input_that_lies_in_the_log_twice_is_answered_once(spoke_later: bool) -> None:
     log = new_log()
     for _ in range(2):
         log.append(an_event(cancel("r1"), event_id="same"))
+    speaks(log, spoke_later)
 
     service = SmallService(log)
     await service.engine.catch_up()
@@ -88,110 +104,35 @@ async def test_an_input_that_lies_in_the_log_twice_is_answered_once() -> None:
     assert service.tally().asked == 1
 
 
-@pytest.mark.parametrize("refused", [cancel(reason="invalid"), cancel(reason="boom"), queued(experiment="boom")])
-async def test_what_was_refused_has_no_effect_in_a_replay_either(refused: CancelRun) -> None:
-    live = SmallService(new_log())
-    await live.receive(an_event(refused), an_event(queued()))
-    await live.settle()
-
-    new = SmallService(live.log)
-    new.handler.broken = None
-    await new.engine.catch_up()
-
-    assert new.tallies() == live.tallies()
-    assert new.engine.unsent() == []
-
-
-async def test_what_another_service_refused_has_its_effect_here() -> None:
-    other = SmallService(new_log())
-    other.engine.name = "another"
-    await other.receive(an_event(cancel("r1")))
-    log = other.log
-    letter = DeadLetter(topic=JOBS, partition=_where(log), offset=0, service="another")
-    log.append(an_event(letter, key="r1", topic="trainyard.deadletters"))
-
-    service = SmallService(log)
-    await service.engine.catch_up()
-
-    assert service.tally().asked == 1
-
-
-async def test_a_record_that_apply_fails_on_becomes_a_dead_letter_and_the_replay_goes_on() -> None:
-    log = new_log()
-    log.append(an_event(queued(experiment="boom")))
-    log.append(an_event(queued()))
-
-    service = SmallService(log)
-    await service.engine.catch_up()
-
-    assert service.tally().queued == 1
-    assert [letter.error for letter in letters(service.engine.unsent())] == ["RuntimeError: boom"]
-
-
-async def test_a_handler_that_fails_on_everything_stops_a_replay_too() -> None:
+async def test_what_came_after_the_services_last_word_is_taken_as_if_it_came_now() -> None:
+    """A service that starts for the first time with requests waiting answers them as if it had been there."""
     log = new_log()
     for _ in range(3):
-        log.append(an_event(queued(experiment="boom")))
-    service = SmallService(log, limit=Limit(failures=3))
-
-    with pytest.raises(TooManyDeadLetters, match="3 records in a row"):
-        await service.engine.catch_up()
-
-    assert service.store.positions() == {}
-
-
-async def test_unreadable_and_unknown_records_are_passed_over_by_a_replay() -> None:
-    log = new_log()
+        log.append(an_event(cancel("r1")))
     log.append(NewRecord(JOBS, b"r1", b"\xff", (("ce_type", b"trainyard.job.v1.RunQueued"), ("ce_id", b"1"))))
-    log.append(NewRecord(JOBS, b"r1", b"", (("ce_type", b"trainyard.job.v9.RunTeleported"), ("ce_id", b"2"))))
-    log.append(an_event(queued()))
+    late, live = SmallService(log), SmallService(log)
+    for record in log.everything():
+        await live.engine.deliver(record)
 
-    service = SmallService(log)
-    await service.engine.catch_up()
+    await late.engine.catch_up()
 
-    assert service.tally().queued == 1
-    assert service.engine.unsent() == []
+    assert late.engine.unsent() == live.engine.unsent()
+    assert late.tallies() == live.tallies()
 
 
-async def test_topics_are_replayed_in_the_order_in_which_the_broker_took_their_records() -> None:
+@both_parts
+async def test_topics_are_replayed_in_the_order_in_which_the_broker_took_their_records(spoke_later: bool) -> None:
     log = new_log()
     order = [(TASKS, "r1"), (JOBS, "r2"), (JOBS, "r1"), (TASKS, "r2"), (JOBS, "r2")]
     for number, (topic, run_id) in enumerate(order):
         log.append(an_event(RunScaling(run_id=run_id), event_id=str(number), topic=topic))
+    speaks(log, spoke_later)
     service = SmallService(log)
 
     await service.engine.catch_up()
 
     with service.store.reading() as documents:
         assert dict(documents.all("to prepare")) == {"r1": b"r1 2", "r2": b"r2 4"}
-
-
-async def test_an_input_that_was_never_met_and_cannot_be_taken_becomes_a_dead_letter_without_effect() -> None:
-    log = new_log()
-    log.append(an_event(cancel("r1", reason="invalid")))
-    log.append(an_event(cancel("r1", reason="boom")))
-    log.append(an_event(cancel("r2")))
-
-    service = SmallService(log)
-    await service.engine.catch_up()
-
-    told = [letter.error for letter in letters(service.engine.unsent())]
-    assert told == ["InvalidMessage: the reason is invalid", "RuntimeError: boom"]
-    assert len(events(service.engine.unsent(), RunCancelRequested)) == 1
-    assert service.tally("r1") == Tally()
-    assert service.tally("r2").asked == 1
-
-
-async def test_a_handler_that_fails_on_every_open_input_stops_a_replay() -> None:
-    log = new_log()
-    for _ in range(3):
-        log.append(an_event(cancel(reason="boom")))
-    service = SmallService(log, limit=Limit(failures=3))
-
-    with pytest.raises(TooManyDeadLetters):
-        await service.engine.catch_up()
-
-    assert service.store.positions() == {}
 
 
 async def test_a_replay_that_is_cut_off_begins_anew_and_answers_what_is_open(tmp_path: Path) -> None:
@@ -290,11 +231,6 @@ async def test_live_and_replayed_are_the_same_whatever_happened(steps: list[tupl
 def _answer_of(source: str, cause: str) -> NewRecord:
     record = an_event(RunCancelRequested(run_id="r1"), source=source)
     return NewRecord(record.topic, record.key, record.value, (*record.headers, ("ce_causationid", cause.encode())))
-
-
-def _where(log: MemoryLog) -> int:
-    (record,) = [record for record in log.everything() if record.topic == JOBS]
-    return record.partition
 
 
 class _GoesAway(MemoryReader):

@@ -123,6 +123,17 @@ async def test_commands_without_a_cause_make_events_of_their_own() -> None:
     assert len({fact.event_id for fact in facts}) == 2
 
 
+async def test_a_command_that_recurs_makes_new_events_each_time_and_names_its_cause() -> None:
+    service = SmallService(new_log())
+
+    for _ in range(2):
+        await service.engine.command(Command(Prepared("r1"), cause_id="request-1", recurs=True))
+
+    facts = events(service.engine.unsent(), RunPreparing)
+    assert len({fact.event_id for fact in facts}) == 2
+    assert [fact.causation_id for fact in facts] == ["request-1"] * 2
+
+
 async def test_a_crash_between_the_commit_and_the_sending_sends_the_same_events(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'tally.db'}"
     service = SmallService(new_log(), Store(url))
