@@ -234,7 +234,7 @@ class Service:
             )
         from services.chassis.loop.faust_loop import FaustLoop
 
-        return FaustLoop(settings.kafka_bootstrap, f"trainyard-{self._name}", self._topics)
+        return FaustLoop(settings.kafka_bootstrap, f"trainyard-{self._name}", self._topics, folder=settings.home / "faust")
 
     def _guard(self, context: Context) -> ProgressGuard:
         asyncio_loop = asyncio.get_running_loop()

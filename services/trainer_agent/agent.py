@@ -105,7 +105,8 @@ class Agent:
             except Unavailable as error:
                 log.warning("no heartbeat", reason=str(error))
             try:
-                await asyncio.wait_for(self._beat_now.wait(), every_seconds)
+                async with asyncio.timeout(every_seconds):
+                    await self._beat_now.wait()
             except TimeoutError:
                 pass
             self._beat_now.clear()
@@ -121,6 +122,7 @@ class Agent:
         message = cluster.AgentDrained(agent_id=self._me.agent_id, incarnation=self._me.incarnation, why=why)
         self._node.reports.send(as_record(AGENT_TOPIC, self._me.agent_id, message, self._node.source))
         try:
-            await asyncio.wait_for(self._node.reports.flush(), 3.0)
+            async with asyncio.timeout(3.0):
+                await self._node.reports.flush()
         except TimeoutError:
             log.warning("left without a good-bye: Kafka does not answer")

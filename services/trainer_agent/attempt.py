@@ -187,7 +187,8 @@ class Running:
             report.failure.CopyFrom(Failure(code="OutputsLost", message=f"The outputs could not be saved: {error}"[:3000]))
         # Whoever sees the run end has seen all that it said; a broker that is away delays the end only so long.
         try:
-            await asyncio.wait_for(self._node.telemetry.flush(), _LAST_WORDS_SECONDS)
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._node.telemetry.flush()
         except TimeoutError:
             log.warning("ends a run whose last lines are not in the log yet", run=offer.run_id)
         # First free, then told: whoever hears of it may offer the next run at once.

@@ -6,7 +6,10 @@ Why each one: docs/adr/0001-faust-is-the-loop-not-the-guarantee.md.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -17,9 +20,13 @@ from services.chassis.records import Deliver, Record
 class FaustLoop:
     """One worker, one agent, concurrency 1, a static member id, raw bytes; the web server stays off."""
 
-    def __init__(self, bootstrap: str, app_id: str, topics: Sequence[str], member: str = "0") -> None:
-        """`member` tells the workers of an app apart; one that comes under the name of another takes its place."""
+    def __init__(self, bootstrap: str, app_id: str, topics: Sequence[str], member: str = "0", folder: Path | None = None) -> None:
+        """`member` tells the workers of an app apart; one that comes under the name of another takes its place.
+
+        `folder` is where faust makes folders for tables that it does not have; None: a temporary one.
+        """
         self._member = member
+        self._folder = folder
         self._bootstrap = bootstrap
         self._app_id = app_id
         self._topics = list(topics)
@@ -28,10 +35,15 @@ class FaustLoop:
         self._error: BaseException | None = None
 
     async def run(self, deliver: Deliver, ready: Callable[[], None]) -> None:
+        with tempfile.TemporaryDirectory() if self._folder is None else nullcontext(self._folder) as folder:
+            await self._run(deliver, ready, str(folder))
+
+    async def _run(self, deliver: Deliver, ready: Callable[[], None], folder: str) -> None:
         app = faust.App(
             self._app_id,
             broker=f"kafka://{self._bootstrap}",
             store="memory://",
+            datadir=folder,
             key_serializer="raw",
             value_serializer="raw",
             web_enabled=False,
