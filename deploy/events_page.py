@@ -32,6 +32,7 @@ topic's owner. What the owner cannot read goes to `trainyard.deadletters`. Unkno
 | `ce_subject` | the key |
 | `ce_causationid` | id of the event that this one follows from; absent where nothing on the log caused it |
 | `ce_correlationid` | what belongs together, mostly the run id |
+| `ce_sequence` | grows with every event of one source, over all topics; a service's replay folds its own events in this order |
 | `traceparent` | W3C trace context, passed on |
 | `content-type` | `application/protobuf` |
 """

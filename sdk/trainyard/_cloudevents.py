@@ -51,6 +51,8 @@ class Outgoing:
     causation_id: str = ""
     correlation_id: str = ""
     traceparent: str = ""
+    sequence: int = 0
+    """Grows with every event of one source, whatever its topic; 0: the source does not count."""
 
     def headers(self) -> list[tuple[str, bytes]]:
         fields = {
@@ -62,6 +64,7 @@ class Outgoing:
             "ce_subject": self.key,
             "ce_causationid": self.causation_id,
             "ce_correlationid": self.correlation_id,
+            "ce_sequence": f"{self.sequence:020d}" if self.sequence else "",
             "traceparent": self.traceparent,
             "content-type": "application/protobuf",
         }

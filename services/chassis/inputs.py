@@ -49,6 +49,7 @@ class Inputs:
         self._clock = clock
         self._limit = limit
         self._counts = counts
+        self._sequence = 0
 
     def take(self, record: Record, *, once: bool, advance: bool) -> None:
         """`once` refuses to repeat an event; `advance` stores the offset with the effect. Ephemeral topics do neither.
@@ -167,6 +168,7 @@ class Inputs:
                 causation_id=cause_id,
                 correlation_id=emit.correlation_id or correlation_id,
                 traceparent=traceparent,
+                sequence=self._next_sequence(),
             )
             value = outgoing.value()
             if len(value) > MAX_MESSAGE_BYTES:
@@ -178,6 +180,11 @@ class Inputs:
             records.append(NewRecord(emit.topic, emit.key.encode(), value, tuple(outgoing.headers())))
         transaction.send(records)
         self._counts["emitted"] += len(records)
+
+    def _next_sequence(self) -> int:
+        """Microseconds, so that it goes on growing in a process that knows nothing of its predecessor's."""
+        self._sequence = max(self._sequence + 1, int(self._clock().timestamp() * 1e6))
+        return self._sequence
 
     # -- what cannot be taken
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import structlog
 
 from services.chassis import dead_letters
+from services.chassis.causal_order import in_causal_order
 from services.chassis.handler import Handler
 from services.chassis.inputs import Inputs
 from services.chassis.records import LogReader, NewRecord, Place, Record, in_time_order
@@ -41,7 +42,7 @@ class Replay:
         refused = self._refused_before()
         letters: list[NewRecord] = []
         while True:
-            records = in_time_order(self._reader, ranges)
+            records = self._records(ranges)
             count = self._fold(records, last, refused) if last else self._begin()
             found = [(record, self._inputs.answer(record, event)) for record, event in self._open.values()]
             if all(letter is None for _, letter in found):
@@ -53,11 +54,14 @@ class Replay:
         self._inputs.finish(letters, ends)
         return count
 
+    def _records(self, ranges: Mapping[Place, tuple[int, int]]) -> Iterator[Record]:
+        return in_causal_order(in_time_order(self._reader, ranges), self._inputs.source)
+
     def _last_word(self, ranges: Mapping[Place, tuple[int, int]]) -> tuple[Place, int] | None:
         """Where this service's last event lies; what follows it was never answered, whatever was made of it."""
         own = ("ce_source", self._inputs.source.encode())
         last = None
-        for record in in_time_order(self._reader, ranges):
+        for record in self._records(ranges):
             if own in record.headers:
                 last = record.place, record.offset
         return last
@@ -70,7 +74,7 @@ class Replay:
         return 0
 
     def _fold(self, records: Iterator[Record], last: tuple[Place, int], refused: set[tuple[Place, int]]) -> int:
-        """In the order in which the broker took the records; leaves what is not answered in `_open`."""
+        """Leaves what is not answered in `_open`."""
         count = self._begin()
         answers = tuple(self._handler.answers)
         for record in records:

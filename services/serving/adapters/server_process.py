@@ -117,7 +117,8 @@ class ModelServer:
         if self._process.returncode is None:
             self._signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(self._process.wait(), grace_seconds)
+                async with asyncio.timeout(grace_seconds):
+                    await self._process.wait()
             except TimeoutError:
                 pass
             finally:
