@@ -18,7 +18,7 @@ def place(state: State, world: World) -> list[Fact]:
     for run in sorted((it for it in state.live_runs() if it.waits_for_a_node), key=lambda it: it.order):
         facts += plan.for_run(run)
     for pool in state.pools.values():
-        facts += plan.up_to_minimum(pool.name)
+        plan.up_to_minimum(pool.name)
     return plan.resizes() + facts
 
 
@@ -63,18 +63,22 @@ class _Plan:
         if not self._free_slots:
             moved = self._idle_elsewhere(pool)
             if moved is not None:
-                self._move(moved, pool.name, run.id)
+                self._busy.add(moved.id)
+                self._move(moved, pool.name, f"run {run.id} waits")
                 return [_offer(run, moved)]
             return _waits(run, f"waits for a free node: this machine may run {self._world.node_slots} and all are in use", have, have)
         self._grow(pool.name, 1, f"run {run.id} waits")
         return _waits(run, f"{pool.name} grows from {have} to {have + 1} of at most {pool.max_nodes} nodes", have, have + 1)
 
-    def up_to_minimum(self, name: str) -> list[Fact]:
-        pool = self._pools[name]
-        missing = min(pool.min_nodes - len(pool.agent_ids), len(self._free_slots))
-        if missing > 0:
-            self._grow(name, missing, f"its minimum is {pool.min_nodes}")
-        return []
+    def up_to_minimum(self, name: str) -> None:
+        why = f"its minimum is {self._pools[name].min_nodes}"
+        while len(self._pools[name].agent_ids) < self._pools[name].min_nodes:
+            if self._free_slots:
+                self._grow(name, 1, why)
+            elif (moved := self._idle_elsewhere(self._pools[name])) is not None:
+                self._move(moved, name, why)
+            else:
+                return
 
     def resizes(self) -> list[Fact]:
         return [
@@ -86,14 +90,13 @@ class _Plan:
         self._pools[name] = replace(self._pools[name], agent_ids=(*self._pools[name].agent_ids, *taken))
         self._why[name] = why
 
-    def _move(self, agent: Agent, name: str, run_id: str) -> None:
+    def _move(self, agent: Agent, name: str, why: str) -> None:
         """A node of this machine is a node of this machine, whichever pool holds it: its process stays up."""
         giver = next(pool for pool in self._pools.values() if agent.id in pool.agent_ids)
-        self._busy.add(agent.id)
         self._pools[giver.name] = replace(giver, agent_ids=tuple(it for it in giver.agent_ids if it != agent.id))
         self._pools[name] = replace(self._pools[name], agent_ids=(*self._pools[name].agent_ids, agent.id))
         self._why[giver.name] = f"{agent.id} was idle and goes to {name}"
-        self._why[name] = f"run {run_id} waits, and {giver.name} does not need {agent.id}"
+        self._why[name] = f"{why}, and {giver.name} does not need {agent.id}"
 
     def _idle_elsewhere(self, pool: Pool) -> Agent | None:
         """An idle node that another pool keeps beyond its minimum, and that no run of that pool waits for."""

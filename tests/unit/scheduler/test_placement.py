@@ -51,6 +51,20 @@ def test_an_idle_node_of_another_pool_is_taken_over_where_no_slot_is_free() -> N
     assert (story.state.pools["first"].agent_ids, story.state.pools["second"].agent_ids) == ((), ("agent-0",))
 
 
+def test_a_pools_minimum_is_filled_from_idle_nodes_of_others_where_no_slot_is_free() -> None:
+    story = Story(node_slots=3).with_pool(name="first", max_nodes=3)
+    story.tell(a_submission("one", target="first"), a_submission("two", target="first"))
+    story.with_agent("agent-0").with_agent("agent-1")
+    for run_id, agent in (("one", "agent-0"), ("two", "agent-1")):
+        story.tell(job.CancelRun(run_id=run_id))
+        story.report(cluster.OutputsUploaded(), run_id=run_id, agent_id=agent)
+
+    story.tell(a_pool(name="second", min_nodes=2, max_nodes=2))
+
+    assert sorted(story.state.pools["second"].agent_ids) == ["agent-0", "agent-2"]
+    assert story.state.pools["first"].agent_ids == ("agent-1",)
+
+
 def test_a_pools_minimum_is_not_taken_over() -> None:
     story = Story(node_slots=1).with_pool(name="first", min_nodes=1).with_agent().with_pool(name="second")
 
