@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.conftest import free_port
 
 REPO = Path(__file__).resolve().parents[2]
 _READY_SECONDS = 60.0
+_WATCH_SECONDS = 5.0  # of one watch; between two, the process is asked whether it still lives
 
 
 class ServiceProcess:
@@ -42,16 +44,22 @@ class ServiceProcess:
         self._log = (self.home / f"{self.name}.log").open("ab")
         command = [sys.executable, "-m", f"services.{self.name}"]
         self._process = subprocess.Popen(command, cwd=self.home, env=self._environment, stdout=self._log, stderr=self._log)
-        watch = health_pb2_grpc.HealthStub(self.channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=_READY_SECONDS)
+        deadline = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if self._says_ready():
+                return self
+        ended = "ended" if self._process.poll() is not None else "is not ready"
+        raise RuntimeError(f"{self.name} {ended}: {self.log()[-3000:]}")
+
+    def _says_ready(self) -> bool:
+        """False where the watch broke off: after a kill, the first call may still go out on the dead process's connection."""
+        watch = health_pb2_grpc.HealthStub(self.channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=_WATCH_SECONDS)
         try:
-            for answer in watch:
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    return self
-        except grpc.RpcError as error:
-            raise RuntimeError(f"{self.name} is not ready: {self.log()[-3000:]}") from error
+            return any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in watch)
+        except grpc.RpcError:
+            return False
         finally:
             watch.cancel()
-        raise RuntimeError(f"{self.name} ended: {self.log()[-3000:]}")
 
     def kill(self) -> None:
         """As a power cut does: no handler runs."""
