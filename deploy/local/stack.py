@@ -32,6 +32,7 @@ class StackError(Exception):
 def up(layout: Layout) -> None:
     """Starts what is not running and returns when all of it answers. Raises StackError."""
     if supervision.pid(layout) is None:
+        _check_leftovers(layout)
         _check_ports(layout)
         with step("writing settings and starting the processes"):
             secrets = _write(layout)
@@ -47,6 +48,18 @@ def up(layout: Layout) -> None:
         with step(f"waiting for the service {name}"):
             _until(layout, name, lambda name=name: is_serving(layout.service_port(name)))  # type: ignore[misc]
     say(f"The stack is up; its state lies in {layout.home}. Workspace.from_config() finds it by {layout.config}")
+
+
+def _check_leftovers(layout: Layout) -> None:
+    left = _left_over(layout)
+    if left:
+        raise StackError(f"{left} End them with `make down`, then start the stack anew.")
+
+
+def _left_over(layout: Layout) -> str:
+    """What outlived its supervisor, in words; "" if nothing did."""
+    names = sorted({f"{process.name()}, pid {process.pid}" for process in _processes(layout)})
+    return f"{len(names)} processes of the stack in {layout.home} run without their supervisor: {'; '.join(names)}." if names else ""
 
 
 def _check_ports(layout: Layout) -> None:
@@ -210,7 +223,8 @@ def status(layout: Layout) -> int:
     try:
         found = supervision.call(layout, lambda rpc: rpc.getAllProcessInfo())
     except supervision.NotRunning:
-        say(f"The stack in {layout.home} is not running. Start it with `make up`.")
+        left = _left_over(layout)
+        say(f"{left} End them with `make down`." if left else f"The stack in {layout.home} is not running. Start it with `make up`.")
         return 1
     table = Table("process", "state", "port", "since", "log")
     well = True

@@ -79,7 +79,11 @@ def tail(
     with _told():
         since, from_end = starting_point(start)
         reader = _workspace(config)._events
-        topics = list(topic or [name for name in reader.topics() if heartbeats or name not in _QUIET])
+        there = reader.topics()
+        unknown = sorted(set(topic or ()) - set(there))
+        if unknown:
+            raise UserErrorException(f"There is no topic {unknown[0]!r}; there is: {', '.join(there)}.", target=unknown[0])
+        topics = list(topic or [name for name in there if heartbeats or name not in _QUIET])
         stream = ordered_stream(reader, topics, since=since, from_end=from_end, follow=follow, until_idle=until_idle)
         for record in stream:
             if run is not None and not concerns(record, run):
@@ -91,12 +95,13 @@ def tail(
 @runs.command("list")
 def run_list(
     experiment: Annotated[str, typer.Option(help="only this experiment's")] = "",
-    limit: int = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="so many at the most")] = 20,
     as_json: Annotated[bool, typer.Option("--json")] = False,
     config: Config = None,
 ) -> None:
     """Newest first."""
     from trainyard._run import status_name
+    from trainyard._tail import one_line
     from trainyard.job.v1 import job_pb2
 
     with _told():
@@ -112,7 +117,8 @@ def run_list(
                 }
                 typer.echo(json.dumps({**row, "why": found.why}, ensure_ascii=False))
             else:
-                typer.echo(f"{found.run_id:<44} {status_name(found.status):<13} {queued:%Y-%m-%d %H:%M:%S}  {found.why}")
+                line = f"{found.run_id:<44} {status_name(found.status):<13} {queued:%Y-%m-%d %H:%M:%S}  {found.why}"
+                typer.echo(one_line(line))
 
 
 def _run(config: str | None, run_id: str) -> Any:
@@ -147,6 +153,8 @@ def run_cancel(run_id: str, reason: str = "", config: Config = None) -> None:
 @deadletters.command("list")
 def deadletters_list(as_json: Annotated[bool, typer.Option("--json")] = False, config: Config = None) -> None:
     """All of them, oldest first, each under its number."""
+    from trainyard._tail import one_line
+
     with _told():
         for number, letter in _letters(config):
             refused = letter.refused_at.ToDatetime(UTC)
@@ -155,7 +163,7 @@ def deadletters_list(as_json: Annotated[bool, typer.Option("--json")] = False, c
                 row = {"number": number, "from": place, "service": letter.service, "error": letter.error, "refusedAt": refused.isoformat()}
                 typer.echo(json.dumps(row, ensure_ascii=False))
             else:
-                typer.echo(f"{number:>5}  {refused:%Y-%m-%d %H:%M:%S}  {place:<34} {letter.service:<10} {letter.error}")
+                typer.echo(one_line(f"{number:>5}  {refused:%Y-%m-%d %H:%M:%S}  {place:<34} {letter.service:<10} {letter.error}"))
 
 
 @deadletters.command("show")

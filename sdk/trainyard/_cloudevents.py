@@ -27,6 +27,9 @@ _MODULES = (
     "model.v1.model_pb2",
 )
 Headers = Sequence[tuple[str, bytes | None]]
+# What an event hands on to those that follow from it: unbounded, an answer would be larger than any topic takes.
+_LONGEST_KEY = 1024
+_LONGEST = {"ce_id": 200, "ce_correlationid": _LONGEST_KEY, "ce_causationid": 200, "traceparent": 200}
 # Names under which ids of events are derived from their causes; never to be changed.
 _NAMESPACE = uuid.UUID("6f9b7e0c-4b3f-5f7e-9a41-7d0b1c6d2e55")
 
@@ -131,8 +134,13 @@ def decode(topic: str, partition: int, offset: int, key: bytes | None, value: by
         raise Undecodable(f"no CloudEvent: the header {'ce_id' if full_name else 'ce_type'} is missing")
     if not full_name.startswith("trainyard."):
         raise Undecodable(f"ce_type {full_name[:200]!r} is none of Trainyard's")
-    if len(event_id) > 200 or not event_id.isprintable():
-        raise Undecodable("ce_id is longer than 200 characters or has some that cannot be printed")
+    if not event_id.isprintable():
+        raise Undecodable("ce_id has characters that cannot be printed")
+    for name, longest in _LONGEST.items():
+        if len(fields.get(name, "")) > longest:
+            raise Undecodable(f"{name} is longer than {longest} characters")
+    if len(text_key) > _LONGEST_KEY:
+        raise Undecodable(f"the key is longer than {_LONGEST_KEY} characters")
     content = fields.get("content-type", "application/protobuf")
     if content.partition(";")[0].strip() != "application/protobuf":
         raise Undecodable(f"content-type is {content[:200]!r}, not application/protobuf")

@@ -133,6 +133,13 @@ class AmlCompute(ComputeTarget):
             raise ComputeTargetException(
                 f"vm_priority is 'dedicated' or 'lowpriority', not {vm_priority!r}.", code="UserError", target="vm_priority"
             )
+        for option, count in (
+            ("min_nodes", min_nodes),
+            ("max_nodes", max_nodes),
+            ("idle_seconds_before_scaledown", idle_seconds_before_scaledown),
+        ):
+            if count is not None and not isinstance(count, int):
+                raise ComputeTargetException(f"{option} is a whole number, not {count!r}.", code="UserError", target=option)
         highest = max(min_nodes, 1) if max_nodes is None else max_nodes
         if not 0 <= min_nodes <= highest or highest < 1:
             raise ComputeTargetException(

@@ -31,7 +31,8 @@ class FileDataset:
     """Files by URL; registered once it has a name and a version."""
 
     def __init__(self, urls: Sequence[str], message: Any = None) -> None:
-        self._urls = [_checked(url) for url in urls]
+        # What is registered was checked by the service; one that is wrong all the same must not hide the others of a list.
+        self._urls = [_checked(url) for url in urls] if message is None else list(urls)
         self._message = message
 
     @property
@@ -84,7 +85,7 @@ class FileDataset:
         return [f"/{file.path}" for file in self._sources()]
 
     def as_named_input(self, name: str) -> DatasetConsumptionConfig:
-        if not _INPUT_NAME.match(name):
+        if not isinstance(name, str) or not _INPUT_NAME.match(name):
             raise UserErrorException(f"An input's name is a letter or _, then letters, digits and _: {name!r} is not.", target=name)
         return DatasetConsumptionConfig(name, self)
 
@@ -135,7 +136,7 @@ class _FileDatasetFactory:
     @staticmethod
     def from_files(path: str | Sequence[str], validate: bool = True) -> FileDataset:
         """Lazy: the URLs are looked at when the dataset is registered or run with."""
-        urls = [path] if isinstance(path, str) else list(path)
+        urls = list(path) if isinstance(path, Sequence) and not isinstance(path, str | bytes) else [path]
         if not urls:
             raise UserErrorException("A dataset needs at least one URL.", target="path")
         return FileDataset(urls)
@@ -149,6 +150,8 @@ class Dataset:
         from trainyard.dataset.v1 import dataset_pb2
 
         clients = workspace._clients
+        if version != "latest" and not str(version).isdecimal():
+            raise UserErrorException(f"A dataset's version is 'latest' or a number from 1, not {version!r}.", target=repr(version))
         number = 0 if version == "latest" else int(version)
         answer = clients.call(clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=name, version=number), UserErrorException)
         return _from_message(answer.dataset)

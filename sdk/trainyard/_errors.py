@@ -143,22 +143,31 @@ def from_rpc(error: Any, otherwise: type[TrainyardException] = UserErrorExceptio
     """A grpc.RpcError as an exception: the Failure in its trailing metadata where there is one, else its status."""
     status = error.code().name
     details = error.details() or status
+    failure = _failure_of(error)
     if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        said = f"The service at {where}" if where else "A service of the platform"
         return PlatformUnavailableException(
-            f"The service at {where or 'its address'} did not answer ({status}: {details}).",
+            failure.message if failure is not None else f"{said} did not answer ({status}: {details}).",
             code=status.title().replace("_", ""),
-            target=where,
-            hint="see `make status`; start the local stack with `make up`",
+            target=failure.target if failure is not None else where,
+            hint="" if failure is not None and status == "DEADLINE_EXCEEDED" else "see `make status`; start the local stack with `make up`",
         )
+    if failure is not None:
+        return from_failure(failure, otherwise, details)
+    code = {"INVALID_ARGUMENT": "UserError", "NOT_FOUND": "NotFound", "ALREADY_EXISTS": "AlreadyExists"}.get(
+        status, status.title().replace("_", "")
+    )
+    return otherwise(details, code=code, target=where)
+
+
+def _failure_of(error: Any) -> Any:
+    """The Failure that the service sent along, or None."""
     for key, value in error.trailing_metadata() or ():
         if key == FAILURE_KEY:
             from trainyard.event.v1 import artifact_pb2
 
             try:
-                return from_failure(artifact_pb2.Failure.FromString(value), otherwise, details)
-            except Exception:  # noqa: BLE001, S112 - a garbled trailer must not hide the status
-                break
-    code = {"INVALID_ARGUMENT": "UserError", "NOT_FOUND": "NotFound", "ALREADY_EXISTS": "AlreadyExists"}.get(
-        status, status.title().replace("_", "")
-    )
-    return otherwise(details, code=code, target=where)
+                return artifact_pb2.Failure.FromString(value)
+            except Exception:  # noqa: BLE001 - a garbled trailer must not hide the status
+                return None
+    return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from math import isfinite
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +70,24 @@ class Estimator:
                 target="node_count",
                 hint="run one process on one node",
             )
+        if not isinstance(source_directory, str | PathLike):
+            raise TrainingException(f"source_directory is a folder's path, not {source_directory!r}.", target="source_directory")
+        for option, found in (("script_params", script_params), ("environment_variables", environment_variables)):
+            if found is not None and not isinstance(found, Mapping):
+                raise TrainingException(f"{option} is a dict, not {found!r}.", target=option, hint=f"write {option}={{'name': value}}")
+        if max_run_duration_seconds is not None and not (
+            isinstance(max_run_duration_seconds, int | float) and isfinite(max_run_duration_seconds)
+        ):
+            what = f"max_run_duration_seconds is a number of seconds, not {max_run_duration_seconds!r}."
+            raise TrainingException(what, target="max_run_duration_seconds")
         self.source_directory = Path(source_directory)
         self.compute_target = compute_target
         self.entry_script = _checked_script(self.source_directory, entry_script)
         self.script_params = dict(script_params or {})
         self.use_gpu = use_gpu
-        self.pip_packages = [*(pip_packages or ()), *_requirements(pip_requirements_file, self.source_directory)]
+        self.pip_packages = [*_listed("pip_packages", pip_packages, str), *_requirements(pip_requirements_file, self.source_directory)]
         self.environment_variables = {name: str(value) for name, value in (environment_variables or {}).items()}
-        self.inputs = list(inputs or ())
+        self.inputs = _listed("inputs", inputs, DatasetConsumptionConfig)
         self.max_run_duration_seconds = max_run_duration_seconds
         self.framework_version = framework_version or ""
 
@@ -112,7 +124,12 @@ class Estimator:
                 target="compute_target",
                 hint="make a pool with ComputeTarget.create; its agents run on this machine",
             )
-        return self.compute_target if isinstance(self.compute_target, str) else self.compute_target.name
+        name = self.compute_target if isinstance(self.compute_target, str) else getattr(self.compute_target, "name", None)
+        if not isinstance(name, str):
+            raise TrainingException(
+                f"compute_target is a ComputeTarget or the name of one, not {self.compute_target!r}.", target="compute_target"
+            )
+        return name
 
 
 class TensorFlow(Estimator):
@@ -163,7 +180,29 @@ def _refuse_unsupported(option: str, value: Any) -> None:
         raise TrainingException(f"{option} is not supported yet.", target=option, hint=instead)
 
 
+def _listed(option: str, found: Any, kind: type) -> list[Any]:
+    """A text is a sequence too, of its letters: it must not become so many packages."""
+    if found is None:
+        return []
+    is_list = isinstance(found, Sequence) and not isinstance(found, str | bytes)
+    wrong = [item for item in found if not isinstance(item, kind)] if is_list else [found]
+    if wrong:
+        what, instead = (
+            ("texts", "['pandas', 'scipy==1.11.4']") if kind is str else ("dataset inputs", "[data.as_named_input('data').as_mount()]")
+        )
+        raise TrainingException(
+            f"{option} is a list of {what}; {wrong[0]!r} does not fit.", target=option, hint=f"write {option}={instead}"
+        )
+    return list(found)
+
+
 def _check_version(version: str) -> None:
+    if not isinstance(version, str):
+        raise TrainingException(
+            f"framework_version is a text, not {version!r}: as a number 2.10 would be 2.1.",
+            target="framework_version",
+            hint="write it in quotes, framework_version='2.15'",
+        )
     numbers = tuple(int(part) for part in version.split(".")[:2]) if _VERSION.match(version) else ()
     if not numbers or numbers > _NEWEST:
         raise TrainingException(

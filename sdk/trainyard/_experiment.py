@@ -25,7 +25,7 @@ def new_run_id(experiment: str, now: float) -> str:
 
 class Experiment:
     def __init__(self, workspace: Workspace, name: str) -> None:
-        if not _NAME.match(name):
+        if not isinstance(name, str) or not _NAME.match(name):
             raise UserErrorException(
                 f"An experiment's name is a letter or digit, then letters, digits, - and _, at most 108 in all; {name!r} is none.",
                 target=name,
@@ -39,8 +39,17 @@ class Experiment:
     def submit(self, config: Estimator, tags: Mapping[str, str] | None = None) -> Run:
         """Sends the source folder, then the request; returns as soon as the scheduler has taken it."""
         from trainyard import _snapshot
+        from trainyard._estimator import Estimator
         from trainyard.job.v1 import job_pb2
 
+        if not isinstance(config, Estimator):
+            raise UserErrorException(
+                f"submit takes an estimator, not {config!r}.",
+                target="config",
+                hint="write est = TensorFlow(source_directory=..., entry_script=..., compute_target=...)",
+            )
+        if tags is not None and not isinstance(tags, Mapping):
+            raise UserErrorException(f"tags is a dict, not {tags!r}.", target="tags", hint="write tags={'name': 'value'}")
         spec = config._to_spec()
         spec.tags.update({str(name): str(value) for name, value in (tags or {}).items()})
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))

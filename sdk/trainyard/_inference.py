@@ -31,6 +31,9 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
 _DTYPES = {"float32": (1, "float_val"), "float64": (2, "double_val"), "int32": (3, "int_val"), "uint8": (4, "int_val"),
            "int16": (5, "int_val"), "int8": (6, "int_val"), "str": (7, "string_val"),
            "int64": (9, "int64_val"), "bool": (10, "bool_val")}  # fmt: skip
+# A successor listens before its predecessor closes, so whoever is not there by then has gone for good.
+_SUCCESSOR_SECONDS = 5.0
+MOVED = "call update_deployment_state(), which finds the endpoint's address anew: with another model it is another one"
 _BY_NUMBER = {number: (name, field) for name, (number, field) in _DTYPES.items()}
 
 
@@ -115,7 +118,9 @@ def predict(address: str, model: str, inputs: Mapping[str, Any], signature_name:
             response_deserializer=classes["PredictResponse"].FromString,
         )
         try:
-            answer = _at_most_twice(call, request, timeout)
+            answer = _at_most_twice(channel, call, request, timeout)
+        except grpc.FutureTimeoutError as error:
+            raise WebserviceException(f"Nothing listens at {address}.", code="Unavailable", target=address, hint=MOVED) from error
         except grpc.RpcError as error:
             raise WebserviceException(
                 f"Predict failed ({error.code().name}): {error.details()}", code="ScoringFailed", target=address
@@ -123,11 +128,12 @@ def predict(address: str, model: str, inputs: Mapping[str, Any], signature_name:
     return {named.key: decode(named.value) for named in answer.outputs}
 
 
-def _at_most_twice(call: Any, request: Any, timeout: float) -> Any:
+def _at_most_twice(channel: grpc.Channel, call: Any, request: Any, timeout: float) -> Any:
     """gRPC cancels what arrives at the moment in which an old version's server closes; its successor listens already."""
     try:
         return call(request, timeout=timeout)
     except grpc.RpcError as error:
         if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
             raise
-    return call(request, timeout=timeout, wait_for_ready=True)
+    grpc.channel_ready_future(channel).result(timeout=min(timeout, _SUCCESSOR_SECONDS))
+    return call(request, timeout=timeout)

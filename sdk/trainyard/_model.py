@@ -47,6 +47,8 @@ class Model:
         if _message is None:
             if id is not None:
                 name, _, number = id.partition(":")
+                if not number.isdecimal():
+                    raise UserErrorException(f"A model's id is name:version; {id!r} is none.", target=id, hint="write id='tf-dnn-mnist:1'")
                 version = int(number)
             if not name:
                 raise UserErrorException("A model is found by its name or its id.", target="name")
@@ -180,6 +182,10 @@ class Model:
                 raise WebserviceException(
                     f"{option} is not supported yet.", code="UserError", target=option, hint="deploy one SavedModel without code"
                 )
+        if not isinstance(models, Sequence) or any(not isinstance(model, Model) for model in models):
+            raise WebserviceException(
+                f"models is a list of Model, not {models!r}.", code="UserError", target="models", hint="write [model]"
+            )
         if len(models) != 1:
             raise WebserviceException(
                 f"Deployment without code takes exactly one model; {len(models)} were given.", code="UserError", target="models"

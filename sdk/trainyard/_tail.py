@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 
 from trainyard._kafka import Events, Raw, in_causal_order
 
 # Live, an event waits this long for an earlier one from another partition.
 _SETTLE = timedelta(milliseconds=400)
 _TEXT_LIMIT = 200
+_KEY_LIMIT = 128
 
 
 def ordered_stream(
@@ -73,21 +74,36 @@ def as_object(record: Raw) -> dict[str, Any]:
         "correlation": event.correlation_id,
         "source": event.source,
         **place,
-        "data": MessageToDict(event.message, preserving_proto_field_name=True),
+        **_data(event.message),
     }
+
+
+def _data(message: Any) -> dict[str, Any]:
+    """JSON has no form for some values that the wire has, a duration of a million years among them: such an event is told as text."""
+    try:
+        return {"data": MessageToDict(message, preserving_proto_field_name=True)}
+    except (SerializeToJsonError, ValueError, TypeError) as error:
+        return {"data": None, "text": str(message), "unreadable": f"{type(error).__name__}: {error}"}
+
+
+def one_line(text: str) -> str:
+    """What a terminal would obey rather than show stands there as an escape: anybody may write to the log."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def as_text(record: Raw) -> str:
     """One line: when, what, about whom, the gist, its id and the id of its cause."""
+    return one_line(_told(record))
+
+
+def _told(record: Raw) -> str:
     clock = f"{record.at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
     event = record.event
     if event is None:
-        key = record.key.decode("utf-8", "replace")
+        key = _cut(record.key.decode("utf-8", "replace"), _KEY_LIMIT)
         return f"{clock}  {'(unreadable)':<24} {key}  {record.topic}/{record.partition}@{record.offset}  {record.trouble}"
     cause = event.causation_id[:8] or "-"
-    return (
-        f"{clock}  {event.type.rpartition('.')[2]:<24} {event.key}  {gist(event.message)}  [{event.source}] {event.event_id[:8]} <- {cause}"
-    )
+    return f"{clock}  {event.type.rpartition('.')[2]:<24} {_cut(event.key, _KEY_LIMIT)}  {gist(event.message)}  [{event.source}] {event.event_id[:8]} <- {cause}"
 
 
 def gist(message: Any) -> str:
@@ -113,5 +129,8 @@ def gist(message: Any) -> str:
             parts.append(f"{field.name}=({len(value.files)} files)")
         elif field.message_type.full_name == "trainyard.job.v1.RunSpec":
             parts.append(f"script={value.entry_script} target={value.compute_target}")
-    text = " ".join(parts).replace("\n", " ")
-    return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
+    return _cut(" ".join(parts).replace("\n", " "), _TEXT_LIMIT)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

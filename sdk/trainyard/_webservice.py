@@ -117,12 +117,16 @@ class Webservice:
         """POST to scoring_uri; the answer's JSON."""
         import httpx
 
-        body = input_data if isinstance(input_data, bytes | str) else json.dumps(input_data)
+        from trainyard._inference import MOVED
+
+        body = input_data if isinstance(input_data, bytes | str) else json.dumps(input_data, default=_plain)
         self._must_be_live()
         try:
             answer = httpx.post(self.scoring_uri, content=body, headers={"content-type": "application/json"}, timeout=60.0)
         except httpx.HTTPError as error:
-            raise WebserviceException(f"{self.scoring_uri} did not answer: {error}", code="Unavailable", target=self.scoring_uri) from error
+            raise WebserviceException(
+                f"{self.scoring_uri} did not answer: {error}", code="Unavailable", target=self.scoring_uri, hint=MOVED
+            ) from error
         if answer.status_code != 200:
             raise WebserviceException(
                 f"{self.scoring_uri} answered {answer.status_code}: {answer.text[:3000]}", code="ScoringFailed", target=self.scoring_uri
@@ -160,3 +164,12 @@ class Webservice:
 
         clients = self.workspace._clients
         clients.call(clients.endpoints.DeleteEndpoint, endpoint_pb2.DeleteEndpoint(endpoint=self.name), WebserviceException)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and scalars of any library, as JSON has them."""
+    if not hasattr(value, "tolist"):
+        raise WebserviceException(
+            f"input_data has a {type(value).__name__}, for which JSON has no form.", code="UserError", target="input_data"
+        )
+    return value.tolist()

@@ -69,6 +69,7 @@ class Engine:
         self._changed = asyncio.Condition()
         self._unsent = asyncio.Event()
         self._sending: list[Unsent] = []
+        self._sent_through = 0
         self._told_of = 0
         self._fetched_alone = 0
         self._fatal: asyncio.Future[None] | None = None
@@ -230,6 +231,13 @@ class Engine:
 
     def sent(self) -> None:
         self._store.sent(self._sending)
+        if self._sending:
+            self._sent_through = self._sending[-1].id
+
+    async def told(self, timeout: float) -> bool:
+        """Waits until what lies in the outbox now lies in the log; what is added meanwhile is not waited for."""
+        last = self._store.newest_unsent()
+        return await self.until(lambda: self._sent_through >= last, timeout)
 
     async def wait_for_unsent(self, timeout: float) -> None:
         try:

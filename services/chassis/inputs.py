@@ -173,7 +173,7 @@ class Inputs:
             value = outgoing.value()
             if len(value) > MAX_MESSAGE_BYTES:
                 raise MessageTooLarge(
-                    f"{kind} for {emit.topic}, key {emit.key!r}, has {len(value)} bytes; a message has {MAX_MESSAGE_BYTES} at most"
+                    f"{kind} for {emit.topic}, key {emit.key[:200]!r}, has {len(value)} bytes; a message has {MAX_MESSAGE_BYTES} at most"
                 )
             self._handler.apply(_as_received(outgoing), transaction.documents)
             transaction.mark_seen(event_id)

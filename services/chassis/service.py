@@ -68,7 +68,7 @@ class Context:
             raise refuse(
                 Code.DEADLINE_EXCEEDED, "Unavailable", f"The request lies in the log and was not handled within {_APPLY_SECONDS:.0f} s."
             )
-        await self._told()
+        await self.told()
         return event_id
 
     async def answer(self, look: Callable[[Documents], T | None], seconds: float | None) -> T | None:
@@ -84,12 +84,12 @@ class Context:
         await self.engine.until(lambda: found() is not None, _LONGEST_CALL_SECONDS if seconds is None else seconds)
         answer = found()
         if answer is not None:
-            await self._told()
+            await self.told()
         return answer
 
-    async def _told(self) -> None:
-        """Waits until the outbox is empty; a broker that is away delays an answer only so long."""
-        await self.engine.until(lambda: not self.store.unsent(1), _TELL_SECONDS)
+    async def told(self) -> None:
+        """Waits until all that follows from what was handled so far lies in the log; a broker that is away delays an answer only so long."""
+        await self.engine.told(_TELL_SECONDS)
 
     async def caught_up(self, topic: str, key: str, timeout: float = _APPLY_SECONDS) -> None:
         """Waits until all that lies in the key's partition now has taken effect here. Raises Unavailable."""

@@ -57,6 +57,7 @@ _newest_documents = (
 _is_seen = sa.select(_seen.c.event_id).where(_seen.c.event_id == sa.bindparam("id"))
 _add_to_outbox = sa.insert(_outbox)
 _first_unsent = sa.select(_outbox).order_by(_outbox.c.id).limit(sa.bindparam("most"))
+_newest_unsent = sa.select(sa.func.max(_outbox.c.id))
 _forget_sent = sa.delete(_outbox).where(_outbox.c.id <= sa.bindparam("last"))
 
 
@@ -200,6 +201,11 @@ class Store:
             )
             for row in rows
         ]
+
+    def newest_unsent(self) -> int:
+        """Id of the outbox's last row; 0 where it is empty."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(_newest_unsent).scalar() or 0)
 
     def sent(self, rows: Sequence[Unsent]) -> None:
         """Forgets these and all before them: the outbox is sent in the order of its ids."""

@@ -18,7 +18,7 @@ def main() -> int:
         Service("dataset", settings)
         .listens(TOPIC, to=DatasetHandler())
         .serves("trainyard.dataset.v1.DatasetService", api.datasets)
-        .works(lambda _: Worker(PROBE, Probing(HttpSources())))
+        .works(lambda _: Worker(PROBE, Probing(HttpSources()), parallel=64))
         .run()
     )
 

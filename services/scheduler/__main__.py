@@ -19,12 +19,12 @@ def main() -> NoReturn:
     handler = SchedulerHandler(settings.scheduler, incarnation, this_machine())
 
     async def pulse(context: Context) -> None:
-        await pulse_for_ever(context, incarnation)
+        await pulse_for_ever(context, incarnation, lambda: handler.heard)
 
     service = (
         Service("scheduler", settings)
         .listens("trainyard.jobs", "trainyard.tasks", "trainyard.agents", "trainyard.heartbeats", to=handler, replays=("trainyard.leases",))
-        .serves("trainyard.job.v1.JobService", api.jobs)
+        .serves("trainyard.job.v1.JobService", api.jobs(handler))
         .serves("trainyard.cluster.v1.ComputeService", api.compute(handler))
         .beside(pulse)
     )

@@ -23,8 +23,11 @@ JOBS, AGENTS = "trainyard.jobs", "trainyard.agents"
 _DEFAULT_PAGE, _LONGEST_PAGE = 100, 1000
 
 
-def jobs(server: grpc.aio.Server, context: Context) -> None:
-    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(context), server)
+def jobs(handler: SchedulerHandler) -> Callable[[grpc.aio.Server, Context], None]:
+    def register(server: grpc.aio.Server, context: Context) -> None:
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(context, handler), server)
+
+    return register
 
 
 def compute(handler: SchedulerHandler) -> Callable[[grpc.aio.Server, Context], None]:
@@ -35,8 +38,9 @@ def compute(handler: SchedulerHandler) -> Callable[[grpc.aio.Server, Context], N
 
 
 class JobServicer(job_pb2_grpc.JobServiceServicer):
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, handler: SchedulerHandler) -> None:
         self._context = context
+        self._handler = handler
 
     async def SubmitRun(self, request: Any, _: object) -> Any:
         request.submission_id = request.submission_id or f"run_{uuid.uuid4().hex}"
@@ -55,7 +59,9 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         return job_pb2.CancelRunResponse(run=run_to_wire(self._run(request.run_id)))
 
     async def GetRun(self, request: Any, _: object) -> Any:
-        return job_pb2.GetRunResponse(run=run_to_wire(self._run(request.run_id)))
+        run = self._run(request.run_id)
+        await self._told_of(run)
+        return job_pb2.GetRunResponse(run=run_to_wire(run))
 
     async def ListRuns(self, request: Any, _: object) -> Any:
         limit = min(request.limit or _DEFAULT_PAGE, _LONGEST_PAGE)
@@ -65,16 +71,26 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         return job_pb2.ListRunsResponse(runs=[run_to_wire(run, whole=False) for run in found if run is not None])
 
     async def WatchRun(self, request: Any, _: object) -> AsyncIterator[Any]:
-        engine, sent = self._context.engine, -1
+        sent = -1
         while True:
-            seen = engine.revision
             run = self._run(request.run_id)
             if run.revision > sent:
                 sent = run.revision
+                await self._told_of(run)
                 yield job_pb2.WatchRunResponse(run=run_to_wire(run))
             if run.is_terminal:
                 return
-            await engine.until(lambda seen=seen: engine.revision != seen, 30.0)  # type: ignore[misc]
+            await self._context.engine.until(lambda sent=sent: self._live_revision(request.run_id) != sent, 30.0)  # type: ignore[misc]
+
+    async def _told_of(self, run: Run) -> None:
+        """Whoever sees a run's end may ask another service about it, which knows what lies in the log."""
+        if run.is_terminal:
+            await self._context.told()
+
+    def _live_revision(self, run_id: str) -> int | None:
+        """From memory: asked after every event, heartbeats included, for everybody who watches. None: it has ended."""
+        run = self._handler.state.runs.get(run_id)
+        return None if run is None else run.revision
 
     def _run(self, run_id: str) -> Run:
         with self._context.store.reading() as documents:

@@ -40,6 +40,8 @@ class SchedulerHandler:
         self.state = State()
         self.broken_agents: frozenset[str] = frozenset()
         """What the node provider says; told by the reconciler."""
+        self.heard = 0
+        """Records of the heartbeat topic, of whomever."""
         self._settings = settings
         self._incarnation = incarnation
         self._machine = machine
@@ -54,8 +56,10 @@ class SchedulerHandler:
         message: Any = event.message
         match message:
             case cluster.AgentHeartbeat():
+                self.heard += 1
                 return self._heartbeat(message)
             case cluster.SchedulerPulse():
+                self.heard += 1
                 if message.incarnation != self._incarnation:
                     return ()
                 registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}

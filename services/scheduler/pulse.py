@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -17,8 +18,15 @@ log = structlog.get_logger()
 TOPIC, KEY = "trainyard.heartbeats", "scheduler"
 
 
-async def pulse_for_ever(context: Context, incarnation: str) -> None:
-    beat = 0
+class Deaf(RuntimeError):
+    """Pulses are taken by the log and nothing of their topic is delivered: nobody would be declared lost, and no node let go."""
+
+
+async def pulse_for_ever(context: Context, incarnation: str, heard: Callable[[], int]) -> None:
+    """`heard` counts what was delivered of the topic. Raises Deaf: a new process listens anew, and nothing else guards this topic."""
+    every = context.settings.scheduler.pulse_seconds
+    most = max(2, round(context.settings.stall_seconds / every))
+    beat = unheard = before = 0
     while True:
         beat += 1
         message = SchedulerPulse(incarnation=incarnation, beat=beat)
@@ -29,4 +37,9 @@ async def pulse_for_ever(context: Context, incarnation: str) -> None:
             )
         except Unavailable as error:
             log.warning("no pulse", reason=str(error))
-        await asyncio.sleep(context.settings.scheduler.pulse_seconds)
+        else:
+            now = heard()
+            unheard, before = (unheard + 1 if now == before else 0), now
+            if unheard >= most:
+                raise Deaf(f"{unheard} pulses were acknowledged by {TOPIC} and nothing of it was delivered meanwhile")
+        await asyncio.sleep(every)

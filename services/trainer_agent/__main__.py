@@ -16,7 +16,7 @@ from services.chassis.machine import this_machine
 from services.chassis.settings import Settings
 from services.trainer_agent.adapters.blobs import Blobs
 from services.trainer_agent.adapters.data import Data
-from services.trainer_agent.adapters.leftovers import end_leftovers
+from services.trainer_agent.adapters.leftovers import MARK, end_leftovers
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
 from services.trainer_agent.agent import Agent
@@ -50,6 +50,8 @@ async def run(settings: Settings) -> int:
         ),
     )
     end_leftovers(node.mark)
+    # Builds inherit it, and are found by it.
+    os.environ[MARK] = node.mark
     Folders.sweep(home, me.agent_id)
     agent = Agent(node, lambda run_id, epoch: Folders.make(home, me.agent_id, run_id, epoch), this_machine())
     return await live(agent, node, settings)

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from services.trainer_agent import script_environment
-from services.trainer_agent.adapters.leftovers import MARK
+from services.trainer_agent.adapters.leftovers import MARK, end_leftovers
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.ranks import RankProcess
 from services.trainer_agent.domain import Me
@@ -91,8 +91,13 @@ class Running:
             if not self._discarded:
                 await self._save()
         finally:
-            await asyncio.to_thread(self._folders.remove)
+            await asyncio.to_thread(self._clean_up)
             self._release()
+
+    def _clean_up(self) -> None:
+        """Of the script, that is: also what left its process group to outlive it."""
+        end_leftovers(self._node.mark, script_environment.identity(self.offer))
+        self._folders.remove()
 
     async def _work(self) -> None:
         prepared = await self._unless_stopped(self._prepare())
@@ -156,9 +161,11 @@ class Running:
         started.started_at.FromDatetime(datetime.now(UTC))
         self._report(started)
         limit = spec.max_duration.ToTimedelta().total_seconds() if spec.HasField("max_duration") else None
-        code, timed_out = await self._until_end(process, limit)
-        await metrics.close()
-        output.close()
+        try:
+            code, timed_out = await self._until_end(process, limit)
+        finally:
+            await metrics.close()
+            output.close()
         self._report(cluster.TaskExited(rank=rank, exit_code=code, last_lines=list(output.last_lines), timed_out=timed_out))
 
     async def _until_end(self, process: RankProcess, limit: float | None) -> tuple[int, bool]:
@@ -183,7 +190,10 @@ class Running:
             report.outputs.CopyFrom(saved)
             report.warnings.extend(warnings[:50])
             self._phase("outputs", f"{len(saved.files)} files, {_bytes(saved)}", True)
-        except (TrainyardException, OSError) as error:
+        except Exception as error:
+            # Whatever it is: a run of which no end is told would hold its node for ever.
+            if not isinstance(error, TrainyardException | OSError):
+                log.exception("outputs were not saved", run=offer.run_id)
             report.failure.CopyFrom(Failure(code="OutputsLost", message=f"The outputs could not be saved: {error}"[:3000]))
         # Whoever sees the run end has seen all that it said; a broker that is away delays the end only so long.
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from services.chassis.http_source import Limits, Unreachable, client, read
+from services.chassis.machine import end_with_parent
 
 
 async def fetch(targets: Mapping[str, str], limits: Limits) -> None:
@@ -31,6 +32,7 @@ async def fetch(targets: Mapping[str, str], limits: Limits) -> None:
 
 
 def main() -> int:
+    end_with_parent()
     code = 0
     try:
         asyncio.run(fetch(json.load(sys.stdin), Limits()))

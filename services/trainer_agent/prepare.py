@@ -45,11 +45,11 @@ class Preparer:
         """
         python = await self._environment(spec.environment, phase, build_log)
         phase("snapshot", "", False)
-        phase("snapshot", await _in_thread(lambda: self._source(spec.source, folders.code)), True)
+        phase("snapshot", await _in_thread(lambda stopped: self._source(spec.source, folders.code, stopped)), True)
         if not spec.inputs:
             return Prepared(python, {}, ())
         phase("data", ", ".join(item.name for item in spec.inputs), False)
-        placed = [await _in_thread(lambda item=item: self._input(item, folders.data)) for item in spec.inputs]  # type: ignore[misc]
+        placed = [await _in_thread(lambda stopped, item=item: self._input(item, folders.data, stopped)) for item in spec.inputs]  # type: ignore[misc]
         phase("data", f"{sum(len(item.files) for item in spec.inputs)} files", True)
         return Prepared(
             python,
@@ -90,9 +90,9 @@ class Preparer:
             await asyncio.sleep(0)
             output.close()
 
-    def _source(self, source: Any, code: Path) -> str:
+    def _source(self, source: Any, code: Path, stopped: Callable[[], bool]) -> str:
         if source.WhichOneof("where") == "snapshot":
-            fetched = self.snapshots.unpack(source.snapshot, code)
+            fetched = self.snapshots.unpack(source.snapshot, code, stopped)
             return f"{len(source.snapshot.files)} files, {fetched} of them fetched"
         for path, content in source.inline.files.items():
             target = below(code, path)
@@ -100,18 +100,21 @@ class Preparer:
             target.write_bytes(content)
         return f"{len(source.inline.files)} files from the request"
 
-    def _input(self, item: Any, data: Path) -> tuple[Path, list[Any]]:
+    def _input(self, item: Any, data: Path, stopped: Callable[[], bool]) -> tuple[Path, list[Any]]:
         root = data / item.name
         writable = item.mode == DatasetInput.MODE_DOWNLOAD
-        files = self.data.place([(file, below(root, file.path)) for file in item.files], writable=writable)
+        files = self.data.place([(file, below(root, file.path)) for file in item.files], writable=writable, stopped=stopped)
         return (root if len(files) != 1 else below(root, files[0].path)), files
 
 
-async def _in_thread(work: Callable[[], Any]) -> Any:
-    """What the platform's parts raise becomes a failure of the preparation; the thread itself cannot be cancelled and is left to end."""
+async def _in_thread(work: Callable[[Callable[[], bool]], Any]) -> Any:
+    """What the platform's parts raise becomes a failure of the preparation. A thread cannot be cancelled: `work` is given what to look at."""
+    gone = threading.Event()
     try:
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(work, gone.is_set)
     except TrainyardException as error:
         raise PreparationFailed(error.code, error.message, error.target) from error
     except OSError as error:
         raise PreparationFailed("NodeError", f"The node could not prepare the run: {error}", str(error.filename or "")) from error
+    finally:
+        gone.set()

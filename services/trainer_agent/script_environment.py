@@ -16,6 +16,11 @@ from trainyard.job.v1.spec_pb2 import DatasetInput
 RUN_CONTEXT = Path(trainyard.__file__).resolve().parents[1]
 
 
+def identity(offer: Any) -> dict[str, str]:
+    """The variables by which every process of one attempt is known."""
+    return {"AZUREML_RUN_ID": offer.run_id, "TRAINYARD_EPOCH": str(offer.epoch)}
+
+
 def variables(
     own: Mapping[str, str], offer: Any, *, python: Path, inputs: Mapping[str, str], socket: Path, temporary: Path, marks: Mapping[str, str]
 ) -> dict[str, str]:
@@ -28,7 +33,6 @@ def variables(
         "PYTHONPATH": str(RUN_CONTEXT),
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(temporary),
-        "AZUREML_RUN_ID": offer.run_id,
         "AZUREML_ARM_SUBSCRIPTION": "local",
         "AZUREML_ARM_RESOURCEGROUP": "local",
         "AZUREML_ARM_WORKSPACE_NAME": "local",
@@ -38,12 +42,11 @@ def variables(
         "AZUREML_COMMUNICATOR": "None",
         "AZUREML_DATASET_ENVIRONMENT_VARS": ",".join(f"{item.name}:{_mode(item)}" for item in offer.spec.inputs),
         "TRAINYARD_INPUTS": json.dumps(dict(inputs)),
-        "TRAINYARD_EPOCH": str(offer.epoch),
         SOCKET: str(socket),
     }
     for name, path in inputs.items():
         given |= {name.upper(): path, name: path, f"AZUREML_DATAREFERENCE_{name}": path}
-    return given | dict(environment.environment_variables) | dict(marks)
+    return given | dict(environment.environment_variables) | identity(offer) | dict(marks)
 
 
 def argv(python: Path, offer: Any, inputs: Mapping[str, str]) -> Sequence[str]:

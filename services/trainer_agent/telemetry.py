@@ -16,6 +16,7 @@ from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch, MetricPoint
 BUILD_LOG = "azureml-logs/20_image_build_log.txt"
 DRIVER_LOG = "azureml-logs/70_driver_log.txt"
 _LINE_BYTES, _CHUNK_BYTES, _CHUNK_LINES = 32 << 10, 256 << 10, 1000
+_METRIC_BYTES = 512 << 10
 _TEXT = 3000
 _LAST_ONE = b"\0the last one\n"
 _KINDS = ("scalar", "list", "row", "table")
@@ -49,13 +50,15 @@ class LogStream:
         batch: list[str] = []
         size = 0
         for line in lines:
-            self._file.write(line.encode("utf-8", "replace") + b"\n")
-            cut = _cut(line)
-            self.last_lines.append(cut[:1000])
+            raw = line.encode("utf-8", "replace")
+            self._file.write(raw + b"\n")
+            cut = raw[:_LINE_BYTES]
+            text = cut.decode("utf-8", "ignore")
+            self.last_lines.append(text[:1000])
             if batch and (size + len(cut) > _CHUNK_BYTES or len(batch) >= _CHUNK_LINES):
                 self._send(batch)
                 batch, size = [], 0
-            batch.append(cut)
+            batch.append(text)
             size += len(cut)
         if batch:
             self._send(batch)
@@ -76,28 +79,24 @@ class LogStream:
         self._reporter.send(as_record("trainyard.logs", attempt.run_id, chunk, attempt.source, attempt.cause))
 
 
-def _cut(line: str) -> str:
-    raw = line.encode("utf-8", "replace")
-    return raw.decode() if len(raw) <= _LINE_BYTES else raw[:_LINE_BYTES].decode("utf-8", "ignore")
-
-
 class Lines:
-    """Bytes to lines as they come: \\n, \\r\\n and a bare \\r (a progress bar) end one; a line that never ends is cut."""
+    """Bytes to lines as they come: \\n, \\r\\n and a bare \\r (a progress bar) end one; a line that never ends is cut at `longest` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = _LINE_BYTES) -> None:
+        self._longest = longest
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
         self._rest += data
-        if b"\n" not in self._rest and b"\r" not in self._rest and len(self._rest) < _LINE_BYTES:
+        if b"\n" not in self._rest and b"\r" not in self._rest and len(self._rest) < self._longest:
             return []
         held_back = b"\r" if self._rest.endswith(b"\r") else b""
         text = self._rest[: len(self._rest) - len(held_back)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *whole, self._rest = text.split(b"\n")
         self._rest += held_back
-        while len(self._rest) >= _LINE_BYTES:
-            whole.append(self._rest[:_LINE_BYTES])
-            self._rest = self._rest[_LINE_BYTES:]
+        while len(self._rest) >= self._longest:
+            whole.append(self._rest[: self._longest])
+            self._rest = self._rest[self._longest :]
         return [line.decode("utf-8", "replace") for line in whole]
 
     def finish(self) -> list[str]:
@@ -119,7 +118,7 @@ class Metrics:
 
     async def listen(self, path: Path) -> None:
         self._path = path
-        self._server = await asyncio.start_unix_server(self._connected, str(path), limit=8 << 20)
+        self._server = await asyncio.start_unix_server(self._connected, str(path))
 
     async def close(self, patience: float = 2.0) -> None:
         """Whatever is on its way is read; a connection that a stray child keeps open is not waited for."""
@@ -142,14 +141,14 @@ class Metrics:
         task.add_done_callback(self._connections.discard)
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        lines = Lines()
+        lines = Lines(_METRIC_BYTES)
         try:
             while data := await reader.read(1 << 16):
                 if data == _LAST_ONE:
                     self._last_one.set()
                     return
                 self.take(lines.feed(data))
-        except (ConnectionError, asyncio.LimitOverrunError):
+        except ConnectionError:
             pass
         finally:
             self.take(lines.finish())
@@ -160,7 +159,7 @@ class Metrics:
         for line in lines:
             try:
                 points.append(as_point(json.loads(line)))
-            except (ValueError, TypeError, KeyError, OverflowError) as error:
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 self._complain.write([f"trainyard: a metric was not recorded: {error}"])
         if points:
             attempt = self._attempt
@@ -179,7 +178,10 @@ def as_point(item: Any) -> Any:
     point = MetricPoint(name=name, kind=kind)
     point.logged_at.FromNanoseconds(int(float(item["at"]) * 1e9))
     if kind != "scalar" or value is None:
-        point.json = json.dumps(value)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if len(text.encode()) > _METRIC_BYTES:
+            raise ValueError(f"{name!r} has more than {_METRIC_BYTES >> 10} KiB")
+        point.json = text
     elif isinstance(value, str):
         point.text = value[:_TEXT]
     else:

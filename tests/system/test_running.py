@@ -108,9 +108,9 @@ def test_a_source_that_changed_under_a_registered_version_is_an_error_and_not_ot
 
 def test_a_canceled_run_ends_as_canceled_with_what_it_had_written(platform: Platform, tmp_path: Path) -> None:
     platform.pool("running", max_nodes=2)
-    script = "open('outputs/kept', 'w').write('x')\n" + WAIT_FOR_FILE
+    script = "open('outputs/kept', 'w').write('x')\nprint('written')\n" + WAIT_FOR_FILE
     run = platform.submit(tmp_path / "code", script, "running", script_params={"/never": ""})
-    platform.until_status(run.id, "RUNNING")
+    platform.until(lambda: any("written" in chunk.lines for chunk in platform.events_of(run.id, "trainyard.logs")), "it has written")
 
     run.cancel("wrong data")
 

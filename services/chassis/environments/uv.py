@@ -17,9 +17,11 @@ from services.chassis.environments.errors import BuildCanceled, BuildError, buil
 _LOOK_SECONDS = 0.1
 _KEPT_ON_KILL = 20
 # What uv needs to reach an index: proxies, certificates, mirrors. Everything else stays out, keys of the platform above all.
+# The two names of ours say whose child it is, for whoever sweeps up after a parent that was killed.
 _PASSED = {
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "NETRC", "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY",
     "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "TRAINYARD_SETTINGS", "TRAINYARD_NODE",
     "CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "LD_LIBRARY_PATH", "MAKEFLAGS", "CMAKE_PREFIX_PATH", "PKG_CONFIG_PATH",
 }  # fmt: skip
 _PASSED_PREFIXES = ("PIP_", "UV_", "SSL_")

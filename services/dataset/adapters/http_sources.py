@@ -14,11 +14,10 @@ from trainyard.dataset.v1.dataset_pb2 import SourceFile
 
 
 class HttpSources:
-    """At most `limits.at_once` files are read at a time, over all calls together."""
+    """At most `limits.at_once` files of a call are read at a time. Calls share nothing: a slow server holds up only those who named it."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._slots = asyncio.Semaphore(self._limits.at_once)
         self._tls = httpx.create_ssl_context()
 
     async def read(self, urls: Sequence[str], progress: Progress) -> list[SourceFile]:
@@ -29,10 +28,9 @@ class HttpSources:
 
         async def pull(client: httpx.AsyncClient) -> None:
             nonlocal size
-            # An iterator that all pullers share: a few tasks a call, and calls take turns at the slots.
+            # An iterator that all pullers share.
             for index, url in todo:
-                async with self._slots:
-                    found[index] = await http_source.read(client, url, self._limits)
+                found[index] = await http_source.read(client, url, self._limits)
                 size += found[index].size
                 progress(len(found), size)
 

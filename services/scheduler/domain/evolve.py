@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.failures import of_exit
 from services.scheduler.domain.state import Agent, Member, Pool, Run, State
+from services.scheduler.domain.times import seconds, when
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 
@@ -63,7 +64,7 @@ def _submitted(state: State, message: Any, at: datetime, cause: str) -> State:
         run = Run(message.run_id, message.experiment, 0, order, cause, job.RunQueued().spec, at)
         run = replace(run, status=job.RUN_STATUS_REJECTED, failure=message.failure, why=message.failure.message, ended_at=at, revision=1)
         return replace(state.with_run(run), submissions=order)
-    queued_at = message.queued_at.ToDatetime(at.tzinfo)
+    queued_at = when(message.queued_at, at)
     run = Run(message.run_id, message.experiment, message.number, order, cause, message.spec, queued_at, why=message.why, revision=1)
     return replace(state.with_run(run), submissions=order, numbers={**state.numbers, run.experiment: run.number})
 
@@ -92,7 +93,7 @@ def _fact(run: Run, message: Any, at: datetime) -> Run:
         case job.GangFormed():
             return replace(run, formed=True, why="starts")
         case job.RunStarted():
-            started = message.started_at.ToDatetime(at.tzinfo)
+            started = when(message.started_at, at)
             return replace(run, status=job.RUN_STATUS_RUNNING, started_at=started, why=f"the script runs on {_names(run)}")
         case job.RunFinalizing():
             return replace(run, status=job.RUN_STATUS_FINALIZING, why="the outputs are copied")
@@ -110,7 +111,7 @@ def _fact(run: Run, message: Any, at: datetime) -> Run:
 
 
 def _ended(run: Run, message: Any, at: datetime) -> Run:
-    outputs, ended_at = message.outputs, message.ended_at.ToDatetime(at.tzinfo)
+    outputs, ended_at = message.outputs, when(message.ended_at, at)
     run = replace(run, outputs=outputs, ended_at=ended_at, silent=(), formed=False)
     match message:
         case job.RunCompleted():
@@ -197,10 +198,10 @@ def _pool(state: State, message: Any, at: datetime) -> State:
                 vm_priority=message.vm_priority,
                 min_nodes=message.min_nodes,
                 max_nodes=message.max_nodes,
-                idle_seconds=message.idle_before_scaledown.ToTimedelta().total_seconds(),
+                idle_seconds=seconds(message.idle_before_scaledown),
                 shape=message.shape,
                 note=message.note,
-                created_at=message.created_at.ToDatetime(at.tzinfo),
+                created_at=when(message.created_at, at),
             )
             return replace(state, pools={**state.pools, pool.name: pool})
         case cluster.PoolResized() if known is not None:

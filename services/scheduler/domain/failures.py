@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from services.scheduler.domain.state import Run
+from services.scheduler.domain.times import seconds
 from trainyard.event.v1.artifact_pb2 import Failure
 
 _LIMIT = 3000
@@ -22,8 +22,8 @@ def of_exit(run: Run, exited: Any) -> Failure | None:
     script = run.spec.entry_script
     last = next((line.strip() for line in reversed(exited.last_lines) if line.strip()), "it printed nothing")
     if exited.timed_out:
-        limit = run.spec.max_duration.ToTimedelta()
-        code, what = "TimedOut", f"{script} (rank {exited.rank}) was stopped after its time limit of {_seconds(limit)}"
+        limit = seconds(run.spec.max_duration)
+        code, what = "TimedOut", f"{script} (rank {exited.rank}) was stopped after its time limit of {limit:g} s"
     elif exited.exit_code < 0:
         code, what = "ScriptKilled", f"{script} (rank {exited.rank}) was ended by signal {-exited.exit_code}; its last line: {last}"
     else:
@@ -36,7 +36,3 @@ def of_exit(run: Run, exited: Any) -> Failure | None:
         rank=exited.rank,
         exit_code=exited.exit_code,
     )
-
-
-def _seconds(span: timedelta) -> str:
-    return f"{span.total_seconds():g} s"

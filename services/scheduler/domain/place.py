@@ -32,14 +32,24 @@ class _Plan:
         self._why: dict[str, str] = {}
         busy = state.busy_agents()
         self._busy = set(busy)
+        slots = {f"agent-{number}" for number in range(world.node_slots)}
+        self._let_go(slots)
         self._wanted = {run.spec.compute_target for run in state.live_runs() if run.waits_for_a_node}
         self._free_slots = sorted(
-            {f"agent-{number}" for number in range(world.node_slots)} - {name for pool in state.pools.values() for name in pool.agent_ids},
+            slots - {name for pool in state.pools.values() for name in pool.agent_ids},
             key=_number,
         )
         self._starting: dict[str, int] = {
-            pool.name: sum(name not in state.agents and name not in busy for name in pool.agent_ids) for pool in state.pools.values()
+            pool.name: sum(name not in state.agents and name not in busy for name in pool.agent_ids) for pool in self._pools.values()
         }
+
+    def _let_go(self, slots: set[str]) -> None:
+        """Nodes that this machine had and has no slot for any more: a run that waits for one would wait for ever."""
+        for pool in list(self._pools.values()):
+            stays = tuple(name for name in pool.agent_ids if name in slots or name in self._state.agents or name in self._busy)
+            if stays != pool.agent_ids:
+                self._pools[pool.name] = replace(pool, agent_ids=stays)
+                self._why[pool.name] = f"this machine may run {self._world.node_slots} nodes now"
 
     def for_run(self, run: Run) -> list[Fact]:
         pool = self._pools.get(run.spec.compute_target)

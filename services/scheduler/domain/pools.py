@@ -12,6 +12,7 @@ from services.scheduler.domain import shapes, validate
 from services.scheduler.domain.facts import Fact, about_pool
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.state import Pool, State, World
+from services.scheduler.domain.times import seconds
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -74,8 +75,9 @@ def _wrong(request: Any) -> Failure | None:
             f"0 <= min_nodes <= max_nodes and 1 <= max_nodes <= {_MAX_NODES} must hold; they are {request.min_nodes} and {request.max_nodes}.",
             "max_nodes",
         )
-    if request.HasField("idle_before_scaledown") and request.idle_before_scaledown.ToTimedelta().total_seconds() < 0:
-        return failure("UserError", "idle_before_scaledown must not be negative.", "idle_before_scaledown")
+    if not 0 <= seconds(_idle(request)) <= validate.LONGEST_SECONDS:
+        what = f"idle_before_scaledown must not be negative and at most {validate.LONGEST_SECONDS} s."
+        return failure("UserError", what, "idle_before_scaledown")
     return None
 
 
@@ -85,7 +87,7 @@ def _same(pool: Pool, request: Any) -> bool:
         request.vm_priority or "dedicated",
         request.min_nodes,
         request.max_nodes,
-        _idle(request).ToTimedelta().total_seconds(),
+        seconds(_idle(request)),
     )
     return asked == (pool.vm_size, pool.vm_priority, pool.min_nodes, pool.max_nodes, pool.idle_seconds)
 

@@ -132,10 +132,6 @@ class State:
     def live_runs(self) -> Iterator[Run]:
         return (run for run in self.runs.values() if not run.is_terminal)
 
-    def holder_of(self, agent_id: str) -> Run | None:
-        """The live run that holds the agent, whichever process of it."""
-        return next((run for run in self.live_runs() if any(member.agent_id == agent_id for member in run.members)), None)
-
     def busy_agents(self) -> dict[str, str]:
         """agent id -> run id"""
         return {member.agent_id: run.id for run in self.live_runs() for member in run.members}

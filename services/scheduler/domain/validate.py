@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.scheduler.domain.failures import failure
+from services.scheduler.domain.times import seconds
 from trainyard._errors import UserErrorException
 from trainyard._paths import safe_relpath
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -17,7 +18,11 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _URL = re.compile(r"https?://[^\s@/]+(/\S*)?\Z")
 INLINE_BYTES = 512 << 10
+# The specification travels on in facts and offers, which say more than the request did and must fit into a message as well.
+SPEC_BYTES = 960 << 10
 SNAPSHOT_FILES, ARGUMENTS, TAGS, PACKAGES, INPUT_FILES = 2_000, 1_000, 50, 500, 10_000
+# Ten years: what the protobuf type can say beyond that overflows every clock.
+LONGEST_SECONDS = 10 * 366 * 86_400
 # The platform's own names: a script finds its run by them.
 _RESERVED = ("TRAINYARD_", "AZUREML_RUN_", "AZUREML_ARM_")
 
@@ -35,13 +40,18 @@ def _faults(request: Any) -> Iterator[tuple[str, str]]:
     spec = request.spec
     if not RUN_ID.match(request.experiment):
         yield "experiment", f"experiment {request.experiment[:200]!r} is no name: letters or digits first, then also - and _, at most 128."
+    if spec.ByteSize() > SPEC_BYTES:
+        yield (
+            "spec",
+            f"The specification has {spec.ByteSize()} bytes, more than {SPEC_BYTES}; put large things into a snapshot or a dataset.",
+        )
     yield from _source_faults(spec)
     if len(spec.arguments) > ARGUMENTS:
         yield "arguments", f"{len(spec.arguments)} arguments are more than {ARGUMENTS}."
     yield from _input_faults(spec)
     yield from _environment_faults(spec.environment)
-    if spec.HasField("max_duration") and spec.max_duration.ToTimedelta().total_seconds() <= 0:
-        yield "max_duration", "max_duration must be more than zero."
+    if spec.HasField("max_duration") and not 0 < seconds(spec.max_duration) <= LONGEST_SECONDS:
+        yield "max_duration", f"max_duration must be more than zero and at most {LONGEST_SECONDS} s."
     if len(spec.tags) > TAGS:
         yield "tags", f"{len(spec.tags)} tags are more than {TAGS}."
 

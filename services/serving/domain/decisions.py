@@ -104,7 +104,7 @@ def decide(request: DeployEndpoint, endpoint: Endpoint | None, version: ModelVer
         )
         return rejected(request, Failure(code="AlreadyExists", message=message, target=request.endpoint))
     if version is None:
-        message = f"There is no version {request.version} of a model {request.model!r}. `trainyard model list` shows what there is."
+        message = f"There is no version {request.version} of a model {request.model!r}. In the SDK, Model.list(ws) shows what there is."
         return rejected(
             request, Failure(code="ModelNotFound", message=message[:_MAX_TEXT], target=f"{request.model}:{request.version}"[:1000])
         )

@@ -79,6 +79,8 @@ def _signature(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
+    # A name of its own each time: threads of one process write the marks of equal files at once.
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    Path(beside).replace(path)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ from services.trainer_agent.ports import PreparationFailed
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 
 REPO = Path(__file__).resolve().parents[3]
+_LOOK_SECONDS = 0.2
 
 
 class Data:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool) -> list[Any]:
+    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, stopped: Callable[[], bool] = lambda: False) -> list[Any]:
         """`writable` gives copies; else hard links to the node's one file, read-only."""
         there = {source.url: blob for source, _ in files if source.sha256 and (blob := self._blobs.get(source.sha256)) is not None}
-        there |= self._fetch([source for source, _ in files if source.url not in there])
+        there |= self._fetch([source for source, _ in files if source.url not in there], stopped)
         for source, target in files:
             target.parent.mkdir(parents=True, exist_ok=True)
             if writable:
@@ -36,13 +37,15 @@ class Data:
                 _link(there[source.url], target)
         return [_measured(source, there[source.url]) for source, _ in files]
 
-    def _fetch(self, sources: Sequence[Any]) -> dict[str, Path]:
+    def _fetch(self, sources: Sequence[Any], stopped: Callable[[], bool]) -> dict[str, Path]:
         if not sources:
             return {}
+        # A URL may stand for several paths.
+        by_url = {source.url: source for source in sources}
         with ExitStack() as stack:
-            incoming = {source.url: stack.enter_context(self._blobs.incoming()) for source in sources}
-            _download(incoming)
-            return {source.url: self._take_in(source, incoming[source.url]) for source in sources}
+            incoming = {url: stack.enter_context(self._blobs.incoming()) for url in by_url}
+            _download(incoming, stopped)
+            return {url: self._take_in(source, incoming[url]) for url, source in by_url.items()}
 
     def _take_in(self, source: Any, file: Path) -> Path:
         try:
@@ -59,22 +62,31 @@ def _measured(source: Any, blob: Path) -> SourceFile:
     return SourceFile(url=source.url, path=source.path, size_bytes=blob.stat().st_size, etag=source.etag, sha256=blob.name)
 
 
-def _download(targets: Mapping[str, Path]) -> None:
-    result = subprocess.run(
+def _download(targets: Mapping[str, Path], stopped: Callable[[], bool]) -> None:
+    with subprocess.Popen(
         [sys.executable, "-m", "services.trainer_agent.fetch"],
-        input=json.dumps({url: str(target) for url, target in targets.items()}),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd="/",
         env={**only(os.environ, FOR_DOWNLOADS), "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "sdk")])},
-        check=False,
-    )
-    if result.returncode:
+    ) as process:
+        request: str | None = json.dumps({url: str(target) for url, target in targets.items()})
+        while True:
+            try:
+                output, errors = process.communicate(request, timeout=_LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                request = None
+                if stopped():
+                    process.kill()
+    if process.returncode:
         try:
-            told = json.loads(result.stdout)
+            told = json.loads(output)
             url, what = str(told["url"]), str(told["error"])
         except (ValueError, KeyError, TypeError):
-            url, what = next(iter(targets)), f"the download process ended with {result.returncode}: {result.stderr.strip()[-500:]}"
+            url, what = next(iter(targets)), f"the download process ended with {process.returncode}: {errors.strip()[-500:]}"
         raise PreparationFailed("SourceUnreachable", f"{url} cannot be read: {what}", url)
 
 

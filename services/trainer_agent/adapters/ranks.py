@@ -4,60 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from services.chassis.machine import end_with_parent
 from services.trainer_agent.telemetry import Lines, LogStream
 
-_PR_SET_PDEATHSIG = 1
 _PIPE_PATIENCE_SECONDS = 2.0
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent() -> None:
-    """Runs in the child, before the script: whoever kills the agent ends its ranks too."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class RankProcess:
     """`output` gets every line of standard output and error, in one stream, as it is written."""
 
-    def __init__(self, process: asyncio.subprocess.Process, output: LogStream) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, pipe: asyncio.StreamReader, transport: asyncio.BaseTransport, output: LogStream
+    ) -> None:
         self._process = process
-        self._reading = asyncio.ensure_future(self._read(output))
+        self._transport = transport
+        self._reading = asyncio.ensure_future(self._read(pipe, output))
 
     @classmethod
     async def start(cls, argv: Sequence[str], environment: Mapping[str, str], folder: Path, output: LogStream) -> RankProcess:
         """Raises OSError if it cannot be started."""
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            cwd=folder,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
+        # A pipe of our own: with asyncio's, the end of the script would wait for every child that still holds the other end.
+        reading, writing = os.pipe()
+        pipe = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(pipe), os.fdopen(reading, "rb", buffering=0)
         )
-        return cls(process, output)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                cwd=folder,
+                env=dict(environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+        except BaseException:
+            transport.close()
+            raise
+        finally:
+            os.close(writing)
+        return cls(process, pipe, transport, output)
 
-    async def _read(self, output: LogStream) -> None:
-        assert self._process.stdout is not None
+    async def _read(self, pipe: asyncio.StreamReader, output: LogStream) -> None:
         lines = Lines()
-        while data := await self._process.stdout.read(1 << 16):
-            output.write(lines.feed(data))
-        output.write(lines.finish())
+        try:
+            while data := await pipe.read(1 << 16):
+                output.write(lines.feed(data))
+            output.write(lines.finish())
+        except OSError:
+            # The disk is full: a script whose output nobody reads would hang at its next line.
+            self._signal(signal.SIGKILL)
+            raise
 
     async def wait(self) -> int:
-        """Its exit code (negative: the signal that ended it), once what it wrote is read and its whole session is gone."""
+        """Its exit code (negative: the signal that ended it), once what it wrote is read and its process group is gone.
+
+        Raises OSError where its output could not be kept.
+        """
         code = await self._process.wait()
         # Children that it left behind would hold its pipe, its data and its GPU.
         self._signal(signal.SIGKILL)
         await asyncio.wait([self._reading], timeout=_PIPE_PATIENCE_SECONDS)
-        if not self._reading.done():
+        self._transport.close()
+        if self._reading.done():
+            self._reading.result()
+        else:
             self._reading.cancel()
         return code
 

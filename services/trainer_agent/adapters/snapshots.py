@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
+from services.trainer_agent.adapters.patience import when_it_answers
 from services.trainer_agent.ports import PreparationFailed
 from trainyard._objects import ObjectMissing, Objects
 from trainyard._paths import below
@@ -16,28 +18,29 @@ _PARALLEL = 8
 
 
 class Snapshots:
-    def __init__(self, objects: Objects, blobs: Blobs) -> None:
+    def __init__(self, objects: Objects, blobs: Blobs, retry_seconds: float = 600.0) -> None:
         self._objects = objects
         self._blobs = blobs
+        self._retry_seconds = retry_seconds
 
-    def unpack(self, snapshot: Any, folder: Path) -> int:
+    def unpack(self, snapshot: Any, folder: Path, stopped: Callable[[], bool] = lambda: False) -> int:
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            return sum(pool.map(lambda file: self._one(file, folder), snapshot.files))
+            return sum(pool.map(lambda file: self._one(file, folder, stopped), snapshot.files))
 
-    def _one(self, file: Any, folder: Path) -> bool:
+    def _one(self, file: Any, folder: Path, stopped: Callable[[], bool]) -> bool:
         target = below(folder, file.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         blob = self._blobs.get(file.sha256)
         fetched = blob is None
-        shutil.copyfile(blob or self._fetch(file), target)
+        shutil.copyfile(blob or self._fetch(file, stopped), target)
         target.chmod(0o755 if file.executable else 0o644)
         return fetched
 
-    def _fetch(self, file: Any) -> Path:
+    def _fetch(self, file: Any, stopped: Callable[[], bool]) -> Path:
         key = f"snapshots/blobs/{file.sha256}"
         with self._blobs.incoming() as incoming:
             try:
-                self._objects.get_file(key, incoming)
+                when_it_answers(lambda: self._objects.get_file(key, incoming), self._retry_seconds, stopped)
                 return self._blobs.take_in(incoming, file.sha256)[0]
             except ObjectMissing as error:
                 what = f"{file.path} of the snapshot is not in the object store ({key}). Submit the run again."

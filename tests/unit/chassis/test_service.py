@@ -86,6 +86,23 @@ async def test_what_follows_later_is_sent_too() -> None:
         await once(lambda: len(events(service.log.everything(), RunCancelRequested)) == 1)
 
 
+async def test_what_is_added_to_the_outbox_meanwhile_is_not_waited_for() -> None:
+    service = SmallService(new_log())
+    await service.receive(an_event(cancel("r1")))
+    told = asyncio.create_task(service.engine.told(60))
+    await asyncio.sleep(0)
+
+    service.engine.unsent()
+    await service.receive(an_event(cancel("r2")))
+    before = told.done()
+    service.engine.sent()
+    await service.engine.wake()
+
+    assert not before
+    assert await told
+    assert service.engine.unsent() != []
+
+
 @pytest.mark.parametrize("reached", [False, True])
 async def test_what_a_log_that_is_away_did_not_take_is_sent_when_it_is_back(reached: bool) -> None:
     service = SmallService(new_log())

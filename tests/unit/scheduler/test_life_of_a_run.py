@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.scheduler.domain import Tick
 from tests.unit.scheduler.story import Story, a_failure, a_submission, names, some_outputs
@@ -38,6 +39,15 @@ def test_an_idle_node_is_offered_a_new_run_at_once() -> None:
     told = story.tell(a_submission())
 
     assert names(told) == ["RunQueued", "LeaseOffered"]
+
+
+@pytest.mark.parametrize("seconds", [10**15, -(10**15)])
+def test_a_time_that_no_calendar_has_is_taken_for_the_events_own(seconds: int) -> None:
+    story = Story().with_run_running()
+
+    story.tell(job.RunFailed(run_id="run", epoch=1, ended_at=Timestamp(seconds=seconds)))
+
+    assert story.run().ended_at == story.world.now
 
 
 def test_a_run_goes_from_offer_to_completion_and_each_step_is_said_once() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from services.scheduler.domain import Tick
 from tests.unit.scheduler.story import Story, a_pool, a_submission, names
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -112,6 +114,16 @@ def test_a_node_that_does_not_come_up_is_named() -> None:
     assert "agent-0 of pool, whose process does not come up" in story.run().why
 
 
+def test_a_node_that_the_machine_has_no_slot_for_any_more_is_not_waited_for() -> None:
+    story = Story(node_slots=4).with_pool(max_nodes=4)
+    story.tell(cluster.PoolResized(name="pool", agent_ids=["agent-3"]))
+    story.world = replace(story.world, node_slots=2)
+
+    resized = next(message for message in story.tell(a_submission()) if isinstance(message, cluster.PoolResized))
+
+    assert list(resized.agent_ids) == ["agent-0"]
+
+
 def test_a_silent_node_is_offered_nothing() -> None:
     story = Story(silent_agents=frozenset({"agent-0"})).with_pool(min_nodes=1, max_nodes=1).with_agent()
 
@@ -200,9 +212,17 @@ def test_bad_pools_are_refused_with_what_is_wrong() -> None:
         cluster.CreatePool(submission_id="3", name="pool", vm_size="STANDARD_D1", max_nodes=0),
         cluster.CreatePool(submission_id="4", name="pool", vm_size="STANDARD_D1", min_nodes=3, max_nodes=2),
         cluster.CreatePool(submission_id="5", name="pool", vm_size="STANDARD_D1", max_nodes=1, vm_priority="cheap"),
+        a_pool(idle_seconds=10**11),
     ]
 
-    assert [refused.failure.target for refused in story.tell(*bad)] == ["name", "vm_size", "max_nodes", "max_nodes", "vm_priority"]
+    assert [refused.failure.target for refused in story.tell(*bad)] == [
+        "name",
+        "vm_size",
+        "max_nodes",
+        "max_nodes",
+        "vm_priority",
+        "idle_before_scaledown",
+    ]
     assert story.state.pools == {}
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from services.scheduler.domain.validate import submission
+from services.chassis.topics import MAX_MESSAGE_BYTES
+from services.scheduler.domain.validate import SPEC_BYTES, submission
 from tests.unit.scheduler.story import Story, a_submission
+from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1 import spec_pb2 as spec
 
@@ -18,7 +20,10 @@ def test_a_plain_submission_is_in_order() -> None:
 def _set(**fields: Any) -> Callable[[Any], None]:
     def change(request: Any) -> None:
         for name, value in fields.items():
-            setattr(request.spec, name, value)
+            if isinstance(value, dict):
+                getattr(request.spec, name).update(value)
+            else:
+                setattr(request.spec, name, value)
 
     return change
 
@@ -61,6 +66,10 @@ def _no_time(request: Any) -> None:
     request.spec.max_duration.FromSeconds(0)
 
 
+def _endless(request: Any) -> None:
+    request.spec.max_duration.seconds = 10**15
+
+
 def _name(request: Any) -> None:
     request.experiment = "a b"
 
@@ -86,6 +95,8 @@ def _name(request: Any) -> None:
         (_variable("A-B"), "A-B", "cannot be set"),
         (_variable("TRAINYARD_RUN_SOCKET"), "TRAINYARD_RUN_SOCKET", "platform's own"),
         (_no_time, "max_duration", "more than zero"),
+        (_endless, "max_duration", "at most"),
+        (_set(tags={"a": "x" * (1 << 20)}), "spec", "put large things into a snapshot"),
     ],
 )
 def test_what_is_wrong_is_named(change: Callable[[Any], None], target: str, words: str) -> None:
@@ -97,6 +108,19 @@ def test_what_is_wrong_is_named(change: Callable[[Any], None], target: str, word
     assert failure is not None
     assert (failure.code, failure.target) == ("UserError", target)
     assert words in failure.message
+
+
+def test_the_largest_specification_that_is_taken_fits_into_every_message_that_follows() -> None:
+    largest = a_submission("r" * 128, experiment="e" * 128)
+    largest.spec.tags["a"] = "x" * (SPEC_BYTES - largest.spec.ByteSize() - 20)
+    assert SPEC_BYTES - 20 <= largest.spec.ByteSize() <= SPEC_BYTES
+
+    story = Story().with_pool().with_agent()
+    story.tell(cluster.PoolResized(name="pool", agent_ids=["agent-0"]))
+    followed = story.tell(largest)
+
+    assert [type(message) for message in followed] == [job.RunQueued, cluster.LeaseOffered]
+    assert max(message.ByteSize() for message in followed) < MAX_MESSAGE_BYTES
 
 
 def test_two_inputs_of_one_name_are_refused() -> None:

@@ -78,3 +78,12 @@ def test_every_name_of_the_package_loads() -> None:
     assert all(getattr(trainyard, name) for name in trainyard.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         trainyard.nothing  # noqa: B018
+
+
+def test_a_service_that_answers_not_yet_is_quoted_and_not_called_dead() -> None:
+    failure = Failure(code="Unavailable", message="The sources are still being read. Ask again.", target="s1")
+
+    error = from_rpc(Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "", failure))
+
+    assert isinstance(error, PlatformUnavailableException)
+    assert (error.message, error.target, error.hint) == ("The sources are still being read. Ask again.", "s1", "")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
 from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
-from services.trainer_agent.adapters.outputs import OutputStore
+from services.trainer_agent.adapters.outputs import MOST_LIST_BYTES, OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
@@ -54,6 +56,15 @@ def test_other_bytes_than_those_named_are_not_taken_in(tmp_path: Path) -> None:
 
     assert (caught.value.wanted, caught.value.found) == (sha256(b"other"), sha256(b"data"))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_threads_that_take_in_equal_files_do_not_meet(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = set(pool.map(lambda _: put(blobs, b""), range(200)))
+
+    assert paths == {blobs.path(sha256(b""))}
 
 
 def test_a_blob_that_was_written_to_is_not_given_out_again(tmp_path: Path) -> None:
@@ -176,6 +187,48 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     assert len(saved.files) == 1
 
 
+def test_more_files_than_one_message_can_list_are_left_out_and_told(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 200) / ("e" * 200)
+    folder.mkdir(parents=True)
+    for number in range(1500):
+        (folder / str(number)).touch()
+
+    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path)], lambda: False)
+
+    assert 500 < len(saved.files) < 1500
+    assert saved.ByteSize() <= MOST_LIST_BYTES
+    assert warnings[0].startswith("1500 files are more than one list takes")
+
+
+def test_a_snapshot_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
+    class Away(MemoryObjects):
+        failures = 2
+
+        def get_file(self, key: str, path: Path) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise PlatformUnavailableException("away")
+            super().get_file(key, path)
+
+    objects = Away()
+    snapshot = a_snapshot(objects, train=b"1")
+
+    assert Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code") == 1
+    assert (tmp_path / "code" / "train.py").read_bytes() == b"1"
+
+
+def test_a_stopped_attempt_waits_for_no_store(tmp_path: Path) -> None:
+    class Away(MemoryObjects):
+        def get_file(self, key: str, path: Path) -> None:
+            raise PlatformUnavailableException("away")
+
+    objects = Away()
+    snapshot = a_snapshot(objects, train=b"1")
+
+    with pytest.raises(PlatformUnavailableException):
+        Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code", lambda: True)
+
+
 # -- what a script is started with
 
 
@@ -258,7 +311,7 @@ def test_an_attempt_begins_with_empty_folders_and_leaves_none(tmp_path: Path) ->
 
 
 def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(targets: Any) -> None:
+    def download(targets: Any, _: object) -> None:
         for target in targets.values():
             target.write_bytes(b"new")
 
@@ -275,7 +328,7 @@ def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypat
 def test_a_file_is_fetched_once_a_node_and_mounted_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
-    def download(targets: Any) -> None:
+    def download(targets: Any, _: object) -> None:
         for url, target in targets.items():
             fetched.append(url)
             target.write_bytes(b"data")
@@ -292,3 +345,25 @@ def test_a_file_is_fetched_once_a_node_and_mounted_or_copied(tmp_path: Path, mon
     assert (measured.size_bytes, measured.sha256) == (4, sha256(b"data"))
     assert (tmp_path / "mounted").read_bytes() == b"data"
     assert not (tmp_path / "mounted").stat().st_mode & 0o222
+
+
+def test_one_url_under_two_paths_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(targets: Any, _: object) -> None:
+        for target in targets.values():
+            target.write_bytes(b"data")
+
+    monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
+    sources = [(SourceFile(url="http://host/a", path=name), tmp_path / name) for name in ("a", "b")]
+
+    measured = Data(Blobs(tmp_path / "cache")).place(sources, writable=False)
+
+    assert [file.sha256 for file in measured] == [sha256(b"data")] * 2
+    assert (tmp_path / "b").read_bytes() == b"data"
+
+
+def test_a_download_ends_with_its_attempt(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/never"
+
+        with pytest.raises(PreparationFailed, match="ended with -9"):
+            Data(Blobs(tmp_path / "cache")).place([(SourceFile(url=url), tmp_path / "a")], writable=False, stopped=lambda: True)

@@ -111,9 +111,10 @@ def test_chunks_carry_the_number_of_their_first_line_and_the_file_has_all(tmp_pa
 
 def test_a_flood_is_sent_in_chunks_that_fit_a_message(kept: Kept, stream: LogStream) -> None:
     stream.write(["x" * 50_000] * 30)
+    stream.write(["\N{SNOWMAN}" * 1_000] * 1_000)
 
-    assert sum(len(chunk.lines) for chunk in kept.chunks()) == 30
-    assert all(len(record.value or b"") < 1 << 20 for record in kept.records)
+    assert sum(len(chunk.lines) for chunk in kept.chunks()) == 1030
+    assert all(len(record.value or b"") < 300 << 10 for record in kept.records)
     assert max(len(line) for chunk in kept.chunks() for line in chunk.lines) == 32 << 10
 
 
@@ -153,6 +154,29 @@ def test_a_bad_metric_is_a_line_in_the_log_and_the_next_one_is_taken(kept: Kept,
 
     assert [point.name for point in kept.points()] == ["acc"]
     assert [line for chunk in kept.chunks() for line in chunk.lines if "was not recorded" in line] != []
+
+
+def test_what_is_nested_without_end_is_no_metric(kept: Kept, stream: LogStream) -> None:
+    metrics = Metrics(ATTEMPT, 0, kept, stream)  # type: ignore[arg-type]
+
+    metrics.take(["[" * 100_000, json.dumps({"name": "loss", "kind": "scalar", "value": 1, "at": 1})])
+
+    assert [point.name for point in kept.points()] == ["loss"]
+    assert "was not recorded" in stream.last_lines[-1]
+
+
+async def test_a_metric_of_many_values_comes_in_one_piece(tmp_path: Path, kept: Kept, stream: LogStream) -> None:
+    metrics = Metrics(ATTEMPT, 0, kept, stream)  # type: ignore[arg-type]
+    await metrics.listen(tmp_path / "s")
+    values = [0.123456789] * 20_000
+
+    _, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+    writer.write(json.dumps({"name": "roc", "kind": "list", "value": values, "at": 1}).encode() + b"\n")
+    await writer.drain()
+    writer.close()
+    await metrics.close()
+
+    assert [json.loads(point.json) for point in kept.points()] == [values]
 
 
 async def test_metrics_come_over_a_socket_and_are_read_to_the_end(tmp_path: Path, kept: Kept, stream: LogStream) -> None:
@@ -207,9 +231,29 @@ async def test_reports_wait_for_a_broker_that_is_away_and_keep_their_order(monke
 
 async def test_beyond_its_limit_the_oldest_are_let_go_and_counted() -> None:
     lost: list[int] = []
-    reporter = Reporter(Flaky(0), limit=2, dropped=lost.append)
+    publisher = Flaky(0)
+    reporter = Reporter(publisher, limit=250_000, dropped=lost.append)
 
     for number in range(5):
-        reporter.send(NewRecord("t", b"k", str(number).encode()))
+        reporter.send(NewRecord("t", b"k", str(number).encode() * 100_000))
+    task = asyncio.create_task(reporter.run())
+    await asyncio.wait_for(reporter.flush(), 5)
+    task.cancel()
 
     assert sum(lost) == 3
+    assert [(record.value or b"")[:1] for record in publisher.published] == [b"3", b"4"]
+
+
+async def test_what_no_topic_takes_holds_up_nothing() -> None:
+    lost: list[int] = []
+    publisher = Flaky(0)
+    reporter = Reporter(publisher, dropped=lost.append)
+    task = asyncio.create_task(reporter.run())
+
+    reporter.send(NewRecord("t", b"k", bytes((1 << 20) + 1)))
+    reporter.send(NewRecord("t", b"k", b"next"))
+    await asyncio.wait_for(reporter.flush(), 5)
+    task.cancel()
+
+    assert [record.value for record in publisher.published] == [b"next"]
+    assert lost == [1]

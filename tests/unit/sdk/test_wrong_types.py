@@ -1,0 +1,118 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from trainyard import (
+    AmlCompute,
+    Dataset,
+    Estimator,
+    Experiment,
+    Model,
+    TensorFlow,
+    TrainingException,
+    TrainyardException,
+    UserErrorException,
+)
+from trainyard._dataset import _from_message
+from trainyard._inference import predict
+from trainyard._webservice import _plain
+from trainyard._workspace import Workspace
+from trainyard.dataset.v1 import dataset_pb2
+
+NOWHERE = Workspace({"workspace_name": "w", "trainyard": {"services": {}}})
+DIGITS = Dataset.File.from_files("http://host:8/a.gz")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text("print('hello')\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("pip_packages", "pandas"),
+        ("pip_packages", [None]),
+        ("inputs", [DIGITS]),
+        ("inputs", DIGITS.as_named_input("digits")),
+        ("script_params", ["--rate", 0.1]),
+        ("script_params", "--rate 0.1"),
+        ("environment_variables", ["A"]),
+        ("source_directory", None),
+        ("max_run_duration_seconds", "60"),
+        ("max_run_duration_seconds", float("inf")),
+    ],
+)
+def test_an_option_of_the_wrong_type_is_named_with_what_it_should_be(folder: Path, option: str, value: Any) -> None:
+    given = {"source_directory": str(folder), "entry_script": "train.py", "compute_target": "pool", option: value}
+
+    with pytest.raises(TrainingException, match=option) as refused:
+        Estimator(**given)
+
+    assert refused.value.target == option
+
+
+def test_a_version_given_as_a_number_is_refused_because_its_last_zero_is_lost(folder: Path) -> None:
+    with pytest.raises(TrainingException, match="2.10 would be 2.1") as refused:
+        TensorFlow(str(folder), entry_script="train.py", compute_target="pool", framework_version=2.15)  # type: ignore[arg-type]
+
+    assert "framework_version='2.15'" in refused.value.hint
+
+
+def test_a_compute_target_that_is_none_is_named(folder: Path) -> None:
+    estimator = Estimator(str(folder), entry_script="train.py", compute_target=5)  # type: ignore[arg-type]
+
+    with pytest.raises(TrainingException, match="compute_target is a ComputeTarget or the name of one, not 5"):
+        estimator._to_spec()
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: Experiment(NOWHERE, None),  # type: ignore[arg-type]
+        lambda: Experiment(NOWHERE, "e").submit(None),  # type: ignore[arg-type]
+        lambda: Dataset.File.from_files(None),  # type: ignore[arg-type]
+        lambda: Dataset.get_by_name(NOWHERE, "digits", "newest"),
+        lambda: Dataset.get_by_name(NOWHERE, "digits", -1),
+        lambda: DIGITS.as_named_input(None),  # type: ignore[arg-type]
+        lambda: Model(NOWHERE, id="tf-dnn-mnist"),
+        lambda: Model.deploy(NOWHERE, "service", None),  # type: ignore[arg-type]
+        lambda: _plain(object()),
+        lambda: AmlCompute.provisioning_configuration("LOCAL", max_nodes="4"),  # type: ignore[arg-type]
+        lambda: AmlCompute.provisioning_configuration("LOCAL", max_nodes=1.5),  # type: ignore[arg-type]
+    ],
+)
+def test_a_mistake_is_a_typed_error_and_never_pythons_own(mistake: Callable[[], object]) -> None:
+    with pytest.raises(TrainyardException):
+        mistake()
+
+
+def test_tags_that_are_no_dict_are_refused_before_anything_is_sent(folder: Path) -> None:
+    estimator = Estimator(str(folder), entry_script="train.py", compute_target="pool")
+
+    with pytest.raises(UserErrorException, match="tags is a dict"):
+        Experiment(NOWHERE, "e").submit(estimator, tags=["a"])  # type: ignore[arg-type]
+
+
+def test_an_array_goes_into_a_json_body_as_nested_lists() -> None:
+    assert _plain(numpy.zeros((1, 2))) == [[0.0, 0.0]]
+
+
+def test_a_prediction_where_nobody_listens_says_how_to_find_the_endpoint_anew() -> None:
+    with pytest.raises(TrainyardException, match="Nothing listens at 127.0.0.1:1") as refused:
+        predict("127.0.0.1:1", "model", {"images": [1.0]}, "serving_default", timeout=0.2)
+
+    assert "update_deployment_state" in refused.value.hint
+
+
+def test_one_registered_dataset_with_a_wrong_url_does_not_hide_the_others() -> None:
+    listed = [
+        dataset_pb2.Dataset(name="forged", version=1, files=[dataset_pb2.SourceFile(url="file:///etc/passwd", path="x")]),
+        dataset_pb2.Dataset(name="digits", version=1, files=[dataset_pb2.SourceFile(url="http://host:8/a.gz", path="a.gz")]),
+    ]
+
+    assert [_from_message(message).name for message in listed] == ["forged", "digits"]

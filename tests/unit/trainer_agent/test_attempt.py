@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from services.chassis.records import NewRecord
+from services.trainer_agent.attempt import Node, Running
+from services.trainer_agent.domain import Me
+from services.trainer_agent.layout import Folders
+from services.trainer_agent.ports import PreparationFailed
+from services.trainer_agent.reporter import Cause
+from trainyard._cloudevents import decode
+from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.event.v1.artifact_pb2 import ArtifactSet
+
+
+class Reports:
+    """A reporter that only keeps."""
+
+    def __init__(self) -> None:
+        self.records: list[NewRecord] = []
+
+    def send(self, record: NewRecord) -> None:
+        self.records.append(record)
+
+    async def flush(self) -> None:
+        """Nothing waits."""
+
+    def messages(self) -> list[Any]:
+        return [decode(it.topic, 0, 0, it.key, it.value, it.headers).message for it in self.records if it.topic == "trainyard.tasks"]
+
+
+class Unprepared:
+    async def prepare(self, *_: object) -> Any:
+        raise PreparationFailed("SnapshotMissing", "train.py is not there", "train.py")
+
+
+class Outputs:
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def save(self, *_: object) -> tuple[ArtifactSet, list[str]]:
+        if self._error is not None:
+            raise self._error
+        return ArtifactSet(), []
+
+
+async def ran(tmp_path: Path, outputs: Outputs) -> list[Any]:
+    """What an attempt that could not be prepared has reported at its end."""
+    reports = Reports()
+    parts: Any = SimpleNamespace(preparer=Unprepared(), outputs=outputs, reports=reports)
+    node = Node(
+        me=Me("agent-0", "first"),
+        address="127.0.0.1",
+        mark=str(tmp_path),
+        source="a test",
+        grace_seconds=0.1,
+        preparer=parts.preparer,
+        outputs=parts.outputs,
+        reports=parts.reports,
+        telemetry=parts.reports,
+    )
+    offer = cluster.LeaseOffered(run_id="run", epoch=1)
+    released: list[str] = []
+    running = Running(node, offer, Cause(), Folders.make(tmp_path, "agent-0", "run", 1), lambda: released.append("run"))
+    await asyncio.wait_for(running.task, 30)
+    assert released
+    return reports.messages()
+
+
+async def test_a_run_that_cannot_be_prepared_is_told_and_let_go(tmp_path: Path) -> None:
+    told = await ran(tmp_path, Outputs())
+
+    assert [type(message) for message in told if not isinstance(message, cluster.TaskPhase)] == [
+        cluster.LeaseAccepted,
+        cluster.TaskFailed,
+        cluster.OutputsUploaded,
+    ]
+    assert not told[-1].HasField("failure")
+
+
+async def test_whatever_happens_to_the_outputs_the_end_is_told(tmp_path: Path) -> None:
+    told = await ran(tmp_path, Outputs(RuntimeError("nobody expects it")))
+
+    assert isinstance(told[-1], cluster.OutputsUploaded)
+    assert told[-1].failure.code == "OutputsLost"
+    assert "nobody expects it" in told[-1].failure.message
