@@ -183,7 +183,9 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
 
     def ReadLog(self, request: Any, context: Any) -> Iterator[Any]:
         self.run(request.run_id, context)
-        lines = [history_pb2.LogLine(number=number, text=text) for number, text in enumerate(self.platform.log_lines.get(request.run_id, []))]
+        lines = [
+            history_pb2.LogLine(number=number, text=text) for number, text in enumerate(self.platform.log_lines.get(request.run_id, []))
+        ]
         chosen = [line for line in lines if line.number >= request.first_line and request.contains.lower() in line.text.lower()]
         for line in chosen[: request.most_lines or None]:
             yield history_pb2.ReadLogResponse(lines=[line], epoch=1)
