@@ -47,7 +47,7 @@ class Platform:
 
     def config(self) -> dict[str, Any]:
         """As config.json says it."""
-        services = {name: self.address for name in SERVICES}
+        services = dict.fromkeys(SERVICES, self.address)
         store = {"endpoint": "127.0.0.1:1", "access_key": "a", "secret_key": "s", "bucket": "b"}
         stack = {"home": "h", "services": services, "kafka_bootstrap": "127.0.0.1:1", "object_store": store}
         return {"workspace_name": "tests", "subscription_id": "s", "resource_group": "r", "trainyard": stack}
