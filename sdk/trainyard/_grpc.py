@@ -36,6 +36,10 @@ class Clients:
         self._channels: dict[str, grpc.Channel] = {}
 
     def channel(self, service: str) -> grpc.Channel:
+        if service not in self._addresses:
+            raise _errors.PlatformUnavailableException(
+                f"config.json names no address of the service {service!r}.", target=service, hint="start the stack again with `make up`"
+            )
         if service not in self._channels:
             self._channels[service] = grpc.insecure_channel(self._addresses[service], options=_OPTIONS)
         return self._channels[service]
@@ -62,6 +66,18 @@ class Clients:
     @cached_property
     def endpoints(self) -> Any:
         return self._stub("serving", "endpoint.v1.endpoint", "EndpointServiceStub")
+
+    @cached_property
+    def environments(self) -> Any:
+        return self._stub("registry", "environment.v1.environment", "EnvironmentServiceStub")
+
+    @cached_property
+    def history(self) -> Any:
+        return self._stub("history", "history.v1.history", "HistoryServiceStub")
+
+    @cached_property
+    def events(self) -> Any:
+        return self._stub("history", "history.v1.history", "EventServiceStub")
 
     def call(
         self,

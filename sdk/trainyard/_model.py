@@ -1,25 +1,34 @@
-"""Registered models: immutable versions."""
+"""Registered models: immutable versions, found by name, tags or run; registered from a local folder; downloaded; deployed."""
 
 from __future__ import annotations
 
+import builtins
+import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard._errors import ModelNotFoundException, UserErrorException, WebserviceException
+from trainyard._errors import ModelNotFoundException, TrainyardException, UserErrorException, WebserviceException
 
 if TYPE_CHECKING:
+    from trainyard._dataset import FileDataset
+    from trainyard._run import Run
     from trainyard._webservice import Webservice
     from trainyard._workspace import Workspace
-    from trainyard.model.v1.model_pb2 import Requirements
+    from trainyard.model.v1.model_pb2 import DatasetRef, Requirements
+
+Tags = Mapping[str, str] | Sequence[str | Sequence[str]]
+# The registry reads every uploaded byte before it answers.
+_REGISTER_SECONDS = 600.0
+_MANY_FILES_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class ResourceConfiguration:
-    """What it takes to serve a model."""
+    """What it takes to serve a model: cpu in cores, memory_in_gb in GiB, gpu in devices; None = no wish."""
 
     cpu: float | None = None
     memory_in_gb: float | None = None
@@ -30,9 +39,20 @@ class ResourceConfiguration:
 
         return Requirements(cpus=self.cpu or 0.0, memory_bytes=int((self.memory_in_gb or 0) * 2**30), gpus=self.gpu or 0)
 
+    def serialize(self) -> dict[str, float | int | None]:
+        """Azure's shape: {"cpu", "memoryInGB", "gpu"}."""
+        return {"cpu": self.cpu, "memoryInGB": self.memory_in_gb, "gpu": self.gpu}
+
 
 class Model:
+    """One version of a registered model. `Model(ws, "name")` is the latest; version, tags, properties, run_id or model_framework narrow it.
+
+    Raises ModelNotFoundException with the names or versions that exist, UserErrorException for an id that is none.
+    """
+
     class Framework:
+        """Names for model_framework; TENSORFLOW, SCIKITLEARN and ONNX are those that Azure deploys without code."""
+
         TENSORFLOW = "TensorFlow"
         TFKERAS = "TfKeras"
         SCIKITLEARN = "ScikitLearn"
@@ -41,19 +61,32 @@ class Model:
         CUSTOM = "Custom"
 
     def __init__(
-        self, workspace: Workspace, name: str | None = None, id: str | None = None, version: int | None = None, *, _message: Any = None
-    ) -> None:  # noqa: A002
+        self,
+        workspace: Workspace,
+        name: str | None = None,
+        id: str | None = None,  # noqa: A002
+        tags: Tags | None = None,
+        properties: Tags | None = None,
+        version: int | None = None,
+        run_id: str | None = None,
+        model_framework: str | None = None,
+        *,
+        _message: Any = None,
+    ) -> None:
         self.workspace = workspace
+        self._message: Any = _message
         if _message is None:
             if id is not None:
-                name, _, number = id.partition(":")
-                if not number.isdecimal():
-                    raise UserErrorException(f"A model's id is name:version; {id!r} is none.", target=id, hint="write id='tf-dnn-mnist:1'")
-                version = int(number)
+                name, version = _parsed_id(id)
             if not name:
                 raise UserErrorException("A model is found by its name or its id.", target="name")
-            _message = _fetch(workspace, name, version or 0)
-        self._message = _message
+            if version is None and (tags or properties or run_id or model_framework):
+                found = Model.list(workspace, name, tags=tags, properties=properties, run_id=run_id, model_framework=model_framework)
+                if not found:
+                    raise ModelNotFoundException(f"No version of model {name!r} has what was asked for.", target=name)
+                self._message = found[0]._message
+            else:
+                self._message = _fetch(workspace, name, _number(version))
 
     def __repr__(self) -> str:
         return f"Model(name={self.name!r}, version={self.version}, run_id={self.run_id!r})"
@@ -64,99 +97,299 @@ class Model:
 
     @property
     def name(self) -> str:
+        """The registered name."""
         return str(self._message.model)
 
     @property
     def version(self) -> int:
+        """The version, from 1 without holes."""
         return int(self._message.version)
 
     @property
     def id(self) -> str:
+        """`name:version`."""
         return f"{self.name}:{self.version}"
 
     @property
     def digest(self) -> str:
+        """SHA-256 over all of its files: two versions with one digest hold the same bytes."""
         return str(self._message.digest)
 
     @property
+    def url(self) -> str:
+        """`aml://asset/<digest>`: names the bytes, whatever they are called."""
+        return f"aml://asset/{self.digest}"
+
+    @property
     def run_id(self) -> str:
+        """The run that made it; empty for an uploaded one."""
         return str(self._message.lineage.run_id)
 
     @property
+    def experiment_name(self) -> str:
+        """The experiment of that run; empty for an uploaded model."""
+        return str(self._message.lineage.experiment)
+
+    @property
+    def run(self) -> Run | None:
+        """The run that made it, None for an uploaded model. Raises RunNotFoundException where it is gone."""
+        from trainyard._experiment import Experiment
+        from trainyard._run import Run
+
+        return Run(Experiment(self.workspace, self.experiment_name), self.run_id) if self.run_id else None
+
+    @property
     def lineage(self) -> dict[str, Any]:
-        """model -> run -> dataset versions, snapshot, environment."""
+        """model -> run -> dataset versions, snapshot, environment: keys run_id, experiment, epoch, datasets ("name:version"), snapshot_id, environment_id."""
         found = self._message.lineage
         return {
             "run_id": found.run_id,
             "experiment": found.experiment,
             "epoch": found.epoch,
-            "datasets": [f"{item.name}:{item.version}" for item in found.datasets],
+            "datasets": list(dict.fromkeys(f"{item.name}:{item.version}" for item in found.datasets)),
             "snapshot_id": found.snapshot_id,
             "environment_id": found.environment_id,
         }
 
     @property
+    def datasets(self) -> dict[str, builtins.list[FileDataset]]:
+        """Purpose -> datasets, as named at registration; what the run itself read stands under "". Raises UserErrorException where one is gone."""
+        from trainyard._dataset import Dataset
+
+        found: dict[str, builtins.list[FileDataset]] = {}
+        for item in self._message.lineage.datasets:
+            found.setdefault(item.purpose, []).append(Dataset.get_by_name(self.workspace, item.name, int(item.version)))
+        return found
+
+    @property
     def tags(self) -> dict[str, str]:
+        """Tags given at registration."""
         return dict(self._message.tags)
 
     @property
     def properties(self) -> dict[str, str]:
+        """Properties given at registration."""
         return dict(self._message.properties)
 
     @property
     def description(self) -> str:
+        """Free text given at registration; empty where none was."""
         return str(self._message.description)
 
     @property
     def model_framework(self) -> str:
+        """One of Model.Framework, or any other text; empty where none was given."""
         return str(self._message.framework)
 
     @property
     def model_framework_version(self) -> str:
+        """The framework's version as given at registration."""
         return str(self._message.framework_version)
 
     @property
+    def resource_configuration(self) -> ResourceConfiguration | None:
+        """What it takes to serve it; None where nothing was asked for."""
+        if not self._message.HasField("requirements"):
+            return None
+        asked = self._message.requirements
+        return ResourceConfiguration(asked.cpus or None, asked.memory_bytes / 2**30 or None, asked.gpus or None)
+
+    @property
     def created_time(self) -> datetime:
+        """When it was registered, in UTC."""
         when: datetime = self._message.registered_at.ToDatetime(UTC)
         return when
 
-    def download(self, target_dir: str = ".", exist_ok: bool = False) -> str:
-        """The registered file or folder, under its own last name; returns where it lies."""
-        from trainyard._details import fetch
-        from trainyard._paths import safe_relpath
+    @property
+    def created_by(self) -> dict[str, str]:
+        """Who registered it: {"userName": ...}. A workspace has one user, "local"."""
+        return {"userName": "local"}
 
-        files = list(self._message.artifacts.files)
+    def serialize(self) -> dict[str, Any]:
+        """Azure's shape of a model as plain values; times are ISO 8601 in UTC."""
+        resources = self.resource_configuration
+        by_purpose = {item.purpose: f"{item.name}:{item.version}" for item in self._message.lineage.datasets if item.purpose}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "version": self.version,
+            "description": self.description,
+            "tags": self.tags,
+            "properties": self.properties,
+            "framework": self.model_framework,
+            "frameworkVersion": self.model_framework_version,
+            "createdTime": self.created_time.isoformat(),
+            "createdBy": self.created_by,
+            "experimentName": self.experiment_name,
+            "runId": self.run_id,
+            "datasets": self.lineage["datasets"],
+            "sampleInputDatasetId": by_purpose.get("sample_input"),
+            "sampleOutputDatasetId": by_purpose.get("sample_output"),
+            "resourceRequirements": resources.serialize() if resources is not None else None,
+            "url": self.url,
+            "mimeType": "application/json",
+            "unpack": False,
+            "files": {file.path: int(file.size_bytes) for file in self._message.artifacts.files},
+        }
+
+    def download(self, target_dir: str = ".", exist_ok: bool = False, exists_ok: bool | None = None) -> str:
+        """The registered file or folder, under its own last name below target_dir; every byte is checked. Returns where it lies.
+
+        Raises UserErrorException where it is there already and exist_ok is False, TrainyardException where the store's bytes are not
+        those that were registered.
+        """
+        from trainyard._model_files import download
+
+        files = builtins.list(self._message.artifacts.files)
         top = Path(target_dir) / (files[0].path.split("/")[0] if files else self.name)
-        if top.exists() and not exist_ok:
+        if top.exists() and not (exist_ok if exists_ok is None else exists_ok):
             raise UserErrorException(f"{top} is there already.", target=str(top), hint="give exist_ok=True to write over it")
-        for file in files:
-            fetch(self.workspace._objects, file, Path(target_dir) / safe_relpath(file.path))
+        download(self.workspace._objects, files, Path(target_dir))
         return str(top)
 
     @staticmethod
-    def list(workspace: Workspace, name: str | None = None, latest: bool = False, run_id: str | None = None) -> list[Model]:
-        """Newest first: every version of `name`, or of all models (latest: the newest of each)."""
-        from trainyard.model.v1 import model_pb2
+    def get_model_path(model_name: str, version: int | None = None, _workspace: Workspace | None = None) -> str:
+        """Where the model lies: inside a deployment below $AZUREML_MODEL_DIR, else ./azureml-models/<name>/<version>/.
 
-        clients = workspace._clients
+        With _workspace it is downloaded there first, and every byte checked. Raises ModelNotFoundException with what there is.
+        """
+        from trainyard._model_files import IN_DEPLOYMENT, LOCAL, download, local_path
 
-        def versions(model: str) -> Sequence[Any]:
-            answer = clients.call(clients.models.ListModelVersions, model_pb2.ListModelVersionsRequest(model=model), ModelNotFoundException)
-            return list(answer.versions)
-
-        found = [Model._from_message(workspace, message) for message in versions(name or "")]
-        if name is None and not latest:
-            found = [Model._from_message(workspace, message) for newest in found for message in versions(newest.name)]
-        if name is not None and latest:
-            found = found[:1]
-        return [model for model in found if run_id is None or model.run_id == run_id]
+        if _workspace is None or os.environ.get(IN_DEPLOYMENT):
+            return str(local_path(model_name, version))
+        found = Model(_workspace, model_name, version=version)
+        download(_workspace._objects, found._message.artifacts.files, Path(LOCAL) / found.name / str(found.version))
+        return str(local_path(found.name, found.version))
 
     @staticmethod
-    def register(workspace: Workspace, model_path: str, model_name: str, **_: Any) -> Model:
+    def list(
+        workspace: Workspace,
+        name: str | None = None,
+        tags: Tags | None = None,
+        properties: Tags | None = None,
+        run_id: str | None = None,
+        latest: bool = False,
+        dataset_id: str | None = None,
+        expand: bool = True,
+        page_count: int = 255,
+        model_framework: str | None = None,
+    ) -> builtins.list[Model]:
+        """Newest first: every version of `name`, or of all models; `latest` gives the newest of each that fits.
+
+        tags and properties: {"name": "value"}, ["name"] or [["name", "value"]], all of which must hold. dataset_id is "name:version".
+        expand and page_count change nothing here. No model of that name gives an empty list.
+        """
+        found = [
+            model
+            for model in _versions(
+                workspace, name, newest_only=latest and not (tags or properties or run_id or dataset_id or model_framework)
+            )
+            if _has(model.tags, tags)
+            and _has(model.properties, properties)
+            and run_id in (None, model.run_id)
+            and model_framework in (None, model.model_framework)
+            and (dataset_id is None or dataset_id in model.lineage["datasets"])
+        ]
+        if latest:
+            newest = {model.name: model for model in reversed(found)}
+            found = [model for model in found if model is newest[model.name]]
+        return found
+
+    @staticmethod
+    def register(
+        workspace: Workspace,
+        model_path: str | os.PathLike[str],
+        model_name: str,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        description: str | None = None,
+        datasets: Sequence[Any] | None = None,
+        model_framework: str | None = None,
+        model_framework_version: str | None = None,
+        child_paths: Sequence[str] | None = None,
+        sample_input_dataset: FileDataset | None = None,
+        sample_output_dataset: FileDataset | None = None,
+        resource_configuration: ResourceConfiguration | None = None,
+        region: str | None = None,
+        show_progress: bool = True,
+    ) -> Model:
+        """A local file or folder as a new version: sent with its SHA-256 digests, read and checked by the registry before it counts.
+
+        datasets: registered FileDatasets, or pairs (purpose, FileDataset). Equal bytes are not sent twice. Raises UserErrorException for
+        a path that is not there or has names no store can keep, for unregistered datasets, and for what the registry refuses.
+        """
+        from trainyard._model_files import Upload
+        from trainyard.model.v1 import model_pb2
+
+        for option, value in (("child_paths", child_paths), ("region", region)):
+            if value:
+                raise UserErrorException(f"{option} has no meaning here: a model is one file or folder, in one place.", target=option)
+        named = dataset_refs(datasets, sample_input_dataset, sample_output_dataset)
+        upload = Upload(model_path, show_progress=show_progress)
+        request = model_pb2.RegisterModelVersion(
+            submission_id=uuid.uuid4().hex,
+            model=model_name,
+            files=upload.files,
+            datasets=named,
+            framework=model_framework or "",
+            framework_version=model_framework_version or "",
+            description=description or "",
+            tags=_texts(tags),
+            properties=_texts(properties),
+        )
+        if resource_configuration is not None:
+            request.requirements.CopyFrom(resource_configuration._to_message())
+        upload.send(workspace._objects)
+        clients = workspace._clients
+        try:
+            answer = clients.call(clients.models.RegisterModelVersion, request, UserErrorException, timeout=_REGISTER_SECONDS)
+        except TrainyardException as error:
+            if error.code != "ArtifactMissing":
+                raise
+            # Somebody else's broken upload lies under this digest.
+            upload.send(workspace._objects, again=True)
+            request.submission_id = uuid.uuid4().hex
+            answer = clients.call(clients.models.RegisterModelVersion, request, UserErrorException, timeout=_REGISTER_SECONDS)
+        return Model._from_message(workspace, answer.version)
+
+    def add_dataset_references(self, datasets: Sequence[Any]) -> None:
+        """Raises UserErrorException where one is not named in the lineage yet: a version never changes, so datasets are named at registration."""
+        known = {(item.name, item.version) for item in self._message.lineage.datasets}
+        missing = [ref for ref in dataset_refs(datasets) if (ref.name, ref.version) not in known]
+        if missing:
+            raise self._immutable(f"dataset {missing[0].name}:{missing[0].version} cannot be added", "datasets=[...]")
+
+    def update(
+        self,
+        tags: Mapping[str, str] | None = None,
+        description: str | None = None,
+        sample_input_dataset: FileDataset | None = None,
+        sample_output_dataset: FileDataset | None = None,
+        resource_configuration: ResourceConfiguration | None = None,
+    ) -> None:
+        """Raises UserErrorException for what would change: a version never does; without a change it does nothing."""
+        if tags is not None and _texts(tags) != self.tags:
+            raise self._immutable("its tags cannot be changed", "tags={...}")
+        if description is not None and description != self.description:
+            raise self._immutable("its description cannot be changed", "description=...")
+        if resource_configuration is not None and resource_configuration != self.resource_configuration:
+            raise self._immutable("its resources cannot be changed", "resource_configuration=...")
+        self.add_dataset_references(
+            [(purpose, it) for purpose, it in (("sample_input", sample_input_dataset), ("sample_output", sample_output_dataset)) if it]
+        )
+
+    def delete(self) -> None:
+        """Raises UserErrorException: versions are kept, so that every deployment and lineage can be traced for ever."""
         raise UserErrorException(
-            "Registering a local folder is not supported yet.",
-            target=model_path,
-            hint="write it to ./outputs in a run and call run.register_model",
+            f"Model {self.id} is kept: versions are immutable, and what was deployed from them must stay traceable.",
+            code="ModelImmutable",
+            target=self.id,
+            hint="register a better version; delete the endpoints that serve this one with Webservice.delete()",
+        )
+
+    def _immutable(self, what: str, option: str) -> UserErrorException:
+        return UserErrorException(
+            f"Model {self.id} never changes: {what}.", code="ModelImmutable", target=self.id, hint=f"register a new version with {option}"
         )
 
     @staticmethod
@@ -169,7 +402,11 @@ class Model:
         deployment_target: object = None,
         overwrite: bool = False,
     ) -> Webservice:
-        """A SavedModel behind gRPC and REST, without code. Returns at once: wait_for_deployment follows."""
+        """A SavedModel behind gRPC and REST, without code. Returns at once: wait_for_deployment follows.
+
+        name: 3-32 characters of a-z, 0-9 and -, a letter first. Raises WebserviceException for what cannot be served, and where the
+        name is taken and overwrite is False.
+        """
         from trainyard._webservice import Webservice
         from trainyard.endpoint.v1 import endpoint_pb2
 
@@ -182,10 +419,6 @@ class Model:
                 raise WebserviceException(
                     f"{option} is not supported yet.", code="UserError", target=option, hint="deploy one SavedModel without code"
                 )
-        if not isinstance(models, Sequence) or any(not isinstance(model, Model) for model in models):
-            raise WebserviceException(
-                f"models is a list of Model, not {models!r}.", code="UserError", target="models", hint="write [model]"
-            )
         if len(models) != 1:
             raise WebserviceException(
                 f"Deployment without code takes exactly one model; {len(models)} were given.", code="UserError", target="models"
@@ -196,6 +429,73 @@ class Model:
         clients = workspace._clients
         answer = clients.call(clients.endpoints.DeployEndpoint, request, WebserviceException, timeout=120.0)
         return Webservice._from_message(workspace, answer.endpoint)
+
+
+def dataset_refs(
+    datasets: Sequence[Any] | None, sample_input: FileDataset | None = None, sample_output: FileDataset | None = None
+) -> list[DatasetRef]:
+    """Registered datasets, or pairs (purpose, dataset), as the registry names them. Raises UserErrorException for any other thing."""
+    from trainyard.model.v1.model_pb2 import DatasetRef
+
+    pairs = [item if isinstance(item, tuple | list) and len(item) == 2 else ("", item) for item in datasets or ()]
+    pairs += [(purpose, it) for purpose, it in (("sample_input", sample_input), ("sample_output", sample_output)) if it is not None]
+    named: list[DatasetRef] = []
+    for purpose, dataset in pairs:
+        name, version = getattr(dataset, "name", None), getattr(dataset, "version", None)
+        if not name or not version:
+            what = f"{dataset!r} is no registered dataset; a model's lineage names registered versions."
+            raise UserErrorException(what, target="datasets", hint="call dataset.register(...) and give what it returns")
+        named.append(DatasetRef(name=str(name), version=int(version), purpose=str(purpose)))
+    return named
+
+
+def _versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> Iterator[Model]:
+    from trainyard.model.v1 import model_pb2
+
+    clients = workspace._clients
+
+    def ask(model: str) -> list[Model]:
+        request = model_pb2.ListModelVersionsRequest(model=model)
+        answer = clients.call(clients.models.ListModelVersions, request, ModelNotFoundException, timeout=_MANY_FILES_SECONDS)
+        return [Model._from_message(workspace, message) for message in answer.versions]
+
+    if name is not None:
+        yield from ask(name)[: 1 if newest_only else None]
+        return
+    newest = ask("")
+    everything = newest if newest_only else [version for model in newest for version in ask(model.name)]
+    yield from sorted(everything, key=lambda model: model.created_time, reverse=True)
+
+
+def _has(own: Mapping[str, str], wanted: Tags | None) -> bool:
+    if not wanted:
+        return True
+    if isinstance(wanted, Mapping):
+        return all(own.get(str(name)) == str(value) for name, value in wanted.items())
+    asked = [wanted] if isinstance(wanted, str) else wanted
+    return all(item in own if isinstance(item, str) else own.get(str(item[0])) == str(item[-1]) for item in asked)
+
+
+def _texts(entries: Mapping[str, str] | None) -> dict[str, str]:
+    return {str(name): str(value) for name, value in (entries or {}).items()}
+
+
+def _parsed_id(text: str) -> tuple[str, int]:
+    name, _, number = text.rpartition(":")
+    if not name or not number.isdecimal() or not 0 < int(number) < 2**63:
+        raise UserErrorException(f"{text!r} is no model id; one looks like 'name:3'.", target=text)
+    return name, int(number)
+
+
+def _number(version: int | str | None) -> int:
+    """0: the latest."""
+    try:
+        number = int(version or 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise UserErrorException(f"{version!r} is no version; one is a number from 1.", target="version")
+    return number
 
 
 def _fetch(workspace: Workspace, name: str, version: int) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
+from trainyard._text import shown_line
+
 _STYLES = {"head": "bold", "phase": "cyan", "note": "yellow", "bad": "bold red", "good": "green", "dim": "dim"}
 
 
@@ -18,7 +20,8 @@ class Printer:
             self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
 
     def line(self, text: str = "", style: str = "") -> None:
-        """One line, at once. The text is never read as markup: it may be a script's output."""
+        """One line, at once. The text is never read as markup, nor as orders to the terminal: it may be a script's output."""
+        text = shown_line(text)
         if self._console is not None:
             self._console.print(text, style=_STYLES.get(style, ""), markup=False, emoji=False)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,14 +233,14 @@ class Run:
         model_framework: str | None = None,
         model_framework_version: str | None = None,
         description: str | None = None,
-        datasets: object = None,
+        datasets: Sequence[Any] | None = None,
         resource_configuration: ResourceConfiguration | None = None,
         **_: Any,
     ) -> Model:
         """A file or folder of this run's artifacts as a new version; a path that is not there raises ModelPathNotFoundException."""
         import uuid
 
-        from trainyard._model import Model
+        from trainyard._model import Model, dataset_refs
         from trainyard.model.v1 import model_pb2
 
         request = model_pb2.RegisterModelVersion(
@@ -256,6 +256,7 @@ class Run:
         )
         if resource_configuration is not None:
             request.requirements.CopyFrom(resource_configuration._to_message())
+        request.datasets.extend(dataset_refs(datasets))
         workspace = self.experiment.workspace
         answer = workspace._clients.call(workspace._clients.models.RegisterModelVersion, request)
         return Model._from_message(workspace, answer.version)

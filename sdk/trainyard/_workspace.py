@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,27 @@ if TYPE_CHECKING:
     from trainyard._webservice import Webservice
 
 ENVIRONMENT_KEY = "TRAINYARD_CONFIG"
+_IDENTITY = ("subscription_id", "resource_group", "workspace_name")
+# In a file that write_config made: where the file lies that describes the stack.
+_STACK_KEY = "trainyard_config"
 _UP = "start the local stack with `make up` (or `trainyard up`), or name its config.json in TRAINYARD_CONFIG"
 
 
 class Workspace:
-    """Identity, and the clients that everything else is done with."""
+    """Identity, and the clients that everything else is done with: `Workspace.from_config()`, or Azure's three names over the nearest stack.
 
-    def __init__(self, config: dict[str, Any], *, config_path: Path | None = None) -> None:
+    Raises UserErrorException where there is no local stack to use. Attributes: name, subscription_id, resource_group, location ("local"),
+    config_path (the file that describes the stack, None where there is none).
+    """
+
+    def __init__(self, subscription_id: str, resource_group: str, workspace_name: str, auth: object = None, **_: object) -> None:
+        found = _stack_config(Path.cwd())
+        if found is None:
+            raise UserErrorException("There is no local stack to use.", target="config.json", hint=_UP)
+        self._set(_read_stack(found), found)
+        self.name, self.subscription_id, self.resource_group = workspace_name, subscription_id, resource_group
+
+    def _set(self, config: Mapping[str, Any], config_path: Path | None) -> None:
         self.name = str(config["workspace_name"])
         self.subscription_id = str(config.get("subscription_id", "local"))
         self.resource_group = str(config.get("resource_group", "local"))
@@ -40,23 +55,90 @@ class Workspace:
         return f"Workspace(name={self.name!r}, home={self._stack.get('home', '')!r})"
 
     @classmethod
-    def from_config(cls, path: str | os.PathLike[str] | None = None, auth: object = None) -> Workspace:
-        """The nearest config.json; `path` may be a file or a folder. An Azure file gives the name, the local stack the rest."""
+    def from_dict(cls, config: Mapping[str, Any], config_path: Path | None = None) -> Workspace:
+        """Of what config.json holds, without the file. Raises UserErrorException where it describes no stack."""
+        if not isinstance(config.get("trainyard"), dict) or "workspace_name" not in config:
+            where = str(config_path or "the configuration")
+            raise UserErrorException(f"{where} does not describe a Trainyard stack: it has no key 'trainyard'.", target=where, hint=_UP)
+        made = cls.__new__(cls)
+        made._set(config, config_path)
+        return made
+
+    @classmethod
+    def from_config(
+        cls, path: str | os.PathLike[str] | None = None, auth: object = None, _logger: object = None, _file_name: str | None = None
+    ) -> Workspace:
+        """The nearest config.json: here, in .trainyard/, .azureml/ or a parent; `path` may be a file or a folder.
+
+        An Azure file gives the names, the local stack the rest. Raises UserErrorException where no file or no stack is found.
+        """
         found = _explicit(Path(path)) if path is not None else _nearest(Path.cwd())
         chosen = _read(found) if found is not None else {}
-        if "trainyard" in chosen and (path is not None or ENVIRONMENT_KEY not in os.environ):
-            return cls(chosen, config_path=found)
-        stack_path = _stack_config(found.parent if found is not None else Path.cwd())
+        its_own = path is not None or ENVIRONMENT_KEY not in os.environ
+        if "trainyard" in chosen and its_own:
+            return cls.from_dict(chosen, found)
+        named = chosen.get(_STACK_KEY) if its_own else None
+        stack_path = _explicit(Path(named)) if isinstance(named, str) else _stack_config(found.parent if found is not None else Path.cwd())
         if stack_path is None:
             what = f"{found} names an Azure workspace" if found is not None else f"No config.json was found in {Path.cwd()} or its parents"
             raise UserErrorException(f"{what}, and there is no local stack to use.", target=str(found or "config.json"), hint=_UP)
-        stack = _read(stack_path)
-        if "trainyard" not in stack:
-            raise UserErrorException(
-                f"{stack_path} does not describe a Trainyard stack: it has no key 'trainyard'.", target=str(stack_path), hint=_UP
-            )
-        azure = {} if "trainyard" in chosen else chosen
-        return cls({**stack, **azure}, config_path=stack_path)
+        azure = {name: chosen[name] for name in _IDENTITY if name in chosen} if "trainyard" not in chosen else {}
+        return cls.from_dict({**_read_stack(stack_path), **azure}, stack_path)
+
+    @classmethod
+    def get(
+        cls, name: str, auth: object = None, subscription_id: str | None = None, resource_group: str | None = None, **_: object
+    ) -> Workspace:
+        """The workspace of that name over the nearest stack. Raises UserErrorException where there is no local stack."""
+        return cls(subscription_id or "local", resource_group or "local", name)
+
+    @staticmethod
+    def list(subscription_id: str = "local", auth: object = None, resource_group: str | None = None) -> dict[str, builtins.list[Workspace]]:
+        """Name -> workspaces: the nearest stack's one, or nothing."""
+        found = _stack_config(Path.cwd())
+        if found is None:
+            return {}
+        workspace = Workspace.from_config(found)
+        return {workspace.name: [workspace]}
+
+    def write_config(self, path: str | os.PathLike[str] | None = None, file_name: str | None = None) -> None:
+        """Writes <path, or here>/.azureml/<file_name, or config.json> for from_config: the three names and where the stack's own file lies.
+
+        No key is copied, so the file may be committed. Raises UserErrorException where it cannot be written.
+        """
+        folder = Path(path or ".") / ".azureml"
+        content = self._identity()
+        if self.config_path is not None:
+            content[_STACK_KEY] = str(self.config_path.absolute())
+        target = folder / (file_name or "config.json")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        except OSError as error:
+            raise UserErrorException(f"{target} cannot be written: {error.strerror}", target=str(target)) from error
+
+    def _identity(self) -> dict[str, str]:
+        values = (self.subscription_id, self.resource_group, self.name)
+        return dict(zip(_IDENTITY, values, strict=True))
+
+    def get_details(self) -> dict[str, Any]:
+        """Identity and addresses in Azure's shape; never a key or password."""
+        store = self._stack.get("object_store", {})
+        return {
+            "id": f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}/providers/Trainyard/workspaces/{self.name}",
+            "name": self.name,
+            "location": self.location,
+            "type": "Trainyard/workspaces",
+            "tags": {},
+            "sku": "Basic",
+            "workspaceid": self.name,
+            "description": "",
+            "friendlyName": self.name,
+            "storageAccount": f"{store.get('endpoint', '')}/{store.get('bucket', '')}",
+            "discoveryUrl": str(self.config_path or ""),
+            "services": dict(self._stack.get("services", {})),
+            "kafka": str(self._stack.get("kafka_bootstrap", "")),
+        }
 
     @cached_property
     def _clients(self) -> Clients:
@@ -79,12 +161,14 @@ class Workspace:
 
     @property
     def compute_targets(self) -> dict[str, ComputeTarget]:
+        """Name -> pool."""
         from trainyard._compute import ComputeTarget
 
         return {target.name: target for target in ComputeTarget.list(self)}
 
     @property
     def datasets(self) -> dict[str, FileDataset]:
+        """Name -> latest version."""
         from trainyard._dataset import Dataset
 
         return Dataset.get_all(self)
@@ -98,9 +182,15 @@ class Workspace:
 
     @property
     def webservices(self) -> dict[str, Webservice]:
+        """Name -> endpoint."""
         from trainyard._webservice import Webservice
 
         return {service.name: service for service in Webservice.list(self)}
+
+    @property
+    def images(self) -> dict[str, Any]:
+        """Empty: models are served from their registered files; no container image is ever built."""
+        return {}
 
     @property
     def experiments(self) -> dict[str, Experiment]:
@@ -154,6 +244,13 @@ def _stack_config(start: Path) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
+
+
+def _read_stack(path: Path) -> dict[str, Any]:
+    content = _read(path)
+    if not isinstance(content.get("trainyard"), dict):
+        raise UserErrorException(f"{path} does not describe a Trainyard stack: it has no key 'trainyard'.", target=str(path), hint=_UP)
+    return content
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,22 +1,26 @@
-"""The worker between a request and its answer: reads how the run ended, and sees that its files are where it says."""
+"""The worker between a request and its answer: reads how the run ended, and sees that the model's files are where they should be."""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
 from services.chassis import codec
 from services.chassis.handler import Command
 from services.chassis.logs import about
-from services.registry.domain import files, registration
+from services.registry.domain import registration, uploads
 from services.registry.domain.registration import Asked
 from services.registry.handlers import Checked
 from services.registry.ports import Runs
 from trainyard._objects import ObjectMissing, Objects
+from trainyard._paths import sha256_file
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure
+from trainyard.model.v1.model_pb2 import RegisterModelVersion
 
 log = structlog.get_logger()
 _AT_ONCE = 8
@@ -36,32 +40,58 @@ class Checking:
         asked = codec.loads(content, Asked)
         request = asked.request
         with about(model=request.model, run=request.run_id, submission=request.submission_id):
-            run = await self._runs.read(request.run_id)
+            uploaded = uploads.is_upload(request)
+            run = None if uploaded else await self._runs.read(request.run_id)
             missing = None
-            if run is not None and registration.refused(run, request) is None:
-                missing = await self._missing(run.id, files.chosen(run, request.path))
-            log.info("has looked at the run", known=run is not None, status=run.status if run else "", complete=missing is None)
+            if registration.refused(run, request) is None:
+                recorded = registration.chosen_files(run, request)
+                # An agent's word for a digest is taken; a client's upload is read.
+                missing = await self._missing(recorded, self._wrong_bytes if uploaded else self._wrong_size, request)
+            log.info(
+                "has looked at the files",
+                uploaded=uploaded,
+                known=run is not None,
+                status=run.status if run else "",
+                complete=missing is None,
+            )
         return Command(Checked(request.submission_id, run, missing, self._clock()), asked.event_id, asked.correlation_id)
 
-    async def _missing(self, run_id: str, recorded: list[Artifact]) -> Failure | None:
+    async def _missing(
+        self, recorded: list[Artifact], wrong_with: Callable[[Artifact], str], request: RegisterModelVersion
+    ) -> Failure | None:
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def look(file: Artifact) -> str:
             async with slots:
-                return await asyncio.to_thread(self._wrong, file)
+                return await asyncio.to_thread(wrong_with, file)
 
         wrong = [trouble for trouble in await asyncio.gather(*map(look, recorded)) if trouble]
         if not wrong:
             return None
         more = f" and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
-        what = f"Of the {len(recorded)} files of run {run_id} to be registered {len(wrong)} are not in the object store as recorded: "
-        message = f"{what}{'; '.join(wrong[:_TOLD])}{more}. Nothing was registered; run the script again."
+        whose = f"of run {request.run_id}" if request.run_id else f"uploaded for model {request.model}"
+        again = "run the script again" if request.run_id else "upload them again"
+        what = f"Of the {len(recorded)} files {whose} {len(wrong)} are not in the object store as recorded: "
+        message = f"{what}{'; '.join(wrong[:_TOLD])}{more}. Nothing was registered; {again}."
         return Failure(code="ArtifactMissing", message=message[:3000], target=wrong[0][:1000])
 
-    def _wrong(self, file: Artifact) -> str:
+    def _wrong_size(self, file: Artifact) -> str:
         """What is wrong with the object, in words; "" if it is as recorded."""
         try:
             size = self._objects.size(file.object_key)
         except ObjectMissing:
             return f"{file.object_key} is missing"
         return "" if size == file.size_bytes else f"{file.object_key} has {size} bytes, not {file.size_bytes}"
+
+    def _wrong_bytes(self, file: Artifact) -> str:
+        """As _wrong_size, and the bytes are read."""
+        if trouble := self._wrong_size(file):
+            return trouble
+        with tempfile.TemporaryDirectory(prefix="trainyard-registry-") as folder:
+            copy = Path(folder) / "file"
+            try:
+                self._objects.get_file(file.object_key, copy)
+            except ObjectMissing:
+                return f"{file.object_key} is missing"
+            found = sha256_file(copy)
+        return "" if found == file.sha256 else f"{file.object_key} has the digest {found}, not {file.sha256}"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
 
-from services.registry.domain import files
+from services.registry.domain import files, uploads
 from services.registry.domain.runs import Run
 from trainyard._errors import UserErrorException
-from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.model.v1.model_pb2 import Lineage, ModelVersionRegistered, ModelVersionRejected, RegisterModelVersion
 
 MAX_TAGS = 50
@@ -77,17 +77,20 @@ def conclude(known: Known, run: Run | None, missing: Failure | None, at: datetim
     failure = refused(run, request) or missing
     if failure is not None:
         return [_rejected(request, failure)]
-    assert run is not None, "a run that is not known was refused"
     fact = _registered(request, known.latest + 1, run)
     fact.registered_at.FromDatetime(at)
     if fact.ByteSize() > MAX_EVENT_BYTES:
         what = f"Listing {len(fact.artifacts.files)} files, tags and properties takes {fact.ByteSize()} bytes; one event holds {MAX_EVENT_BYTES}."
-        return [_rejected(request, _wrong(f"{what} Register a folder with fewer files.", "path"))]
+        return [
+            _rejected(request, _wrong(f"{what} Register a folder with fewer files.", "files" if uploads.is_upload(request) else "path"))
+        ]
     return [fact]
 
 
 def refused(run: Run | None, request: RegisterModelVersion) -> Failure | None:
-    """What stands against it by what the log says of the run."""
+    """What stands against it by what the log says of the run; nothing does where the files were uploaded."""
+    if uploads.is_upload(request):
+        return None
     if run is None:
         return _unknown(request)
     if not run.has_ended:
@@ -124,6 +127,10 @@ def invalid(request: RegisterModelVersion) -> Failure | None:
             return _wrong(f"The model has {len(entries)} {field}; at most {MAX_TAGS} are allowed.", field)
     if not isfinite(request.requirements.cpus) or request.requirements.cpus < 0:
         return _wrong(f"requirements.cpus is {request.requirements.cpus:g}; it must be 0 (no wish) or more.", "requirements")
+    if (failure := uploads.invalid_datasets(request.datasets)) is not None:
+        return failure
+    if uploads.is_upload(request):
+        return uploads.invalid(request)
     if not request.run_id:
         return _wrong("The request names no run. Give the id of the run whose files are the model.", "run_id")
     try:
@@ -139,11 +146,17 @@ def _unknown(request: RegisterModelVersion) -> Failure:
     return Failure(code="RunNotFound", message=what, target=request.run_id[:1000])
 
 
-def _registered(request: RegisterModelVersion, version: int, run: Run) -> ModelVersionRegistered:
-    chosen = files.chosen(run, request.path)
-    lineage = Lineage()
-    lineage.CopyFrom(run.lineage)
-    lineage.epoch = run.epoch
+def chosen_files(run: Run | None, request: RegisterModelVersion) -> list[Artifact]:
+    """The files that are the model: uploaded ones, or those of the run that the path means."""
+    if uploads.is_upload(request):
+        return list(request.files.files)
+    return files.chosen(run, request.path) if run is not None else []
+
+
+def _registered(request: RegisterModelVersion, version: int, run: Run | None) -> ModelVersionRegistered:
+    chosen = chosen_files(run, request)
+    lineage = uploads.with_datasets(run.lineage if run is not None else Lineage(), request.datasets)
+    lineage.epoch = run.epoch if run is not None else 0
     return ModelVersionRegistered(
         submission_id=request.submission_id,
         model=request.model,

@@ -50,3 +50,14 @@ def canceled(*paths: str, epoch: int = 1, run_id: str = RUN) -> job.RunCanceled:
 
 def a_request(submission_id: str = "s1", model: str = "tf-dnn-mnist", path: str = "outputs/model", **fields: Any) -> RegisterModelVersion:
     return RegisterModelVersion(**{"submission_id": submission_id, "model": model, "run_id": RUN, "path": path, **fields})
+
+
+def an_upload(contents: dict[str, bytes], submission_id: str = "s1", model: str = "tf-dnn-mnist", **fields: Any) -> RegisterModelVersion:
+    """As the SDK sends it: sorted, under the keys that the whole's digest gives."""
+    found = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    whole = hashlib.sha256("".join(f"{path}\0{found[path]}\n" for path in sorted(found)).encode()).hexdigest()
+    listed = [
+        Artifact(path=path, size_bytes=len(contents[path]), sha256=found[path], object_key=f"uploads/models/{whole}/{path}")
+        for path in sorted(contents)
+    ]
+    return RegisterModelVersion(**{"submission_id": submission_id, "model": model, "files": ArtifactSet(files=listed), **fields})

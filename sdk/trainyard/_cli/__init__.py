@@ -1,0 +1,94 @@
+"""The command `trainyard`. One file a group; this one puts them together. Exit codes: exits.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from trainyard._cli import exits
+from trainyard._cli.computes import computes
+from trainyard._cli.datasets import datasets
+from trainyard._cli.datastores import datastores
+from trainyard._cli.deadletters import deadletters
+from trainyard._cli.doctor import doctor
+from trainyard._cli.endpoints import endpoints
+from trainyard._cli.events import events
+from trainyard._cli.experiments import experiments
+from trainyard._cli.history import history
+from trainyard._cli.models import models
+from trainyard._cli.output import fail, note
+from trainyard._cli.runs import runs
+from trainyard._cli.stack import PASS_ON, down, status, up
+from trainyard._errors import TrainyardException
+
+
+class Told(TyperGroup):
+    """An error is a message and an exit code, not a stack."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except TrainyardException as error:
+            fail(error)
+            raise typer.Exit(exits.of(error)) from error
+        except KeyboardInterrupt:
+            note("interrupted")
+            raise typer.Exit(exits.Exit.INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read has had enough. Python would complain when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(exits.Exit.OK) from None
+        except OSError as error:
+            note(f"{type(error).__name__}: {error}")
+            raise typer.Exit(exits.Exit.FAILED) from error
+
+
+app = typer.Typer(
+    cls=Told,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Train and serve TensorFlow models on your own machines.",
+    epilog=exits.told(),
+)
+_GROUPS = {
+    "run": runs,
+    "experiment": experiments,
+    "dataset": datasets,
+    "datastore": datastores,
+    "compute": computes,
+    "model": models,
+    "endpoint": endpoints,
+    "events": events,
+    "deadletters": deadletters,
+    "history": history,
+}
+for _name, _group in _GROUPS.items():
+    app.add_typer(_group, name=_name)
+if find_spec("trainyard._cli_env") is not None:
+    app.add_typer(import_module("trainyard._cli_env").environments, name="env")
+app.command("status")(status)
+app.command("doctor")(doctor)
+app.command("up", context_settings=PASS_ON)(up)
+app.command("down", context_settings=PASS_ON)(down)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from trainyard import VERSION
+        from trainyard._cli.output import say
+
+        say(f"trainyard {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False) -> None:
+    """Train and serve TensorFlow models on your own machines."""

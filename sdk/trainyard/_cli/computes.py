@@ -1,0 +1,111 @@
+"""`trainyard compute`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from trainyard._cli import completion
+from trainyard._cli.common import All, Config, Json, Limit, Since, Token, Yes, confirm, moment, new_group, page_of, workspace
+from trainyard._cli.output import emit, one, rows
+
+computes = new_group("Compute targets: pools of nodes that grow and shrink.")
+Name = Annotated[str, typer.Argument(help="the pool's name", autocompletion=completion.pools)]
+
+
+@computes.command("create")
+def compute_create(
+    name: Annotated[str, typer.Argument(help="2-32 letters, digits and -, a letter first")],
+    vm_size: Annotated[str, typer.Option(help="a shape, e.g. STANDARD_NC6; `trainyard compute sizes` lists them")] = "LOCAL",
+    priority: Annotated[str, typer.Option(help="dedicated or lowpriority")] = "dedicated",
+    min_nodes: Annotated[int, typer.Option(min=0)] = 0,
+    max_nodes: Annotated[int, typer.Option(min=1)] = 1,
+    idle_seconds: Annotated[int | None, typer.Option(min=0, help="a node that idles so long is given back; 120 by default")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="return once the minimum of nodes is ready")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Make a pool; an equal one that is there is left as it is."""
+    from trainyard._compute import AmlCompute, ComputeTarget
+
+    wish = AmlCompute.provisioning_configuration(
+        vm_size=vm_size, vm_priority=priority, min_nodes=min_nodes, max_nodes=max_nodes, idle_seconds_before_scaledown=idle_seconds
+    )
+    made = ComputeTarget.create(workspace(config), name, wish)
+    if wait:
+        made.wait_for_completion(show_output=not as_json)
+        made.refresh_state()
+    one(_row(made._pool), as_json=as_json)
+
+
+@computes.command("list")
+def compute_list(
+    text: Annotated[str, typer.Option(help="only with this text in the name")] = "",
+    since: Since = "",
+    limit: Limit = 100,
+    page_token: Token = "",
+    everything: All = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """By name, with the nodes of each."""
+    from trainyard._compute import ComputeTarget
+
+    earliest = moment(since, "--since").timestamp() if since else 0.0
+    found = [it._pool for it in ComputeTarget.list(workspace(config))]
+    kept = [it for it in found if text.lower() in it.name.lower() and it.created_at.seconds >= earliest - 1]
+    page = page_of(kept, lambda it: str(it.name), limit=limit, token=page_token, everything=everything)
+    rows((_row(it) for it in page), ("name", "vmSize", "minNodes", "maxNodes", "ready", "running", "note"), as_json=as_json)
+
+
+@computes.command("show")
+def compute_show(name: Name, as_json: Json = False, config: Config = None) -> None:
+    """A pool, its nodes and what they run."""
+    from trainyard._compute import AmlCompute
+
+    found = AmlCompute(workspace(config), name)
+    nodes = [{"nodeId": it.agent_id, "state": it.state, "runId": it.run_id or None} for it in found._pool.nodes]
+    shown = {**_row(found._pool), "nodes": nodes}
+    if as_json:
+        emit({**shown, "status": found.get_status().serialize()})
+    else:
+        one(shown, as_json=False)
+
+
+@computes.command("delete")
+def compute_delete(name: Name, yes: Yes = False, as_json: Json = False, config: Config = None) -> None:
+    """End its nodes and forget it; refused while runs use it."""
+    from trainyard._compute import AmlCompute
+
+    found = AmlCompute(workspace(config), name)
+    confirm(f"Delete the pool {name!r}?", yes)
+    found.delete()
+    one({"name": name, "deleted": True}, as_json=as_json)
+
+
+@computes.command("sizes")
+def compute_sizes(as_json: Json = False) -> None:
+    """The shapes that --vm-size may name: cores, GiB of memory, GPUs."""
+    from trainyard._compute import AmlCompute
+
+    rows(AmlCompute.supported_vmsizes(), ("name", "vCPUs", "memoryGB", "gpus"), as_json=as_json)
+
+
+def _row(pool: Any) -> dict[str, Any]:
+    from trainyard._pool_status import AmlComputeStatus
+
+    status = AmlComputeStatus(pool)
+    return {
+        "name": pool.name,
+        "vmSize": pool.vm_size,
+        "priority": pool.vm_priority,
+        "minNodes": pool.min_nodes,
+        "maxNodes": pool.max_nodes,
+        "idleSeconds": pool.idle_before_scaledown.seconds,
+        "ready": status.current_node_count,
+        "running": status.node_states["running"],
+        "allocationState": status.allocation_state,
+        "createdAt": status.creation_time.isoformat().replace("+00:00", "Z"),
+        "note": pool.note,
+    }

@@ -1,0 +1,192 @@
+"""`trainyard model`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trainyard._cli import completion, endpoints
+from trainyard._cli.common import (
+    All,
+    AsOf,
+    Config,
+    Json,
+    Limit,
+    Since,
+    TagFilter,
+    Token,
+    as_of,
+    has_tags,
+    moment,
+    new_group,
+    page_of,
+    pairs,
+    workspace,
+    wrong,
+)
+from trainyard._cli.output import emit, one, rows, say
+from trainyard._errors import ModelNotFoundException
+
+models = new_group("Registered models: immutable versions, with where each came from.")
+Name = Annotated[str, typer.Argument(help="the model's name, or NAME:VERSION", autocompletion=completion.models)]
+
+
+@models.command("register")
+def model_register(
+    name: Annotated[str, typer.Argument(help="the name to register under")],
+    path: Annotated[str, typer.Argument(help="a local file or folder; with --run, a path of that run's files")],
+    run: Annotated[str, typer.Option("--run", help="register from this run's outputs", autocompletion=completion.run_ids)] = "",
+    framework: Annotated[str, typer.Option(help="TensorFlow, ScikitLearn, Onnx, Custom ...")] = "",
+    framework_version: Annotated[str, typer.Option(help="e.g. 2.15")] = "",
+    description: Annotated[str, typer.Option(help="free text")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated")] = None,
+    prop: Annotated[list[str] | None, typer.Option("--property", help="NAME=VALUE; may be repeated")] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="[PURPOSE=]NAME[:VERSION] that it was trained on; may be repeated")] = None,
+    cpus: Annotated[float | None, typer.Option(min=0, help="cores to serve it")] = None,
+    memory_gb: Annotated[float | None, typer.Option(min=0, help="GiB of memory to serve it")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs to serve it")] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """A file or folder, from here or from a run, as a new version."""
+    from trainyard._model import Model, ResourceConfiguration
+
+    space = workspace(config)
+    wish = ResourceConfiguration(cpus, memory_gb, gpus) if (cpus, memory_gb, gpus) != (None, None, None) else None
+    options: dict[str, Any] = {
+        "tags": pairs(tag, "--tag", bare=True),
+        "properties": pairs(prop, "--property"),
+        "description": description,
+        "datasets": [_dataset(space, text) for text in dataset or ()],
+        "model_framework": framework,
+        "model_framework_version": framework_version,
+        "resource_configuration": wish,
+    }
+    if run:
+        from trainyard._cli.runs import _run
+
+        made = _run(config, run).register_model(name, model_path=path, **options)
+    else:
+        made = Model.register(space, path, name, show_progress=not as_json, **options)
+    one(made.serialize() if as_json else _row(made), as_json=as_json)
+
+
+@models.command("list")
+def model_list(
+    name: Annotated[str, typer.Option("--name", help="every version of this model", autocompletion=completion.models)] = "",
+    run: Annotated[str, typer.Option("--run", help="only from this run", autocompletion=completion.run_ids)] = "",
+    framework: Annotated[str, typer.Option(help="only of this framework")] = "",
+    tag: TagFilter = None,
+    versions: Annotated[bool, typer.Option("--versions", help="every version of every model")] = False,
+    since: Since = "",
+    limit: Limit = 100,
+    page_token: Token = "",
+    everything: All = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """The latest version of each, newest first."""
+    from trainyard._model import Model
+
+    wanted, earliest = pairs(tag, "--tag", bare=True), moment(since, "--since").timestamp() if since else 0.0
+    found = Model.list(
+        workspace(config), name or None, run_id=run or None, model_framework=framework or None, latest=not (versions or name or run)
+    )
+    kept = [it for it in found if has_tags(it.tags, wanted) and it.created_time.timestamp() >= earliest]
+    page = page_of(kept, lambda it: it.id, limit=limit, token=page_token, everything=everything)
+    rows((_row(it) for it in page), ("id", "framework", "bytes", "createdTime", "runId", "tags"), as_json=as_json)
+
+
+@models.command("show")
+def model_show(name: Name, as_json: Json = False, config: Config = None) -> None:
+    """A version: the latest, or NAME:VERSION."""
+    found = _model(config, name)
+    one(found.serialize(), as_json=as_json)
+
+
+@models.command("download")
+def model_download(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to")] = Path(),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="write over what is there")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Its files, checked against their digests."""
+    found = _model(config, name)
+    one({"model": found.id, "path": found.download(str(output), exist_ok=overwrite)}, as_json=as_json)
+
+
+@models.command("deploy")
+def model_deploy(
+    name: Name,
+    endpoint: Annotated[str, typer.Argument(help="the endpoint's name: 3-32 of a-z, 0-9 and -")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="take the place of what the endpoint serves")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="return once it answers; exit code 4 where it cannot go live")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """A SavedModel behind gRPC and REST, without code."""
+    from trainyard._model import Model
+
+    found = _model(config, name)
+    service = Model.deploy(found.workspace, endpoint, [found], overwrite=overwrite)
+    if wait:
+        endpoints.wait_for(service, quiet=as_json)
+    one(endpoints.row(service), as_json=as_json)
+
+
+@models.command("lineage")
+def model_lineage(name: Name, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
+    """All that it came from, and all that came from it."""
+    from trainyard.history.v1 import history_pb2
+
+    model, version = _split(name)
+    clients = workspace(config)._clients
+    request = history_pb2.GetLineageRequest(model=history_pb2.ModelRef(model=model, version=version), as_of=as_of(at))
+    found = clients.call(clients.history.GetLineage, request, ModelNotFoundException)
+    nodes = [{"id": it.id, "kind": it.kind, "label": it.label} for it in found.nodes]
+    edges = [{"source": it.source, "target": it.target, "how": it.how} for it in found.edges]
+    if as_json:
+        emit({"nodes": nodes, "edges": edges})
+        return
+    for edge in edges:
+        say(f"{edge['source']} --{edge['how']}--> {edge['target']}")
+
+
+def _split(text: str) -> tuple[str, int]:
+    name, colon, version = text.partition(":")
+    if colon and not version.isdecimal():
+        raise wrong(f"{text!r} is no model; one is NAME or NAME:VERSION.", "NAME")
+    return name, int(version or 0)
+
+
+def _model(config: str | None, text: str) -> Any:
+    from trainyard._model import Model
+
+    name, version = _split(text)
+    return Model(workspace(config), name, version=version or None)
+
+
+def _dataset(space: Any, text: str) -> tuple[str, Any]:
+    from trainyard._dataset import Dataset
+
+    purpose, equals, rest = text.partition("=")
+    name, _, version = (rest if equals else text).partition(":")
+    return (purpose if equals else "training"), Dataset.get_by_name(space, name, int(version) if version.isdecimal() else "latest")
+
+
+def _row(model: Any) -> dict[str, Any]:
+    shown = model.serialize()
+    sizes: dict[str, int] = shown["files"]
+    return {
+        "id": model.id,
+        "framework": " ".join(filter(None, (model.model_framework, model.model_framework_version))),
+        "bytes": sum(sizes.values()),
+        "createdTime": shown["createdTime"],
+        "runId": model.run_id,
+        "tags": model.tags,
+        "description": model.description,
+    }

@@ -1,0 +1,359 @@
+"""`trainyard run`: list, show, follow and steer runs. Submitting is in runs_submit.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trainyard._cli import completion, exits, runs_submit
+from trainyard._cli.common import (
+    All,
+    AsOf,
+    Config,
+    Json,
+    Limit,
+    RunId,
+    Since,
+    TagFilter,
+    Token,
+    as_of,
+    moment,
+    new_group,
+    page_of,
+    paged,
+    pairs,
+    stream,
+    workspace,
+    wrong,
+)
+from trainyard._cli.output import emit, note, one, rows, say, size
+from trainyard._cli.shapes import file_row, point_row, point_value, run_row, run_view
+from trainyard._errors import RunNotFoundException, TrainyardException
+from trainyard._text import shown_line
+
+runs = new_group("Runs: submit, list, show, follow, download, cancel, tag.")
+runs.command("submit")(runs_submit.submit)
+_LIST_COLUMNS = ("runId", "status", "queuedAt", "why")
+_RECONNECTS = 20
+
+
+@runs.command("list")
+def run_list(
+    experiment: Annotated[str, typer.Option(help="only this experiment's", autocompletion=completion.experiments)] = "",
+    status: Annotated[list[str] | None, typer.Option(help="only in this status, e.g. Running; may be repeated")] = None,
+    tag: TagFilter = None,
+    text: Annotated[str, typer.Option(help="only with this text in the id or display name")] = "",
+    since: Since = "",
+    roots_only: Annotated[bool, typer.Option("--roots-only", help="no children")] = False,
+    at: AsOf = "",
+    limit: Limit = 20,
+    page_token: Token = "",
+    everything: All = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Newest first."""
+    from trainyard.history.v1 import history_pb2
+
+    _listed(
+        history_pb2.ListRunsRequest(
+            experiment=experiment, roots_only=roots_only, statuses=_statuses(status), tags=pairs(tag, "--tag", bare=True), text=text
+        ),
+        since, at, limit, page_token, everything, as_json, config,
+    )  # fmt: skip
+
+
+@runs.command("children")
+def run_children(
+    run_id: RunId,
+    status: Annotated[list[str] | None, typer.Option(help="only in this status; may be repeated")] = None,
+    tag: TagFilter = None,
+    since: Since = "",
+    at: AsOf = "",
+    limit: Limit = 20,
+    page_token: Token = "",
+    everything: All = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """The children of a run, newest first."""
+    from trainyard.history.v1 import history_pb2
+
+    request = history_pb2.ListRunsRequest(parent_run_id=run_id, statuses=_statuses(status), tags=pairs(tag, "--tag", bare=True))
+    _listed(request, since, at, limit, page_token, everything, as_json, config)
+
+
+def _listed(request: Any, since: str, at: str, limit: int, token: str, everything: bool, as_json: bool, config: str | None) -> None:
+    clients = workspace(config)._clients
+    if (then := as_of(at)) is not None:
+        request.as_of.CopyFrom(then)
+    earliest = moment(since, "--since").timestamp() if since else None
+
+    def fetch(number: int, page: str) -> tuple[Any, str]:
+        request.page_size, request.page_token = number, page
+        answer = clients.call(clients.history.ListRuns, request, RunNotFoundException)
+        return answer.runs, answer.next_page_token
+
+    def too_old(run: Any) -> bool:
+        return earliest is not None and run.queued_at.seconds + run.queued_at.nanos / 1e9 < earliest
+
+    found = paged(fetch, limit=limit, token=token, everything=everything, stop=too_old)
+    rows((run_row(run) for run in found), _LIST_COLUMNS, as_json=as_json)
+
+
+def _statuses(given: list[str] | None) -> list[Any]:
+    from trainyard._run import STATUS_NAMES
+    from trainyard.job.v1 import job_pb2
+
+    wanted = {name.lower() for name in given or ()}
+    known = {name.lower() for name in STATUS_NAMES.values()}
+    if unknown := wanted - known:
+        listed = ", ".join(sorted(set(STATUS_NAMES.values())))
+        raise wrong(f"There is no status {sorted(unknown)[0]!r}; there is: {listed}.", "--status")
+    return [job_pb2.RunStatus.Value(f"RUN_STATUS_{key}") for key, name in STATUS_NAMES.items() if name.lower() in wanted]
+
+
+def _view(clients: Any, run_id: str, at: str = "") -> Any:
+    from trainyard.history.v1 import history_pb2
+
+    return clients.call(clients.history.GetRun, history_pb2.GetRunRequest(run_id=run_id, as_of=as_of(at)), RunNotFoundException).run
+
+
+def _points(clients: Any, run_id: str, **fields: Any) -> Any:
+    """(run id, point), page by page."""
+    from trainyard.history.v1 import history_pb2
+
+    request = history_pb2.GetMetricsRequest(run_id=run_id, **fields)
+    while True:
+        answer = clients.call(clients.history.GetMetrics, request, RunNotFoundException)
+        for group in answer.runs:
+            for ranked in group.points:
+                yield group.run_id, ranked
+        if not answer.next_page_token:
+            return
+        request.page_token = answer.next_page_token
+
+
+@runs.command("show")
+def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
+    """All that is known of a run, now or as of a time: status and why, metrics, files, logs, children, failure."""
+    clients = workspace(config)._clients
+    view = _view(clients, run_id, at)
+    last = {ranked.point.name: point_value(ranked.point) for _, ranked in _points(clients, run_id, as_of=as_of(at))}
+    shown = run_view(view, last)
+    if not as_json:
+        shown["files"] = [f"{file.path} ({size(file.size_bytes)})" for file in view.files[:20]]
+        shown["files"] += [f"and {len(view.files) - 20} more: trainyard run files {run_id}"] if len(view.files) > 20 else []
+        shown.pop("spec", None)
+        shown.pop("metricNames")
+        shown = {name: value for name, value in shown.items() if value not in (None, "", [], {})}
+    one(shown, as_json=as_json)
+
+
+@runs.command("logs")
+def run_logs(
+    run_id: RunId,
+    log: Annotated[str, typer.Option(help="name of the log; `trainyard run show` lists them")] = "azureml-logs/70_driver_log.txt",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the log ends")] = False,
+    rank: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="whose output")] = 0,
+    epoch: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="attempt; 0 = the newest")] = 0,
+    contains: Annotated[str, typer.Option(help="only lines with this text, any case")] = "",
+    first_line: Annotated[int, typer.Option(min=0, help="from this line on, counted from 0")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="at most so many lines; 0 = all")] = 0,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """A run's output, line by line as it was written."""
+    from trainyard.history.v1 import history_pb2
+
+    clients = workspace(config)._clients
+    request = history_pb2.ReadLogRequest(
+        run_id=run_id, log=log, rank=rank, epoch=epoch, first_line=first_line, most_lines=limit, follow=follow, contains=contains
+    )
+    tries, attempt, given = _RECONNECTS, 0, 0
+    while True:
+        try:
+            for answer in stream(clients.history.ReadLog(request), RunNotFoundException):
+                tries = _RECONNECTS
+                if attempt and answer.epoch != attempt:
+                    note(f"[attempt {answer.epoch}]")
+                attempt = answer.epoch
+                for line in answer.lines:
+                    request.first_line, given = line.number + 1, given + 1
+                    if as_json:
+                        emit({"line": int(line.number), "text": line.text, "log": log, "rank": rank, "epoch": attempt})
+                    else:
+                        say(shown_line(line.text))
+            return
+        except TrainyardException as error:
+            if exits.of(error) is not exits.Exit.UNAVAILABLE or not follow or not tries or (limit and given >= limit):
+                raise
+        # History was restarted, and the run perhaps as well: its newer attempt is read from its first line.
+        tries -= 1
+        newest = max((it.epoch for it in _view(clients, run_id).logs if (it.log, it.rank) == (log, rank)), default=attempt)
+        if not epoch and newest > attempt:
+            request.first_line = 0
+        request.most_lines = limit - given if limit else 0
+
+
+@runs.command("metrics")
+def run_metrics(
+    run_id: RunId,
+    name: Annotated[str, typer.Option(help="only this metric")] = "",
+    rank: Annotated[list[int] | None, typer.Option(help="only of this rank; may be repeated")] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="its descendants' too")] = False,
+    since: Since = "",
+    at: AsOf = "",
+    limit: Limit = 1000,
+    page_token: Token = "",
+    everything: All = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """What a run logged, oldest first."""
+    from trainyard.history.v1 import history_pb2
+
+    clients = workspace(config)._clients
+    earliest = moment(since, "--since").timestamp() if since else 0.0
+
+    def fetch(number: int, page: str) -> tuple[Any, str]:
+        request = history_pb2.GetMetricsRequest(
+            run_id=run_id, name=name, ranks=rank or [], recursive=recursive, page_size=number, page_token=page, as_of=as_of(at)
+        )
+        answer = clients.call(clients.history.GetMetrics, request, RunNotFoundException)
+        return [(group.run_id, ranked) for group in answer.runs for ranked in group.points], answer.next_page_token
+
+    found = paged(
+        fetch, limit=limit, token=page_token, everything=everything,
+        keep=lambda pair: pair[1].point.logged_at.seconds + pair[1].point.logged_at.nanos / 1e9 >= earliest,
+    )  # fmt: skip
+    rows((point_row(*pair) for pair in found), ("name", "value", "step", "rank", "loggedAt"), as_json=as_json)
+
+
+@runs.command("files")
+def run_files(
+    run_id: RunId,
+    prefix: Annotated[str, typer.Option(help="only below this path")] = "",
+    at: AsOf = "",
+    limit: Limit = 1000,
+    page_token: Token = "",
+    everything: All = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """What a run has left behind, by path; bytes."""
+    view = _view(workspace(config)._clients, run_id, at)
+    files = [file_row(file) for file in view.files if file.path.startswith(prefix)]
+    page = page_of(files, lambda row: str(row["path"]), limit=limit, token=page_token, everything=everything)
+    rows(page, ("bytes", "path"), as_json=as_json)
+
+
+@runs.command("download")
+def run_download(
+    run_id: RunId,
+    prefix: Annotated[str, typer.Argument(help="a file, or all below this path", show_default=False)] = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to")] = Path(),
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Its files, checked against their digests."""
+    run = _run(config, run_id)
+    chosen = [
+        name
+        for name in run.get_file_names()
+        if name == prefix or name.startswith(prefix if not prefix or prefix.endswith("/") else f"{prefix}/")
+    ]
+    if not chosen:
+        raise TrainyardException(
+            f"Run {run_id} has no file {prefix!r}.", code="FileNotFound", target=prefix, hint=f"trainyard run files {run_id}"
+        )
+    if chosen == [prefix]:
+        target = output / prefix.rpartition("/")[2]
+        run.download_file(prefix, str(target))
+    else:
+        run.download_files(prefix=prefix or None, output_directory=str(output))
+    one({"runId": run_id, "files": len(chosen), "folder": str(output)}, as_json=as_json)
+
+
+@runs.command("cancel")
+def run_cancel(
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="why, for the record")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="return once it has ended")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Ask a run to end."""
+    from trainyard.job.v1 import job_pb2
+
+    space = workspace(config)
+    clients = space._clients
+    run = clients.call(clients.jobs.CancelRun, job_pb2.CancelRun(run_id=run_id, reason=reason), RunNotFoundException).run
+    if wait:
+        run = _ended(space, run_id)
+    one({"runId": run_id, "status": run_row(run)["status"]}, as_json=as_json)
+
+
+@runs.command("tag")
+def run_tag(
+    run_id: RunId,
+    tags: Annotated[list[str] | None, typer.Argument(help="NAME or NAME=VALUE ...", show_default=False)] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="take this tag off; may be repeated")] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Set and remove tags; without either, show them."""
+    from trainyard.job.v1 import job_pb2
+
+    clients = workspace(config)._clients
+    if not tags and not remove:
+        found = _view(clients, run_id).run.tags
+    else:
+        request = job_pb2.TagRun(run_id=run_id, set=pairs(tags, "TAGS", bare=True), removed=remove or [])
+        found = clients.call(clients.jobs.TagRun, request, RunNotFoundException).run.tags
+    one(dict(found), as_json=as_json)
+
+
+@runs.command("wait")
+def run_wait(
+    run_id: RunId,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no output but the end")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Until it has ended, showing its phases and output. Exit code 4 where it ended badly."""
+    wait_for(_run(config, run_id), quiet=quiet, as_json=as_json)
+
+
+def wait_for(run: Any, *, quiet: bool, as_json: bool) -> None:
+    """Raises typer.Exit with code 4 where the run ended badly."""
+    run.wait_for_completion(show_output=not quiet and not as_json, raise_on_error=False)
+    view = _view(run.experiment.workspace._clients, run.id)
+    shown = {**run_row(view.run), **({"error": run_view(view, {})["error"]} if view.run.HasField("failure") else {})}
+    if as_json:
+        emit(shown)
+    elif quiet:
+        say(f"{run.id}: {shown['status']}")
+    if shown["status"] != "Completed":
+        raise typer.Exit(exits.Exit.RUN_FAILED)
+
+
+def _ended(space: Any, run_id: str) -> Any:
+    from trainyard._watch import states
+
+    run = None
+    for run in states(space, run_id):  # noqa: B007 - the last one counts
+        pass
+    return run
+
+
+def _run(config: str | None, run_id: str) -> Any:
+    from trainyard._experiment import Experiment
+    from trainyard._run import Run
+    from trainyard.job.v1 import job_pb2
+
+    space = workspace(config)
+    message = space._clients.call(space._clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=run_id), RunNotFoundException).run
+    return Run(Experiment(space, message.experiment), run_id, _message=message)

@@ -1,0 +1,145 @@
+"""`trainyard run submit`: a folder and a script (or command) as a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trainyard._cli import completion
+from trainyard._cli.common import Config, Json, pairs, workspace, wrong
+from trainyard._cli.output import emit, say
+
+if TYPE_CHECKING:
+    from trainyard._workspace import Workspace
+    from trainyard.job.v1.spec_pb2 import EnvironmentSpec, RunSpec
+
+_MODES = ("mount", "download")
+
+
+@dataclass
+class Submission:
+    """What Experiment.submit takes: the folder, and the specification without its source."""
+
+    source_directory: Path
+    spec: RunSpec
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+    def _to_spec(self) -> RunSpec:
+        return self.spec
+
+
+def submit(
+    folder: Annotated[Path, typer.Argument(help="the source folder; .amlignore or .gitignore keeps files out")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="after --: arguments of the script; @NAME is the path of the input NAME", show_default=False)
+    ] = None,
+    script: Annotated[str, typer.Option(help="the script, a path inside the folder")] = "",
+    command: Annotated[str, typer.Option(help="instead of a script: a command line; $NAME is a variable or input; no shell reads it")] = "",
+    target: Annotated[str, typer.Option(help="compute target", autocompletion=completion.pools)] = "local",
+    experiment: Annotated[
+        str, typer.Option(help="the name it is kept under; the folder's by default", autocompletion=completion.experiments)
+    ] = "",
+    env: Annotated[str, typer.Option("--env", help="a registered environment: NAME or NAME:VERSION")] = "",
+    framework_version: Annotated[str, typer.Option(help="TensorFlow's, e.g. 2.15; 'none' for an environment without it")] = "",
+    pip: Annotated[list[str] | None, typer.Option(help="a package, e.g. 'pandas<3'; may be repeated")] = None,
+    environment_variable: Annotated[list[str] | None, typer.Option("--variable", help="NAME=VALUE for the script; may be repeated")] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", help="NAME=DATASET[:VERSION][@mount|@download]; may be repeated")] = None,
+    arg: Annotated[list[str] | None, typer.Option(help="one argument of the script, as --arg=--lr --arg=0.1; may be repeated")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated")] = None,
+    display_name: Annotated[str, typer.Option(help="free text")] = "",
+    gpu: Annotated[bool, typer.Option("--gpu", help="ask for GPUs")] = False,
+    max_seconds: Annotated[float | None, typer.Option(min=0.001, help="the script is ended after so many seconds")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="stay, show phases and output; exit code 4 where it ends badly")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Send a folder and run its script (or a command) on a compute target."""
+    from trainyard._experiment import Experiment
+
+    space = workspace(config)
+    words = [*(arg or ()), *(arguments or ())]
+    spec = _what(folder, script, command, words)
+    spec.compute_target, spec.use_gpu, spec.display_name = target, gpu, display_name
+    spec.environment.CopyFrom(_environment(space, env, framework_version, pip or []))
+    spec.environment.environment_variables.update(pairs(environment_variable, "--variable"))
+    spec.tags.update(pairs(tag, "--tag", bare=True))
+    if max_seconds is not None:
+        spec.max_duration.FromMilliseconds(int(max_seconds * 1000))
+    used = {name: _input(space, name, text) for name, text in pairs(inputs, "--input").items()}
+    spec.inputs.extend(item._to_message() for item in used.values())
+    for argument in spec.arguments:
+        if argument.text.startswith("@") and argument.text[1:] in used:
+            argument.input = argument.text[1:]
+    run = Experiment(space, experiment or _named_after(folder)).submit(Submission(folder, spec, used))  # type: ignore[arg-type]
+    if follow:
+        from trainyard._cli.runs import wait_for
+
+        wait_for(run, quiet=False, as_json=as_json)
+    elif as_json:
+        emit({"runId": run.id, "experiment": run.experiment.name, "status": run.status})
+    else:
+        say(run.id)
+
+
+def _what(folder: Path, script: str, command: str, words: list[str]) -> RunSpec:
+    import shlex
+
+    from trainyard.job.v1 import spec_pb2
+
+    if bool(script) == bool(command):
+        raise wrong("Give either --script or --command.", "--script")
+    if not folder.is_dir():
+        raise wrong(f"The folder {str(folder)!r} does not exist or is no folder.", str(folder))
+    if command:
+        try:
+            return spec_pb2.RunSpec(command=[*shlex.split(command), *words])
+        except ValueError as error:
+            raise wrong(f"--command cannot be read: {error}.", "--command") from error
+    path = Path(script)
+    if path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
+        raise wrong(f"--script {script!r} is no file inside {str(folder)!r}.", script)
+    return spec_pb2.RunSpec(entry_script=path.as_posix(), arguments=[spec_pb2.Argument(text=word) for word in words])
+
+
+def _environment(space: Workspace, env: str, framework_version: str, pip: list[str]) -> EnvironmentSpec:
+    """A registered one, or TensorFlow's default line with packages beside it."""
+    from trainyard.environment.v1 import environment_pb2
+    from trainyard.job.v1 import spec_pb2
+
+    if not env:
+        framework = "none" if framework_version == "none" else "tensorflow"
+        return spec_pb2.EnvironmentSpec(
+            framework=framework, framework_version="" if framework == "none" else framework_version, pip_packages=pip
+        )
+    if framework_version or pip:
+        raise wrong("--env names the whole environment: --framework-version and --pip cannot be given beside it.", "--env")
+    name, _, version = env.partition(":")
+    if version and not version.isdecimal():
+        raise wrong(f"--env takes NAME or NAME:VERSION, not {env!r}.", "--env")
+    clients = space._clients
+    request = environment_pb2.GetEnvironmentRequest(name=name, version=int(version or 0))
+    definition: EnvironmentSpec = clients.call(clients.environments.GetEnvironment, request).environment.definition
+    return definition
+
+
+def _input(space: Workspace, name: str, text: str) -> Any:
+    from trainyard._dataset import Dataset
+
+    dataset, at, mode = text.rpartition("@") if text.endswith(tuple(f"@{mode}" for mode in _MODES)) else (text, "", "mount")
+    named, colon, version = dataset.rpartition(":")
+    if not colon:
+        named, version = dataset, "latest"
+    elif not version.isdecimal():
+        raise wrong(f"--input takes NAME=DATASET[:VERSION][@mount|@download], not {name}={text}.", "--input")
+    found = Dataset.get_by_name(space, named, version if version == "latest" else int(version)).as_named_input(name)
+    return found.as_download() if mode == "download" else found.as_mount()
+
+
+def _named_after(folder: Path) -> str:
+    import re
+
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-_")[:100]
+    return name or "default"

@@ -1,0 +1,104 @@
+"""History's messages as the objects that the command prints."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from trainyard._cli.output import iso
+
+
+def status(number: int) -> str:
+    """Azure's word for a status."""
+    from trainyard._run import status_name
+
+    return status_name(number)
+
+
+def run_row(run: Any) -> dict[str, Any]:
+    """A run in a list. Times are ISO 8601 in UTC."""
+    return {
+        "runId": run.run_id,
+        "experiment": run.experiment,
+        "number": int(run.number),
+        "status": status(run.status),
+        "queuedAt": iso(run.queued_at),
+        "startedAt": iso(run.started_at),
+        "endedAt": iso(run.ended_at),
+        "displayName": run.display_name,
+        "parentRunId": run.parent_run_id,
+        "tags": dict(run.tags),
+        "properties": dict(run.properties),
+        "why": run.why,
+    }
+
+
+def file_row(file: Any) -> dict[str, Any]:
+    """A file of a run or model; bytes."""
+    return {"path": file.path, "bytes": int(file.size_bytes), "sha256": file.sha256}
+
+
+def point_value(point: Any) -> Any:
+    """What was logged: a number, a text, or what the JSON says."""
+    which = point.WhichOneof("value")
+    if which == "json":
+        try:
+            return json.loads(point.json)
+        except ValueError:
+            return point.json
+    return getattr(point, which) if which else None
+
+
+def point_row(run_id: str, ranked: Any) -> dict[str, Any]:
+    """One logged value."""
+    point = ranked.point
+    return {
+        "runId": run_id,
+        "name": point.name,
+        "kind": point.kind,
+        "value": point_value(point),
+        "step": int(point.step) if point.HasField("step") else None,
+        "rank": ranked.rank,
+        "epoch": ranked.epoch,
+        "loggedAt": iso(point.logged_at),
+    }
+
+
+def failure(found: Any) -> dict[str, Any]:
+    """Why it ended badly."""
+    shown: dict[str, Any] = {"code": found.code, "message": found.message}
+    if found.target:
+        shown["target"] = found.target
+    if found.HasField("rank"):
+        shown["rank"] = found.rank
+    if found.HasField("exit_code"):
+        shown["exitCode"] = found.exit_code
+    if found.last_lines:
+        shown["lastLines"] = list(found.last_lines)
+    return shown
+
+
+def run_view(view: Any, metrics: dict[str, Any]) -> dict[str, Any]:
+    """All that is known of a run; `metrics` is name -> last value."""
+    run = view.run
+    shown = {
+        **run_row(run),
+        "epoch": run.epoch,
+        "nodes": list(run.agent_ids),
+        "metrics": metrics,
+        "metricNames": list(view.metric_names),
+        "files": [file_row(file) for file in view.files],
+        "logs": [{"log": it.log, "rank": it.rank, "epoch": it.epoch, "lines": int(it.lines), "ended": it.ended} for it in view.logs],
+        "children": list(view.child_run_ids),
+        "models": [f"{it.model}:{it.version}" for it in view.models],
+        "transitions": [{"at": iso(it.at), "status": status(it.status), "epoch": it.epoch, "why": it.why} for it in view.transitions],
+        "warnings": list(run.warnings),
+        "lastEventAt": iso(view.last_event_at),
+    }
+    if run.HasField("failure"):
+        shown["error"] = failure(run.failure)
+    if run.HasField("spec"):
+        shown["spec"] = MessageToDict(run.spec)
+    return shown

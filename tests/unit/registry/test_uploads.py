@@ -1,0 +1,170 @@
+"""Models that a client uploads: the request, what the registry makes of it, and the check of the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from services.chassis import codec
+from services.registry.checking import Checking
+from services.registry.domain import registration
+from services.registry.domain.registration import Asked, Known
+from services.registry.domain.runs import Run
+from services.registry.handlers import Checked
+from tests.unit.registry.builders import RUN, an_upload, completed
+from tests.unit.registry.test_registration import run_after
+from trainyard._objects import MemoryObjects
+from trainyard.event.v1.artifact_pb2 import ArtifactSet
+from trainyard.model.v1.model_pb2 import DatasetRef, Lineage, ModelVersionRegistered, ModelVersionRejected, RegisterModelVersion
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+CONTENTS = {"model/saved_model.pb": b"graph", "model/variables/v": b"weights"}
+
+
+def decided(request: RegisterModelVersion) -> list[registration.Fact]:
+    return registration.decide(Known(), Asked(request, "e1", request.model))
+
+
+def listed(*paths: str) -> RegisterModelVersion:
+    return an_upload({path: b"x" for path in paths})
+
+
+def test_an_uploaded_folder_waits_for_the_check_of_its_bytes_and_becomes_a_version_without_a_run() -> None:
+    request = an_upload(CONTENTS, datasets=[DatasetRef(name="mnist", version=2)])
+
+    assert decided(request) == []
+    (fact,) = registration.conclude(Known(3, Asked(request, "e1", "c1")), None, None, AT)
+
+    assert isinstance(fact, ModelVersionRegistered)
+    assert (fact.version, fact.artifacts) == (4, request.files)
+    assert fact.artifacts.files[0].object_key == f"uploads/models/{fact.digest}/model/saved_model.pb"
+    assert fact.lineage == Lineage(datasets=[DatasetRef(name="mnist", version=2)])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/etc/passwd", "../a", "model/../../a", "model//a", "a\\b", "model/a\n", "model/%2e%2e/a", "model/a ", "C:/a", "model/\u202e/.."],
+)
+def test_a_hostile_path_is_refused_by_name(path: str) -> None:
+    (fact,) = decided(listed(path))
+
+    assert isinstance(fact, ModelVersionRejected)
+    assert (fact.failure.code, fact.failure.target) == ("UserError", path)
+
+
+def _elsewhere(request: RegisterModelVersion) -> None:
+    request.files.files[0].object_key = "runs/another_1/1/outputs/secret"
+
+
+def _of_other_files(request: RegisterModelVersion) -> None:
+    request.files.files[0].sha256 = "0" * 64
+
+
+def _unsorted(request: RegisterModelVersion) -> None:
+    request.files.CopyFrom(ArtifactSet(files=reversed(list(request.files.files))))
+
+
+def _doubled(request: RegisterModelVersion) -> None:
+    request.files.files.append(request.files.files[-1])
+
+
+def _no_digest(request: RegisterModelVersion) -> None:
+    request.files.files[0].sha256 = "F" * 64
+
+
+def _with_a_run(request: RegisterModelVersion) -> None:
+    request.run_id = RUN
+
+
+def _empty(request: RegisterModelVersion) -> None:
+    request.files.CopyFrom(ArtifactSet())
+
+
+def _many_datasets(request: RegisterModelVersion) -> None:
+    request.datasets.extend(DatasetRef(name=str(number), version=1) for number in range(51))
+
+
+def _nameless_dataset(request: RegisterModelVersion) -> None:
+    request.datasets.add(name="", version=1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [_elsewhere, _of_other_files, _unsorted, _doubled, _no_digest, _with_a_run, _empty, _many_datasets, _nameless_dataset],
+)
+def test_a_list_that_could_not_be_a_models_is_refused_at_once(spoil: Callable[[RegisterModelVersion], None]) -> None:
+    request = an_upload(CONTENTS)
+    spoil(request)
+
+    (fact,) = decided(request)
+
+    assert isinstance(fact, ModelVersionRejected)
+    assert fact.failure.code == "UserError"
+
+
+@pytest.mark.parametrize("paths", [("a", "b"), ("model", "other/x"), ("model/a", "model/a/b")])
+def test_what_is_neither_one_file_nor_one_folder_is_refused(paths: tuple[str, ...]) -> None:
+    (fact,) = decided(listed(*paths))
+
+    assert isinstance(fact, ModelVersionRejected)
+
+
+def test_datasets_that_the_caller_names_stand_beside_those_of_the_run_each_once() -> None:
+    run = run_after(completed("outputs/model"))
+    request = RegisterModelVersion(submission_id="s1", model="m", run_id=RUN, path="outputs/model")
+    request.datasets.extend([DatasetRef(name="mnist", version=2), DatasetRef(name="words", version=7)])
+
+    (fact,) = registration.conclude(Known(0, Asked(request, "e1", "m")), run, None, AT)
+
+    assert isinstance(fact, ModelVersionRegistered)
+    assert [(it.name, it.version) for it in fact.lineage.datasets] == [("mnist", 2), ("words", 7)]
+    assert fact.lineage.run_id == RUN
+
+
+class NoRuns:
+    async def read(self, run_id: str) -> Run | None:
+        raise AssertionError("an uploaded model has no run")
+
+
+async def checked(request: RegisterModelVersion, objects: MemoryObjects) -> Checked:
+    command = await Checking(NoRuns(), objects, lambda: AT)(codec.dumps(Asked(request, "e1", "c1")))
+    assert isinstance(command.payload, Checked)
+    return command.payload
+
+
+def store_of(request: RegisterModelVersion, contents: dict[str, bytes]) -> MemoryObjects:
+    objects = MemoryObjects()
+    for file in request.files.files:
+        objects.put_bytes(file.object_key, contents[file.path])
+    return objects
+
+
+async def test_uploaded_bytes_that_are_as_said_lack_nothing() -> None:
+    request = an_upload(CONTENTS)
+
+    assert await checked(request, store_of(request, CONTENTS)) == Checked("s1", None, None, AT)
+
+
+async def test_an_uploaded_file_with_other_bytes_of_the_same_size_is_told_by_both_digests() -> None:
+    request = an_upload(CONTENTS)
+
+    found = await checked(request, store_of(request, {**CONTENTS, "model/saved_model.pb": b"GRAPH"}))
+
+    assert found.missing is not None
+    assert found.missing.code == "ArtifactMissing"
+    assert request.files.files[0].sha256 in found.missing.message
+    assert "upload them again" in found.missing.message
+
+
+async def test_an_uploaded_file_that_is_missing_or_shorter_is_told_by_its_key() -> None:
+    request = an_upload(CONTENTS)
+    objects = store_of(request, {**CONTENTS, "model/variables/v": b"w"})
+    objects.remove(request.files.files[0].object_key)
+
+    found = await checked(request, objects)
+
+    assert found.missing is not None
+    assert f"{request.files.files[0].object_key} is missing" in found.missing.message
+    assert "has 1 bytes, not 7" in found.missing.message
