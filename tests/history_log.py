@@ -138,7 +138,7 @@ def garbage(log: Log) -> None:
     """What no reader should fall over."""
     log.put(JOBS, b"a", b"\xff\xff\xff", [("ce_type", b"trainyard.job.v1.RunQueued"), ("ce_id", b"g1")])
     log.put(JOBS, b"a", b"hello", [])
-    log.put(JOBS, None, None, [("ce_type", b"trainyard.job.v1.RunQueued"), ("ce_id", b"g2")])
+    log.put(JOBS, b"a", None, [("ce_type", b"trainyard.job.v1.RunQueued"), ("ce_id", b"g2")])
     log.put(METRICS, b"\xff\xfe", b"", [("ce_type", b"trainyard.job.v1.MetricBatch"), ("ce_id", b"g3")], partition=0)
     log.put(TASKS, b"a", b"", [("ce_type", b"trainyard.job.v9.FromTheFuture"), ("ce_id", b"g4")])
     log.put(LOGS, b"a\0b", b"", [("ce_type", b"trainyard.job.v1.LogChunk"), ("ce_id", b"g5")])

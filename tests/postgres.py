@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ def running(folder: Path, port: int, await_port: Callable[[int, Callable[[], boo
             await_port(port, lambda: process.poll() is None)
             yield f"postgresql+psycopg://trainyard@127.0.0.1:{port}/postgres"
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
             process.wait()
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -70,6 +70,7 @@ def _history(settings: Settings) -> History:
     store = settings.object_store
     objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
     databases = open_databases(settings.sql_url)
+    databases.sweep()
     database = databases.current()
     applied = Applied(database.positions())
     applier = Applier(settings.kafka_bootstrap, databases, applied, database)

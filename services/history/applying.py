@@ -64,7 +64,7 @@ class Applier(threading.Thread):
 
     def __init__(self, bootstrap: str, databases: Databases, applied: Applied, database: Database) -> None:
         super().__init__(name="applier", daemon=True)
-        self._bootstrap = bootstrap
+        self._kafka = bootstrap
         self._databases = databases
         self._applied = applied
         self._database = database
@@ -112,7 +112,7 @@ class Applier(threading.Thread):
                 return
 
     def _follow(self) -> None:
-        feed = KafkaFeed(self._bootstrap)
+        feed = KafkaFeed(self._kafka)
         try:
             places = feed.places(TOPICS)
             check_log(self._database.positions(), feed.ends(places))

@@ -1,7 +1,7 @@
 """Where the tables lie: one generation is in use, the next may be filled beside it and takes its place in one atomic step.
 
 SQLite: a generation is a file, and a small file names the current one. PostgreSQL: a generation is a schema, and a row names the
-current one. Whatever is not current is left over from a rebuild that did not end, and is removed at the next start.
+current one. Whatever is not current is left over from a rebuild that did not end, and is swept away at the next start.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ class Databases(Protocol):
     name: str
     """For people: without a password."""
 
+    def sweep(self) -> None:
+        """Removes what a rebuild that did not end has left. Only the process that writes may call it, before it begins."""
+        ...
+
     def current(self) -> Database: ...
 
     def begin(self) -> Database:
@@ -96,18 +100,26 @@ def open_databases(url: str) -> Databases:
     return SqliteDatabases(url) if url.startswith("sqlite:///") else PostgresDatabases(url)
 
 
+# Of the files that make up one SQLite database.
+_ENDINGS = ("", "-wal", "-shm", "-journal")
+
+
 class SqliteDatabases:
     def __init__(self, url: str) -> None:
         self._base = Path(sa.make_url(url).database or "history.db")
         self._base.parent.mkdir(parents=True, exist_ok=True)
         self._pointer = self._base.with_name(f"{self._base.name}.current")
         self.name = url
+
+    def sweep(self) -> None:
         now = self._generation()
-        for path in self._base.parent.glob(f"{self._base.name}.g*"):
-            if not path.name.startswith(self._file(now).name):
-                path.unlink()
-        if now:
-            self._remove(0)
+        kept = {f"{self._file(now).name}{ending}" for ending in _ENDINGS}
+        for path in [
+            *self._base.parent.glob(f"{self._base.name}.g*"),
+            *(self._base.with_name(f"{self._base.name}{it}") for it in _ENDINGS),
+        ]:
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
 
     def current(self) -> Database:
         return self._open(self._generation(), tune_sqlite)
@@ -144,7 +156,7 @@ class SqliteDatabases:
 
     def _remove(self, generation: int) -> None:
         path = self._file(generation)
-        for ending in ("", "-wal", "-shm", "-journal"):
+        for ending in _ENDINGS:
             path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
 
 
@@ -163,6 +175,8 @@ class PostgresDatabases:
                 sa.text(f"CREATE TABLE IF NOT EXISTS {self._META}.generation (only_one boolean PRIMARY KEY, number bigint NOT NULL)")
             )
             connection.execute(sa.text(f"INSERT INTO {self._META}.generation VALUES (true, 0) ON CONFLICT DO NOTHING"))
+
+    def sweep(self) -> None:
         now = self._generation()
         for schema in self._schemas():
             if schema != self._schema(now):
