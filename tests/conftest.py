@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from deploy.local import cache, kafka, minio
+from tests import postgres
 
 
 def free_port() -> int:
@@ -70,3 +71,13 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server of its own; whoever uses it makes a database of its own, or is alone there."""
+    folder = postgres.binaries()
+    if folder is None:
+        pytest.skip(postgres.MISSING)
+    with postgres.running(folder, free_port(), await_port) as url:
+        yield url

@@ -17,6 +17,7 @@ _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "trainer_agent": {"snapshots/*": (_READ,), "runs/*": (_READ, _WRITE)},
     "registry": {"runs/*": (_READ,), "uploads/models/*": (_READ,)},
     "serving": {"runs/*": (_READ,), "uploads/models/*": (_READ,)},
+    "history": {"runs/*": (_READ,)},
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_BASE = 17400
-SERVICES = ("dataset", "scheduler", "registry", "serving")
+SERVICES = ("dataset", "scheduler", "registry", "serving", "history")
 # Unix socket paths end at 107 bytes.
 _LONGEST_SOCKET = 100
 

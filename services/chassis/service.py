@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +105,24 @@ Register = Callable[[grpc.aio.Server, Context], None]
 Background = Callable[[Context], Awaitable[None]]
 
 
+def run_process(name: str, settings: Settings, main: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
+    """`main` as the only process of that name in its home. Ends the process: with 0 when main returns, with 1 when it raises."""
+    logs.set_up(name, as_json=settings.log_json)
+    code = 1
+    try:
+        with _only_one(settings.home / "db" / f"{name}.lock"):
+            # Not asyncio.run: it would wait for threads that wait for a broker.
+            asyncio.new_event_loop().run_until_complete(main())
+            code = 0
+    except (OSError, RuntimeError, asyncio.CancelledError) as error:
+        log.error("ends", reason=f"{type(error).__name__}: {error}")
+    except Exception:
+        log.exception("ends")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
 class Service:
     """A table of contents in `__main__`: what it listens to, what it serves, what works beside it."""
 
@@ -137,20 +155,7 @@ class Service:
 
     def run(self) -> NoReturn:
         """Until SIGTERM (exit code 0), or until something that cannot be mended from inside (1). Ends the process."""
-        logs.set_up(self._name, as_json=self._settings.log_json)
-        code = 1
-        try:
-            with _only_one(self._settings.home / "db" / f"{self._name}.lock"):
-                # Not asyncio.run: it would wait for threads that wait for a broker.
-                asyncio.new_event_loop().run_until_complete(self._main())
-                code = 0
-        except (OSError, RuntimeError, asyncio.CancelledError) as error:
-            log.error("ends", reason=f"{type(error).__name__}: {error}")
-        except Exception:
-            log.exception("ends")
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+        run_process(self._name, self._settings, self._main)
 
     async def _main(self) -> None:
         stop = asyncio.Event()

@@ -164,7 +164,7 @@ class Store:
         one = {"poolclass": sa.pool.StaticPool, "connect_args": {"check_same_thread": False}}
         self._engine = sa.create_engine(url, **(one if in_memory else {}))
         if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _tune_sqlite)
+            sa.event.listen(self._engine, "connect", tune_sqlite)
         _schema.create_all(self._engine)
         self._upserts = _Upserts.of(self._engine.dialect.name)
 
@@ -217,7 +217,8 @@ class Store:
         self._engine.dispose()
 
 
-def _tune_sqlite(connection: Any, _: object) -> None:
+def tune_sqlite(connection: Any, _: object) -> None:
+    """For SQLAlchemy's event `connect`."""
     cursor = connection.cursor()
     # A power cut may undo the last transactions, positions included; the log still has their inputs.
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "temp_store=MEMORY"):

@@ -11,6 +11,7 @@ import typer
 
 from trainyard._cli.common import Config, Json, as_of, moment, new_group, stream, workspace
 from trainyard._cli.output import emit, iso, say
+from trainyard._errors import UserErrorException
 
 events = new_group("What happens, as events.")
 # Chatter: heartbeats come every second and say nothing that another event does not.
@@ -48,7 +49,11 @@ def tail(
 
     since, from_end = starting_point(start)
     reader = workspace(config)._events
-    topics = list(topic or [name for name in reader.topics() if heartbeats or name not in _QUIET])
+    there = reader.topics()
+    unknown = sorted(set(topic or ()) - set(there))
+    if unknown:
+        raise UserErrorException(f"There is no topic {unknown[0]!r}; there is: {', '.join(there)}.", target=unknown[0])
+    topics = list(topic or [name for name in there if heartbeats or name not in _QUIET])
     records = ordered_stream(reader, topics, since=since, from_end=from_end, follow=follow, until_idle=until_idle)
     kept = (
         record

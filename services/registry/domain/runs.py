@@ -5,14 +5,13 @@ The epoch fences: once a newer attempt was seen, or an attempt was declared lost
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
+from trainyard._lineage import environment_id
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.job.v1 import job_pb2 as job
-from trainyard.job.v1.spec_pb2 import EnvironmentSpec
 from trainyard.model.v1.model_pb2 import DatasetRef, Lineage
 
 _STAGES: dict[type[Message], str] = {
@@ -62,11 +61,6 @@ def evolve(run: Run | None, message: Message) -> Run | None:
         case job.RunCanceled() if message.epoch >= run.epoch:
             return _ended(run, message, message.outputs if _counts(run, message.epoch) else ArtifactSet())
     return run
-
-
-def environment_id(environment: EnvironmentSpec) -> str:
-    """The same for the same specification, wherever it is worked out."""
-    return hashlib.sha256(environment.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _counts(run: Run, epoch: int) -> bool:

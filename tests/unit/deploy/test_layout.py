@@ -56,7 +56,7 @@ def test_keys_are_made_once_and_only_their_owner_may_read_them(tmp_path: Path) -
     first, second = Secrets.load_or_make(path), Secrets.load_or_make(path)
 
     assert first == second
-    assert len(set(first.passwords.values())) == 5
+    assert len(set(first.passwords.values())) == 6
     assert path.stat().st_mode & 0o777 == 0o600
 
 

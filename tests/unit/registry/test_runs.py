@@ -5,8 +5,9 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.registry.domain.runs import Run, environment_id, evolve
+from services.registry.domain.runs import Run, evolve
 from tests.unit.registry.builders import RUN, artifacts, canceled, completed, failed, queued
+from trainyard._lineage import environment_id
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import EnvironmentSpec

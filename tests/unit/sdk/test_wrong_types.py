@@ -22,7 +22,7 @@ from trainyard._webservice import _plain
 from trainyard._workspace import Workspace
 from trainyard.dataset.v1 import dataset_pb2
 
-NOWHERE = Workspace({"workspace_name": "w", "trainyard": {"services": {}}})
+NOWHERE = Workspace.from_dict({"workspace_name": "w", "trainyard": {"services": {}}})
 DIGITS = Dataset.File.from_files("http://host:8/a.gz")
 
 

@@ -1,0 +1,242 @@
+"""HistoryService over gRPC: waits until history knows what the caller wrote, looks, translates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import sqlalchemy as sa
+
+from services.chassis.choices import told
+from services.chassis.grpc_server import Code, refuse
+from services.chassis.records import LogReader
+from services.history import asking, telemetry, views
+from services.history.applying import Applied, Applier
+from services.history.databases import Databases
+from services.history.domain.lineage import label_of
+from services.history.domain.moment import Moment, Spot
+from services.history.following import Following
+from services.history.projecting import story_of
+from services.history.reading import clean
+from services.history.rebuilding import AlreadyRebuilding, Rebuilder, Step
+from services.history.waiting import Freshness
+from trainyard.history.v1 import history_pb2 as pb
+from trainyard.history.v1 import history_pb2_grpc
+
+Call = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class History:
+    """What the servicer works with."""
+
+    applied: Applied
+    applier: Applier
+    databases: Databases
+    reader: LogReader
+    freshness: Freshness
+    rebuilder: Rebuilder
+    following: Following
+    looks: ThreadPoolExecutor
+
+    async def look(self, action: Callable[[sa.Connection], T]) -> T:
+        """On a thread of its own: databases block."""
+
+        def act() -> T:
+            with self.applier.reading() as connection:
+                return action(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self.looks, act)
+
+    async def moment(self, request: Any, call: Call) -> Moment | None:
+        """What the request is of; returns once history knows all of it."""
+        as_of = request.as_of if request.HasField("as_of") else pb.AsOf()
+        which = as_of.WhichOneof("moment")
+        at = asking.time_of(as_of) if which == "time" else 0
+        spot = await self._spot(as_of) if which == "place" else None
+        await self.freshness.caught_up(call.time_remaining())
+        if which is None:
+            return None
+        return Moment(at) if spot is None else asking.moment_of(spot)
+
+    async def _spot(self, as_of: pb.AsOf) -> Spot:
+        place, offset = asking.place_of(as_of)
+        end = (await asyncio.to_thread(self.reader.ends, [place.topic]))[place]
+        record = None
+        if offset < end:
+            record = await asyncio.to_thread(lambda: next(iter(self.reader.read(place, offset, offset + 1)), None))
+        if record is None:
+            raise asking.no_such_record(place, offset, end)
+        return Spot(record.timestamp, record.topic, record.partition, record.offset)
+
+
+class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    async def GetRun(self, request: pb.GetRunRequest, call: Call) -> pb.GetRunResponse:
+        moment = await self._history.moment(request, call)
+        run_id = clean(request.run_id)
+        view = await self._history.look(lambda connection: views.run_view(connection, run_id, moment))
+        if view is None:
+            raise await self._no_run(run_id, moment)
+        return pb.GetRunResponse(run=view)
+
+    async def ListRuns(self, request: pb.ListRunsRequest, call: Call) -> pb.ListRunsResponse:
+        size = asking.page_size(request.page_size, 100, 1000)
+        before = asking.read_token(request.page_token, int, str)
+        wish = views.Wish(
+            experiment=clean(request.experiment),
+            parent=clean(request.parent_run_id),
+            roots_only=request.roots_only,
+            statuses=list(request.statuses),
+            tags={clean(name): clean(value) for name, value in request.tags.items()},
+            properties={clean(name): clean(value) for name, value in request.properties.items()},
+            text=clean(request.text),
+        )
+        moment = await self._history.moment(request, call)
+        age = (before[0], clean(before[1])) if before else None
+        found = await self._history.look(lambda connection: views.list_runs(connection, wish, moment, age, size + 1))
+        answer = pb.ListRunsResponse()
+        room = asking.PAGE_BYTES
+        for index, (run, _) in enumerate(found):
+            room -= run.ByteSize()
+            if index == size or (room < 0 and index):
+                answer.next_page_token = asking.token(*found[index - 1][1])
+                break
+            answer.runs.append(run)
+        return answer
+
+    async def ListExperiments(self, request: pb.ListExperimentsRequest, call: Call) -> pb.ListExperimentsResponse:
+        size = asking.page_size(request.page_size, 100, 1000)
+        after = asking.read_token(request.page_token, str)
+        await self._history.freshness.caught_up(call.time_remaining())
+        name = clean(after[0]) if after else ""
+        found = await self._history.look(lambda connection: views.experiments(connection, name, size + 1))
+        more = asking.token(found[size - 1].name) if len(found) > size else ""
+        return pb.ListExperimentsResponse(experiments=found[:size], next_page_token=more)
+
+    async def GetMetrics(self, request: pb.GetMetricsRequest, call: Call) -> pb.GetMetricsResponse:
+        size = asking.page_size(request.page_size, 10_000, 100_000)
+        after = asking.read_token(request.page_token, str, int, int, int, int)
+        moment = await self._history.moment(request, call)
+        run_id = clean(request.run_id)
+        answer = await self._history.look(lambda connection: _metrics(connection, run_id, request, moment, size, after))
+        if answer is None:
+            raise await self._no_run(run_id, moment)
+        return answer
+
+    async def ReadLog(self, request: pb.ReadLogRequest, call: Call) -> AsyncIterator[pb.ReadLogResponse]:
+        await self._history.freshness.caught_up(None if request.follow else call.time_remaining())
+        async for answer in self._history.following.lines(request, self._history.look):
+            yield answer
+
+    async def GetLineage(self, request: pb.GetLineageRequest, call: Call) -> pb.GetLineageResponse:
+        moment = await self._history.moment(request, call)
+        return await self._history.look(lambda connection: _lineage(connection, request, moment))
+
+    async def GetHistoryStatus(self, _: pb.GetHistoryStatusRequest, __: Call) -> pb.GetHistoryStatusResponse:
+        ends = await self._history.freshness.ends()
+        positions = dict(self._history.applied.positions)
+        applied = [
+            pb.GetHistoryStatusResponse.Applied(
+                topic=place.topic,
+                partition=place.partition,
+                next_offset=positions.get(place, 0),
+                end_offset=max(end, positions.get(place, 0)),
+            )
+            for place, end in sorted(ends.items())
+        ]
+        return pb.GetHistoryStatusResponse(
+            applied=applied,
+            events=sum(positions.values()),
+            database=self._history.databases.name,
+            rebuilding=self._history.rebuilder.going_on,
+        )
+
+    async def RebuildHistory(self, _: pb.RebuildHistoryRequest, __: Call) -> AsyncIterator[pb.RebuildHistoryResponse]:
+        """It goes on to its end even where the caller goes away."""
+        steps: asyncio.Queue[Step | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def tell(step: Step | None) -> None:
+            loop.call_soon_threadsafe(steps.put_nowait, step)
+
+        def rebuild() -> None:
+            try:
+                self._history.rebuilder.run(tell)
+            finally:
+                tell(None)
+
+        work = loop.run_in_executor(self._history.looks, rebuild)
+        try:
+            while (step := await steps.get()) is not None:
+                yield pb.RebuildHistoryResponse(events=step.events, of=step.of, done=step.done)
+            await work
+        except AlreadyRebuilding:
+            what = "A rebuild is going on already; see its progress in GetHistoryStatus."
+            raise refuse(Code.FAILED_PRECONDITION, "AlreadyRebuilding", what) from None
+
+    async def _no_run(self, run_id: str, moment: Moment | None) -> Exception:
+        close = await self._history.look(lambda connection: views.close_runs(connection, run_id))
+        when = " at that moment" if moment is not None else ""
+        return refuse(Code.NOT_FOUND, "RunNotFound", f"There is no run {run_id[:255]!r}{when}; alike are: {told(close, [])}.", run_id)
+
+
+def _metrics(
+    connection: sa.Connection, run_id: str, request: pb.GetMetricsRequest, moment: Moment | None, size: int, after: list[Any] | None
+) -> pb.GetMetricsResponse | None:
+    if story_of(connection, run_id, moment) is None:
+        return None
+    runs = views.family(connection, run_id, moment) if request.recursive else [run_id]
+    start = telemetry.At()
+    epoch: int | None = None
+    if after is not None:
+        if after[0] not in runs:
+            raise asking.wrong("page_token is none that this call gave.", "page_token")
+        runs = runs[runs.index(after[0]) :]
+        epoch, start = after[1], telemetry.At(*after[2:])
+    answer = pb.GetMetricsResponse()
+    room, count = asking.PAGE_BYTES, 0
+    for run in runs:
+        epoch = telemetry.newest_epoch(connection, run, moment) if epoch is None else epoch
+        of_run = answer.runs.add(run_id=run)
+        found = telemetry.points(connection, run, moment, None if request.all_epochs else epoch, list(request.ranks), request.name, start)
+        last = start
+        for point, at in found:
+            room -= point.ByteSize()
+            if count == size or (room < 0 and count):
+                answer.next_page_token = asking.token(run, epoch, last.partition, last.offset, last.index)
+                return answer
+            of_run.points.append(point)
+            last, count = at, count + 1
+        epoch, start = None, telemetry.At()
+    return answer
+
+
+def _lineage(connection: sa.Connection, request: pb.GetLineageRequest, moment: Moment | None) -> pb.GetLineageResponse:
+    which = request.WhichOneof("of")
+    if which is None:
+        raise asking.wrong("Name a run, a model or a dataset.", "of")
+    if which == "run_id":
+        start = f"run:{clean(request.run_id)}"
+    else:
+        name, version = (
+            (request.model.model, request.model.version) if which == "model" else (request.dataset.name, request.dataset.version)
+        )
+        latest = version or views.latest_version(connection, which, clean(name), moment)
+        start = f"{which}:{clean(name)}:{latest}"
+    if not views.exists(connection, start, moment):
+        raise refuse(
+            Code.NOT_FOUND, "NotFound", f"There is no {start.replace(':', ' ', 1)[:300]}{' at that moment' if moment else ''}.", start
+        )
+    nodes, edges = views.lineage(connection, start, moment)
+    return pb.GetLineageResponse(
+        nodes=[pb.GetLineageResponse.Node(id=node, kind=node.partition(":")[0], label=label or label_of(node)) for node, label in nodes],
+        edges=[pb.GetLineageResponse.Edge(source=source, target=target, how=how) for source, target, how in edges],
+    )

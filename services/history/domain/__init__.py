@@ -1,0 +1,1 @@
+"""Pure: what the facts say of a run, and of what came from what."""

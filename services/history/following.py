@@ -1,0 +1,153 @@
+"""Log lines from the tables, and from the archived file where the log and the tables no longer have them; followed while they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.chassis.choices import told
+from services.chassis.grpc_server import Code, refuse
+from services.chassis.records import Place
+from services.history import telemetry, views
+from services.history.applying import Applied
+from services.history.projecting import story_of
+from services.history.reading import clean
+from services.history.telemetry import LogOf
+from services.history.waiting import Freshness
+from trainyard._objects import Objects
+from trainyard.event.v1.artifact_pb2 import Artifact
+from trainyard.history.v1 import history_pb2 as pb
+
+DRIVER_LOG = "azureml-logs/70_driver_log.txt"
+_AT_ONCE = 500
+# A run that ends without a last line is noticed by its end.
+_LOOK_AGAIN_SECONDS = 5.0
+_BYTES_AT_ONCE = 1 << 20
+Look = Callable[[Callable[[sa.Connection], Any]], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What there is of a log now, from a line on."""
+
+    epoch: int
+    lines: Sequence[tuple[int, str]] = ()
+    more: bool = False
+    """There is more at once."""
+    written: bool = False
+    """The last line is known to have been written."""
+    run_ended: bool = False
+    archived: Artifact | None = None
+    """Holds what the tables lack."""
+    exists: bool = False
+    known: bool = False
+    """The run is."""
+    logs: Sequence[str] = ()
+    """Where nothing was found: the logs that the run has; where there is no run, those that are alike."""
+
+
+class Following:
+    """Answers ReadLog."""
+
+    def __init__(self, applied: Applied, freshness: Freshness, objects: Objects) -> None:
+        self._applied = applied
+        self._freshness = freshness
+        self._objects = objects
+
+    async def lines(self, request: pb.ReadLogRequest, look: Look) -> AsyncIterator[pb.ReadLogResponse]:
+        """Refuses a log that is not there, unless it is followed: then it is waited for."""
+        of = LogOf(clean(request.run_id), clean(request.log) or DRIVER_LOG, request.rank, request.epoch)
+        at, left, sure = int(request.first_line), int(request.most_lines) or None, False
+        while left != 0:
+            seen = dict(self._applied.positions)
+            part: _Part = await look(partial(_part, of=of, at=at, newest=not request.epoch))
+            if of.epoch and part.epoch != of.epoch:
+                # A newer attempt writes its log anew.
+                at = 0
+                of = replace(of, epoch=part.epoch)
+                continue
+            of = replace(of, epoch=part.epoch)
+            if part.run_ended and not part.written and not sure:
+                # The lines that were written before the end may not have been applied before it.
+                sure = True
+                await self._freshness.caught_up(None)
+                continue
+            lines: Iterable[tuple[int, str]] = part.lines
+            if part.archived is not None:
+                lines = _numbered(await asyncio.to_thread(self._objects.get_bytes, part.archived.object_key), at)
+            elif not part.exists and not request.follow:
+                raise _no_run(of, part.logs) if not part.known else _no_log(of, part.logs)
+            at = part.lines[-1][0] + 1 if part.lines else at
+            for some in _packed(_wanted(lines, request.contains, left)):
+                left = None if left is None else left - len(some)
+                yield pb.ReadLogResponse(lines=some, epoch=of.epoch)
+            if part.more:
+                continue
+            if not request.follow or part.archived is not None or part.written or part.run_ended:
+                return
+            await self._applied.until(partial(self._moved, seen), _LOOK_AGAIN_SECONDS)
+
+    def _moved(self, seen: Mapping[Place, int]) -> bool:
+        return self._applied.positions != seen
+
+
+def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Part:
+    epoch = telemetry.newest_log_epoch(connection, of.run_id, of.log, of.rank) if newest else of.epoch
+    if epoch != of.epoch and of.epoch:
+        return _Part(epoch)
+    of = replace(of, epoch=epoch)
+    story = story_of(connection, of.run_id)
+    ended = story is not None and story.ended
+    first = telemetry.first_line(connection, of)
+    if story is not None and ended and of.rank == 0 and epoch in (0, story.run.epoch) and (first is None or at < first):
+        archived = next((file for file in story.files if file.path == of.log), None)
+        if archived is not None:
+            return _Part(epoch or story.run.epoch, written=True, run_ended=True, archived=archived, known=True)
+    lines = list(islice(telemetry.lines(connection, of, at), _AT_ONCE))
+    exists = telemetry.exists(connection, of)
+    logs: list[str] = []
+    if not exists:
+        logs = views.close_runs(connection, of.run_id) if story is None else [it.log for it in views.logs_of(connection, of.run_id, None)]
+    written = telemetry.has_ended(connection, of)
+    return _Part(epoch, lines, len(lines) == _AT_ONCE, written, ended, None, exists, story is not None, logs)
+
+
+def _numbered(content: bytes, start: int) -> Iterator[tuple[int, str]]:
+    text = content.decode("utf-8", "replace")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return islice(enumerate(lines), start, None)
+
+
+def _wanted(lines: Iterable[tuple[int, str]], contains: str, most: int | None) -> Iterator[pb.LogLine]:
+    part = contains.lower()
+    return islice((pb.LogLine(number=number, text=text) for number, text in lines if part in text.lower()), most)
+
+
+def _packed(lines: Iterator[pb.LogLine]) -> Iterator[list[pb.LogLine]]:
+    """In messages that any client takes."""
+    some: list[pb.LogLine] = []
+    size = 0
+    for line in lines:
+        some.append(line)
+        size += line.ByteSize() + 8
+        if size > _BYTES_AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _no_run(of: LogOf, close: Sequence[str]) -> Exception:
+    what = f"There is no run {of.run_id[:255]!r}; alike are: {told(close, [])}."
+    return refuse(Code.NOT_FOUND, "RunNotFound", what, of.run_id)
+
+
+def _no_log(of: LogOf, logs: Sequence[str]) -> Exception:
+    what = f"Run {of.run_id[:255]} has no log {of.log[:255]!r} of rank {of.rank}; its logs are: {told([], logs)}."
+    return refuse(Code.NOT_FOUND, "LogNotFound", what, of.log)

@@ -1,0 +1,104 @@
+"""Metrics and log lines out of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.history.domain.moment import Moment
+from services.history.reading import METRICS
+from services.history.tables import chunks, metrics, up_to
+from trainyard.history.v1.history_pb2 import RankedPoint
+from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch
+
+
+@dataclass(frozen=True)
+class At:
+    """A point of a run: the batch's place and the number within."""
+
+    partition: int = -1
+    offset: int = -1
+    index: int = -1
+
+
+def newest_epoch(connection: sa.Connection, run_id: str, moment: Moment | None) -> int:
+    """Of the attempts that logged a metric; 0: none did."""
+    query = sa.select(sa.func.max(metrics.c.epoch)).where(metrics.c.run_id == run_id, up_to(metrics, moment, METRICS))
+    return int(connection.execute(query).scalar() or 0)
+
+
+def points(
+    connection: sa.Connection, run_id: str, moment: Moment | None, epoch: int | None, ranks: Collection[int], name: str, after: At
+) -> Iterator[tuple[RankedPoint, At]]:
+    """As they lie in the log, those after a point; a batch that was sent twice counts once. `epoch` None: of every attempt."""
+    query = sa.select(metrics).where(metrics.c.run_id == run_id, up_to(metrics, moment, METRICS))
+    if epoch is not None:
+        query = query.where(metrics.c.epoch == epoch)
+    if ranks:
+        query = query.where(metrics.c["rank"].in_(sorted(set(ranks))))
+    query = query.order_by(metrics.c["partition"], metrics.c["offset"])
+    seen: set[str] = set()
+    start = (after.partition, after.offset, after.index)
+    for row in connection.execute(query.execution_options(yield_per=1000)):
+        if row.event_id in seen:
+            continue
+        seen.add(row.event_id)
+        if (row.partition, row.offset) < start[:2]:
+            continue
+        for index, point in enumerate(MetricBatch.FromString(bytes(row.value)).points):
+            if (row.partition, row.offset, index) > start and (not name or point.name == name):
+                yield RankedPoint(point=point, rank=row.rank, epoch=row.epoch), At(row.partition, row.offset, index)
+
+
+@dataclass(frozen=True)
+class LogOf:
+    """A log of a rank in an attempt."""
+
+    run_id: str
+    log: str
+    rank: int
+    epoch: int
+
+
+def newest_log_epoch(connection: sa.Connection, run_id: str, log: str, rank: int) -> int:
+    """0: nothing was written to it."""
+    of_log = (chunks.c.run_id == run_id, chunks.c.log == log, chunks.c["rank"] == rank)
+    return int(connection.execute(sa.select(sa.func.max(chunks.c.epoch)).where(*of_log)).scalar() or 0)
+
+
+def first_line(connection: sa.Connection, of: LogOf) -> int | None:
+    """The lowest line that history holds; None: it holds none."""
+    found = connection.execute(
+        sa.select(sa.func.min(chunks.c.first_line)).where(*_of(of), chunks.c.next_line > chunks.c.first_line)
+    ).scalar()
+    return None if found is None else int(found)
+
+
+def exists(connection: sa.Connection, of: LogOf) -> bool:
+    return connection.execute(sa.select(chunks.c.epoch).where(*_of(of)).limit(1)).first() is not None
+
+
+def has_ended(connection: sa.Connection, of: LogOf) -> bool:
+    return connection.execute(sa.select(chunks.c.epoch).where(*_of(of), chunks.c.last == 1).limit(1)).first() is not None
+
+
+def lines(connection: sa.Connection, of: LogOf, start: int) -> Iterator[tuple[int, str]]:
+    """(number, text) from the line on, each once, in order."""
+    query = sa.select(chunks.c.value).where(*_of(of), chunks.c.next_line > start)
+    rows = connection.execute(
+        query.order_by(chunks.c.first_line, chunks.c["partition"], chunks.c["offset"]).execution_options(yield_per=200)
+    )
+    wanted = start
+    for row in rows:
+        chunk = LogChunk.FromString(bytes(row.value))
+        for number, text in enumerate(chunk.lines, start=chunk.first_line):
+            if number >= wanted:
+                wanted = number + 1
+                yield number, text
+
+
+def _of(of: LogOf) -> tuple[sa.ColumnElement[Any], ...]:
+    return (chunks.c.run_id == of.run_id, chunks.c.log == of.log, chunks.c["rank"] == of.rank, chunks.c.epoch == of.epoch)

@@ -1,0 +1,349 @@
+"""History as a process on a real log, with SQLite and with PostgreSQL: killed, repeated, fed garbage, rebuilt."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+
+import grpc
+import pytest
+
+from services.chassis.records import NewRecord
+from services.history.databases import open_databases
+from tests.component.history.conftest import Serving
+from tests.component.topic_log import TopicLog
+from tests.history_dump import dump
+from tests.history_log import DRIVER, JOBS, LOGS, METRICS, Log, a_model_of, a_whole_run, batch, chunk, garbage, opened, queued
+from trainyard.history.v1 import history_pb2 as pb
+from trainyard.history.v1.history_pb2_grpc import EventServiceStub, HistoryServiceStub
+from trainyard.job.v1 import job_pb2 as job
+
+pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
+
+
+def a_name(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def publish(topic_log: TopicLog, log: Log) -> None:
+    topic_log.publish_raw([NewRecord(raw.topic, raw.key, raw.value, tuple(raw.headers)) for raw in log.records])  # type: ignore[arg-type]
+
+
+def dump_of(url: str) -> str:
+    database = open_databases(url).current()
+    try:
+        return dump(database)
+    finally:
+        database.close()
+
+
+def generation_of(url: str) -> int:
+    database = open_databases(url).current()
+    database.close()
+    return database.generation
+
+
+def numbers(history: HistoryServiceStub, run_id: str, **more: object) -> list[float]:
+    answer = history.GetMetrics(pb.GetMetricsRequest(run_id=run_id, **more), timeout=60)  # type: ignore[arg-type]
+    return [point.point.number for run in answer.runs for point in run.points]
+
+
+def rebuild(history: HistoryServiceStub) -> Sequence[pb.RebuildHistoryResponse]:
+    return list(history.RebuildHistory(pb.RebuildHistoryRequest(), timeout=120))
+
+
+def test_a_killed_service_goes_on_where_it_was_and_a_rebuild_says_the_same_byte_for_byte(
+    serving: Serving, database_url: str, topic_log: TopicLog
+) -> None:
+    prefix = a_name("kill")
+    log = Log()
+    for number in range(20):
+        a_whole_run(log, f"{prefix}-{number}", number + 1, end="completed" if number % 3 else "failed", metrics=10)
+    log.records += log.records[:50]
+    garbage(log)
+    a_model_of(log, f"{prefix}-1", model=prefix)
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+
+        publishing = threading.Thread(target=publish, args=(topic_log, log))
+        publishing.start()
+        for _ in range(3):
+            service.kill()
+            service.start()
+        publishing.join()
+
+        values = numbers(history, f"{prefix}-7")
+        live = dump_of(database_url)
+        steps = rebuild(history)
+        rebuilt = dump_of(database_url)
+    assert values == [1 / (step + 1) for step in range(10)]
+    assert steps[-1].done and steps[-1].events == steps[-1].of
+    assert rebuilt == live
+    assert f"'{prefix}-19'" in live
+
+
+def test_calls_are_answered_and_records_applied_while_history_is_rebuilt(serving: Serving, database_url: str, topic_log: TopicLog) -> None:
+    run_id = a_name("busy")
+    topic_log.publish(JOBS, run_id, opened(run_id))
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+        rebuilding = threading.Thread(target=lambda: [rebuild(history) for _ in range(2)])
+
+        rebuilding.start()
+        seen = []
+        count = 0
+        while rebuilding.is_alive() or count < 20:
+            topic_log.publish(METRICS, run_id, batch(run_id, float(count), epoch=0))
+            count += 1
+            seen.append(numbers(history, run_id))
+        rebuilding.join()
+
+        generation = generation_of(database_url)
+        live = dump_of(database_url)
+        rebuild(history)
+        assert dump_of(database_url) == live
+    assert seen == [[float(number) for number in range(upto + 1)] for upto in range(count)]
+    assert generation == 2
+
+
+def test_a_run_is_shown_as_it_was_at_a_time_and_at_a_record(serving: Serving, topic_log: TopicLog) -> None:
+    run_id = a_name("past")
+    with serving() as service:
+        history = HistoryServiceStub(service.channel)
+        topic_log.publish(JOBS, run_id, queued(run_id, experiment=run_id, tags={"a": "1"}))
+        before = history.GetRun(pb.GetRunRequest(run_id=run_id), timeout=60).run
+        ((place, offset),) = topic_log.publish_raw(_record(JOBS, run_id, job.RunTagged(run_id=run_id, set={"b": "2"})))
+        topic_log.publish(JOBS, run_id, job.RunTagged(run_id=run_id, set={"c": "3"}))
+        topic_log.publish(METRICS, run_id, batch(run_id, 0.5))
+        at_record = pb.AsOf(place=pb.Place(topic=place.topic, partition=place.partition, offset=offset))
+
+        then = history.GetRun(pb.GetRunRequest(run_id=run_id, as_of=pb.AsOf(time=before.last_event_at)), timeout=60).run
+        there = history.GetRun(pb.GetRunRequest(run_id=run_id, as_of=at_record), timeout=60).run
+        now = history.GetRun(pb.GetRunRequest(run_id=run_id), timeout=60).run
+        listed = history.ListRuns(pb.ListRunsRequest(experiment=run_id, tags={"c": ""}, as_of=at_record), timeout=60).runs
+        found = history.ListRuns(pb.ListRunsRequest(experiment=run_id, tags={"c": "3"}), timeout=60).runs
+
+    assert dict(then.run.tags) == {"a": "1"}
+    assert dict(there.run.tags) == {"a": "1", "b": "2"}
+    assert dict(now.run.tags) == {"a": "1", "b": "2", "c": "3"}
+    assert (list(there.metric_names), list(now.metric_names)) == ([], ["loss"])
+    assert (len(listed), [run.run_id for run in found]) == (0, [run_id])
+
+
+def _record(topic: str, key: str, message: job.RunTagged) -> list[NewRecord]:
+    from tests.history_log import new_record
+
+    return [new_record(topic, key, message, uuid.uuid4().hex)]
+
+
+def test_a_moment_that_has_not_come_or_names_no_record_is_refused(serving: Serving, topic_log: TopicLog) -> None:
+    run_id = a_name("refused")
+    topic_log.publish(JOBS, run_id, opened(run_id))
+    future = pb.AsOf()
+    future.time.FromSeconds(4_000_000_000)
+    nowhere = pb.AsOf(place=pb.Place(topic=JOBS, partition=0, offset=1 << 40))
+    elsewhere = pb.AsOf(place=pb.Place(topic="trainyard.jbos", partition=0, offset=0))
+    with serving() as service:
+        history = HistoryServiceStub(service.channel)
+
+        for as_of, what in ((future, "in the future"), (nowhere, "There is no record"), (elsewhere, "There is no topic")):
+            with pytest.raises(grpc.RpcError, match=what) as caught:
+                history.GetRun(pb.GetRunRequest(run_id=run_id, as_of=as_of), timeout=60)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.RpcError, match=f"alike are: {run_id}") as missing:
+            history.GetRun(pb.GetRunRequest(run_id=f"{run_id}x"), timeout=60)
+    assert missing.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_lists_are_paged_newest_first_and_filtered(serving: Serving, database_url: str, topic_log: TopicLog) -> None:
+    experiment = a_name("paged")
+    log = Log()
+    for number in range(1, 8):
+        log.say(JOBS, f"{experiment}_{number}", opened(f"{experiment}_{number}", experiment, number, tags={"n": str(number % 2)}))
+    log.say(JOBS, f"{experiment}_8", opened(f"{experiment}_8", experiment, 8, parent=f"{experiment}_1", properties={"p": "q"}))
+    publish(topic_log, log)
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+
+        def ids(**wish: object) -> list[str]:
+            found: list[str] = []
+            token = ""
+            while True:
+                request = pb.ListRunsRequest(experiment=experiment, page_size=3, page_token=token, **wish)  # type: ignore[arg-type]
+                answer = history.ListRuns(request, timeout=60)
+                found += [run.run_id.rpartition("_")[2] for run in answer.runs]
+                token = answer.next_page_token
+                if not token:
+                    return found
+
+        assert ids() == ["8", "7", "6", "5", "4", "3", "2", "1"]
+        assert ids(roots_only=True) == ["7", "6", "5", "4", "3", "2", "1"]
+        assert ids(tags={"n": "1"}) == ["7", "5", "3", "1"]
+        assert ids(properties={"p": ""}) == ["8"]
+        assert ids(parent_run_id=f"{experiment}_1") == ["8"]
+        assert ids(statuses=[job.RUN_STATUS_COMPLETED]) == []
+        assert ids(text="_3") == ["3"]
+        (found,) = (it for it in _experiments(history) if it.name == experiment)
+        with pytest.raises(grpc.RpcError, match="page_token"):
+            history.ListRuns(pb.ListRunsRequest(page_token="bm9uc2Vuc2U="), timeout=60)
+    assert found.runs == 8
+
+
+def _experiments(history: HistoryServiceStub) -> list[pb.Experiment]:
+    found: list[pb.Experiment] = []
+    answer = history.ListExperiments(pb.ListExperimentsRequest(page_size=2), timeout=60)
+    found += answer.experiments
+    while answer.next_page_token:
+        answer = history.ListExperiments(pb.ListExperimentsRequest(page_size=2, page_token=answer.next_page_token), timeout=60)
+        found += answer.experiments
+    return found
+
+
+def test_metrics_are_of_the_newest_attempt_each_batch_once_and_come_in_pages(
+    serving: Serving, database_url: str, topic_log: TopicLog
+) -> None:
+    run_id = a_name("metrics")
+    log = Log()
+    log.say(JOBS, run_id, queued(run_id))
+    log.say(METRICS, run_id, batch(run_id, 9.0))
+    sent = log.say(METRICS, run_id, batch(run_id, 0.0, 1.0, 2.0, epoch=2))
+    log.say(METRICS, run_id, batch(run_id, 7.0, epoch=2, rank=1))
+    log.records.append(sent)
+    log.say(METRICS, run_id, batch(run_id, 3.0, epoch=2))
+    log.say(JOBS, f"{run_id}-c", opened(f"{run_id}-c", parent=run_id))
+    log.say(METRICS, f"{run_id}-c", batch(f"{run_id}-c", 5.0, epoch=0))
+    publish(topic_log, log)
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+
+        assert numbers(history, run_id) == [0.0, 1.0, 2.0, 7.0, 3.0]
+        assert numbers(history, run_id, ranks=[0]) == [0.0, 1.0, 2.0, 3.0]
+        assert numbers(history, run_id, all_epochs=True) == [9.0, 0.0, 1.0, 2.0, 7.0, 3.0]
+        found: list[tuple[str, float]] = []
+        request = pb.GetMetricsRequest(run_id=run_id, recursive=True, page_size=2)
+        while True:
+            answer = history.GetMetrics(request, timeout=60)
+            found += [(run.run_id, point.point.number) for run in answer.runs for point in run.points]
+            request.page_token = answer.next_page_token
+            if not answer.next_page_token:
+                break
+    assert found == [(run_id, value) for value in (0.0, 1.0, 2.0, 7.0, 3.0)] + [(f"{run_id}-c", 5.0)]
+
+
+def test_a_log_is_followed_from_before_its_first_line_to_its_last_over_attempts(serving: Serving, topic_log: TopicLog) -> None:
+    run_id = a_name("follow")
+    with serving() as service:
+        history = HistoryServiceStub(service.channel)
+        answers = history.ReadLog(pb.ReadLogRequest(run_id=run_id, follow=True), timeout=60)
+        lines = ((line.number, line.text, answer.epoch) for answer in answers for line in answer.lines)
+
+        topic_log.publish(JOBS, run_id, queued(run_id))
+        topic_log.publish(LOGS, run_id, chunk(run_id, 0, "one", "two"))
+        first = [next(lines), next(lines)]
+        topic_log.publish(LOGS, run_id, chunk(run_id, 0, "again", epoch=2), chunk(run_id, 0, "again", epoch=2))
+        second = next(lines)
+        topic_log.publish(LOGS, run_id, chunk(run_id, 1, "end", epoch=2, last=True))
+        rest = list(lines)
+
+        with pytest.raises(grpc.RpcError, match=f"its logs are: {DRIVER}") as caught:
+            list(history.ReadLog(pb.ReadLogRequest(run_id=run_id, log="azureml-logs/other.txt"), timeout=60))
+        picked = list(history.ReadLog(pb.ReadLogRequest(run_id=run_id, contains="EN"), timeout=60))
+    assert first == [(0, "one", 1), (1, "two", 1)]
+    assert (second, rest) == ((0, "again", 2), [(1, "end", 2)])
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert [line.text for answer in picked for line in answer.lines] == ["end"]
+
+
+def test_lineage_goes_from_data_to_endpoint_and_back(serving: Serving, database_url: str, topic_log: TopicLog) -> None:
+    run_id, model = a_name("origin"), a_name("net")
+    log = Log()
+    a_whole_run(log, run_id)
+    a_model_of(log, run_id, model)
+    publish(topic_log, log)
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+
+        of_model = history.GetLineage(pb.GetLineageRequest(model=pb.ModelRef(model=model)), timeout=60)
+        of_run = history.GetLineage(pb.GetLineageRequest(run_id=run_id), timeout=60)
+        models = history.GetRun(pb.GetRunRequest(run_id=run_id), timeout=60).run.models
+
+    edges = {(edge.source, edge.target, edge.how) for edge in of_model.edges}
+    assert (f"run:{run_id}", f"model:{model}:1", "registered") in edges
+    assert ("dataset:digits:2", f"run:{run_id}", "read") in edges
+    assert (f"model:{model}:1", "endpoint:web:1", "deployed") in edges
+    assert [node.id for node in of_model.nodes] == sorted(node.id for node in of_model.nodes)
+    assert {(edge.source, edge.target) for edge in of_run.edges} == {(source, target) for source, target, _ in edges}
+    assert [(ref.model, ref.version) for ref in models] == [(model, 1)]
+
+
+def test_events_are_subscribed_to_from_the_beginning_from_a_record_and_from_now(serving: Serving, topic_log: TopicLog) -> None:
+    run_id = a_name("events")
+    with serving() as service:
+        events = EventServiceStub(service.channel)
+        log = Log()
+        a_whole_run(log, run_id)
+        publish(topic_log, log)
+
+        whole = _events(events, pb.SubscribeRequest(key=run_id))
+        started = next(event for event in whole if event.type == "trainyard.job.v1.RunStarted")
+        request = pb.SubscribeRequest(key=run_id, topics=[JOBS], types=["trainyard.job.v1.RunStarted", "trainyard.job.v1.RunCompleted"])
+        getattr(request, "from").place.CopyFrom(started.place)
+        later = _events(events, request)
+        live = events.Subscribe(
+            pb.SubscribeRequest(topics=[METRICS], key=run_id, follow=True, types=["trainyard.job.v1.MetricBatch"]), timeout=60
+        )
+        count = sum(event.place.topic == METRICS for event in whole)
+        walk = (event for answer in live for event in answer.events)
+        old = [next(walk) for _ in range(count)]
+        (new_id,) = topic_log.publish(METRICS, run_id, batch(run_id, 0.1))
+        new = next(walk)
+        live.cancel()
+        with pytest.raises(grpc.RpcError, match="there is: trainyard.jobs") as caught:
+            _events(events, pb.SubscribeRequest(topics=["trainyard.job"]))
+
+    times = [event.recorded_at.ToMilliseconds() for event in whole]
+    assert times == sorted(times)
+    assert len(whole) == len(log.records)
+    assert [event.type.rpartition(".")[2] for event in later] == ["RunStarted", "RunCompleted"]
+    assert [event.place for event in old] == [event.place for event in whole if event.place.topic == METRICS]
+    assert new.id == new_id
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _events(events: EventServiceStub, request: pb.SubscribeRequest) -> list[pb.Event]:
+    return [event for answer in events.Subscribe(request, timeout=60) for event in answer.events]
+
+
+def test_what_is_written_is_seen_by_the_next_call(serving: Serving, database_url: str, topic_log: TopicLog) -> None:
+    run_id = a_name("mine")
+    topic_log.publish(JOBS, run_id, opened(run_id))
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+
+        for number in range(30):
+            topic_log.publish(METRICS, run_id, batch(run_id, float(number), epoch=0))
+            assert numbers(history, run_id)[-1] == float(number)
+
+        status = history.GetHistoryStatus(pb.GetHistoryStatusRequest(), timeout=60)
+    assert all(place.next_offset == place.end_offset for place in status.applied)
+    assert status.events == sum(place.next_offset for place in status.applied)
+
+
+def test_a_crash_in_a_rebuild_leaves_the_old_database_and_nothing_else(serving: Serving, database_url: str, topic_log: TopicLog) -> None:
+    run_id = a_name("crash")
+    log = Log()
+    a_whole_run(log, run_id, metrics=500)
+    publish(topic_log, log)
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+        live = dump_of(database_url) if numbers(history, run_id) else ""
+
+        answers = history.RebuildHistory(pb.RebuildHistoryRequest(), timeout=60)
+        next(answers)
+        service.kill()
+        service.start()
+
+        assert generation_of(database_url) in (0, 1)
+        assert dump_of(database_url) == live
+        assert len(numbers(history, run_id)) == 500
