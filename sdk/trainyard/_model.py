@@ -419,6 +419,10 @@ class Model:
                 raise WebserviceException(
                     f"{option} is not supported yet.", code="UserError", target=option, hint="deploy one SavedModel without code"
                 )
+        if not isinstance(models, Sequence) or any(not isinstance(model, Model) for model in models):
+            raise WebserviceException(
+                f"models is a list of Model, not {models!r}.", code="UserError", target="models", hint="write [model]"
+            )
         if len(models) != 1:
             raise WebserviceException(
                 f"Deployment without code takes exactly one model; {len(models)} were given.", code="UserError", target="models"
