@@ -13,10 +13,10 @@ BUCKET = "trainyard"
 _READ, _WRITE = "s3:GetObject", "s3:PutObject"
 # user -> prefix -> actions
 _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
-    "client": {"snapshots/*": (_READ, _WRITE), "runs/*": (_READ,)},
-    "trainer_agent": {"snapshots/*": (_READ,), "runs/*": (_READ, _WRITE)},
-    "registry": {"runs/*": (_READ,)},
-    "serving": {"runs/*": (_READ,)},
+    "client": {"snapshots/*": (_READ, _WRITE), "runs/*": (_READ,), "uploads/*": (_READ, _WRITE)},
+    "trainer_agent": {"snapshots/*": (_READ,), "runs/*": (_READ, _WRITE), "uploads/*": (_READ, _WRITE)},
+    "registry": {"runs/*": (_READ,), "uploads/*": (_READ,)},
+    "serving": {"runs/*": (_READ,), "uploads/*": (_READ,)},
 }
 
 

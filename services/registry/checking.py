@@ -11,7 +11,7 @@ import structlog
 from services.chassis import codec
 from services.chassis.handler import Command
 from services.chassis.logs import about
-from services.registry.domain import files, registration
+from services.registry.domain import registration
 from services.registry.domain.registration import Asked
 from services.registry.handlers import Checked
 from services.registry.ports import Runs
@@ -39,7 +39,7 @@ class Checking:
             run = await self._runs.read(request.run_id)
             missing = None
             if run is not None and registration.refused(run, request) is None:
-                missing = await self._missing(run.id, files.chosen(run, request.path))
+                missing = await self._missing(run.id, registration.asked_for(run, request))
             log.info("has looked at the run", known=run is not None, status=run.status if run else "", complete=missing is None)
         return Command(Checked(request.submission_id, run, missing, self._clock()), asked.event_id, asked.correlation_id)
 
