@@ -10,14 +10,22 @@ from typing import Any
 
 import trainyard
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
-from trainyard._context import SOCKET
+from trainyard._context import PARENT, SOCKET, SPOOL
 from trainyard.job.v1.spec_pb2 import DatasetInput
 
 RUN_CONTEXT = Path(trainyard.__file__).resolve().parents[1]
 
 
 def variables(
-    own: Mapping[str, str], offer: Any, *, python: Path, inputs: Mapping[str, str], socket: Path, temporary: Path, marks: Mapping[str, str]
+    own: Mapping[str, str],
+    offer: Any,
+    *,
+    python: Path,
+    inputs: Mapping[str, str],
+    socket: Path,
+    temporary: Path,
+    spool: Path,
+    marks: Mapping[str, str],
 ) -> dict[str, str]:
     """`own` is the agent's environment, of which only harmless names pass; `inputs` maps input names to paths on this node."""
     environment = offer.spec.environment
@@ -40,6 +48,8 @@ def variables(
         "TRAINYARD_INPUTS": json.dumps(dict(inputs)),
         "TRAINYARD_EPOCH": str(offer.epoch),
         SOCKET: str(socket),
+        SPOOL: str(spool),
+        PARENT: offer.spec.parent_run_id,
     }
     for name, path in inputs.items():
         given |= {name.upper(): path, name: path, f"AZUREML_DATAREFERENCE_{name}": path}

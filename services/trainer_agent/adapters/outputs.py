@@ -27,7 +27,7 @@ class OutputStore:
     def save(self, run_id: str, epoch: int, folders: list[tuple[str, Path]], stopped: Callable[[], bool]) -> tuple[ArtifactSet, list[str]]:
         """Files below each (prefix, folder), and what was left out. A store that is away is waited for; raises PlatformUnavailableException."""
         warnings: list[str] = []
-        found = sorted((path, file) for prefix, folder in folders for path, file in _files(prefix, folder, warnings))
+        found = sorted((path, file) for prefix, folder in folders for path, file in plain_files(prefix, folder, warnings))
         if len(found) > MOST_FILES:
             warnings.append(f"{len(found)} files are more than {MOST_FILES}; those after {found[MOST_FILES - 1][0]!r} were not saved")
         prefix = f"runs/{run_id}/{epoch}"
@@ -48,7 +48,7 @@ class OutputStore:
                 pause = min(pause * 2, 5.0)
 
 
-def _files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:
+def plain_files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:
     """Plain files only: a link may lead anywhere, a socket or pipe has no content."""
     for here, _, names in os.walk(folder):
         for name in names:
