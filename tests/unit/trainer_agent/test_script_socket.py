@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chassis.records import NewRecord
-from services.trainer_agent.metrics import Metrics, as_point
+from services.trainer_agent.metrics import Metrics
 from services.trainer_agent.reporter import Cause
 from services.trainer_agent.script_socket import Frames, ScriptSocket
 from services.trainer_agent.telemetry import Attempt, LogStream
+from trainyard._points import as_point
 from trainyard._values import value_of
 from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch
 
