@@ -1,262 +1,193 @@
-"""The run as its own script sees it. Standard library only: it works in any environment, and nothing here may fail a run.
+"""The run as its own script sees it. Standard library only: it works in any environment, and no metric fails a run.
 
-The agent listens on a Unix socket for JSON lines. A call puts a small dictionary into a queue; a thread writes. At the end of
-the process what is queued is written out, for a few seconds at most.
+The agent does on the script's behalf whatever needs the platform: it has the credentials, the script has a socket.
 """
 
 from __future__ import annotations
 
-import atexit
-import functools
 import json
 import os
-import queue
-import socket
-import sys
-import threading
-import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-SOCKET = "TRAINYARD_RUN_SOCKET"
-_LAST_WORDS_SECONDS = 10.0
-_NAME_LIMIT, _TEXT_LIMIT = 256, 3000
+from trainyard import _errors, _values
+from trainyard._live import LiveRun, Upload, copy_source
+from trainyard._logger import Point, complain
+from trainyard._offline import Experiment, OfflineRun
+from trainyard._wire import Wire
+
+SOCKET, SPOOL, PARENT = "TRAINYARD_RUN_SOCKET", "TRAINYARD_SPOOL", "TRAINYARD_PARENT_RUN_ID"
 
 
 def get_context(allow_offline: bool = True) -> ScriptRun | OfflineRun:
-    """The submitted run this script is part of; outside of one an offline run that prints, or RuntimeError."""
+    """The submitted run this script is part of; outside of one an offline run that keeps what it is told in a folder.
+
+    Raises RunEnvironmentException where allow_offline is False and there is no run.
+    """
     global _current
     if _current is None:
         path = os.environ.get(SOCKET)
         if path:
-            _current = ScriptRun(_Wire(path))
+            _current = ScriptRun(
+                Wire(path), os.environ.get("AZUREML_RUN_ID", ""), Experiment(os.environ.get("AZUREML_ARM_PROJECT_NAME", ""))
+            )
         elif allow_offline:
             _current = OfflineRun()
         else:
-            raise RuntimeError("This script is not part of a submitted run, and allow_offline is False.")
+            raise _errors.RunEnvironmentException("This script is not part of a submitted run, and allow_offline is False.")
     return _current
 
 
 _current: ScriptRun | OfflineRun | None = None
 
 
-class Experiment:
-    """The name under which the run is kept."""
+class Parent:
+    """The run that this one is a child of, by its id."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, run_id: str) -> None:
+        self.id = run_id
 
     def __repr__(self) -> str:
-        return f"Experiment(name={self.name!r})"
+        return f"Run(id={self.id!r})"
 
 
-def _never_fails(method: Callable[..., None]) -> Callable[..., None]:
-    """A metric that cannot be taken is a line on standard error, never the end of a training."""
+class RegisteredModel:
+    """What register_model made."""
 
-    @functools.wraps(method)
-    def guarded(*arguments: Any, **options: Any) -> None:
-        try:
-            method(*arguments, **options)
-        except Exception as error:  # noqa: BLE001 - whatever a value's own code raises
-            _complain(f"{method.__name__}({', '.join(repr(item)[:80] for item in arguments[1:2])}) was not logged: {error}")
+    def __init__(self, name: str, version: int) -> None:
+        self.name = name
+        self.version = version
+        self.id = f"{name}:{version}"
 
-    return guarded
-
-
-class _Logger:
-    """What can be logged, whoever takes it."""
-
-    def _emit(self, name: str, kind: str, value: Any) -> None:
-        raise NotImplementedError
-
-    @_never_fails
-    def log(self, name: str, value: Any, description: str = "") -> None:
-        """One value; numbers of any library become floats, anything else its text. Lists belong to log_list."""
-        if isinstance(value, list | tuple | range | set | dict) or hasattr(value, "__next__"):
-            _complain(
-                f"log({name!r}) takes one value, not a {type(value).__name__}: use log_list, log_row or log_table. It was not logged."
-            )
-            return
-        self._emit(name, "scalar", plain(value))
-
-    @_never_fails
-    def log_list(self, name: str, value: Iterable[Any], description: str = "") -> None:
-        self._emit(name, "list", [plain(item) for item in value])
-
-    @_never_fails
-    def log_row(self, name: str, description: str | None = None, **columns: Any) -> None:
-        self._emit(name, "row", {column: plain(item) for column, item in columns.items()})
-
-    @_never_fails
-    def log_table(self, name: str, value: Mapping[str, Any], description: str = "") -> None:
-        table = {
-            str(column): [plain(item) for item in cell] if isinstance(cell, Sequence) and not isinstance(cell, str) else plain(cell)
-            for column, cell in value.items()
-        }
-        self._emit(name, "table", table)
-
-    def complete(self) -> None:
-        """Nothing: the run is complete when its script has ended well."""
-
-    def fail(self, error_details: object = None) -> None:
-        """Nothing: the run has failed when its script ends badly."""
-
-    def cancel(self) -> None:
-        """Nothing: a run is canceled from outside."""
+    def __repr__(self) -> str:
+        return f"Model(name={self.name!r}, version={self.version})"
 
 
-class ScriptRun(_Logger):
-    """A submitted run, from inside."""
+class ScriptRun(LiveRun):
+    """A submitted run, from inside; `child` is set for a run that the script opened below it."""
 
-    def __init__(self, wire: _Wire) -> None:
-        self._wire = wire
-        self.id = os.environ.get("AZUREML_RUN_ID", "")
-        self.experiment = Experiment(os.environ.get("AZUREML_ARM_PROJECT_NAME", ""))
+    type = "azureml.scriptrun"
+
+    def __init__(self, wire: Wire, run_id: str, experiment: Experiment, parent: ScriptRun | None = None) -> None:
+        super().__init__()
+        self.id = run_id
+        self.experiment = experiment
         self.input_datasets: dict[str, str] = json.loads(os.environ.get("TRAINYARD_INPUTS", "{}"))
+        self._wire = wire
+        self._child = run_id if parent is not None else ""
+        self._ends_by_itself = parent is None
+        outside = os.environ.get(PARENT)
+        self.parent: ScriptRun | Parent | None = parent if parent is not None else Parent(outside) if outside else None
 
     def __repr__(self) -> str:
         return f"Run(experiment={self.experiment.name!r}, id={self.id!r})"
 
-    @property
-    def run_id(self) -> str:
-        return self.id
+    def _emit(self, point: Point) -> None:
+        self._wire.put(self._child, point)
 
-    @property
-    def name(self) -> str:
-        return self.id
+    def _attach(self, path: str, content: bytes) -> None:
+        spooled = _spool()
+        spooled.write_bytes(content)
+        self._ask("upload", files=[[path, spooled.name]])
 
-    def _emit(self, name: str, kind: str, value: Any) -> None:
-        trouble = wrong_name(name)
-        if trouble:
-            _complain(f"{trouble} It was not logged.")
-            return
-        self._wire.send({"name": name, "kind": kind, "value": value, "at": time.time()})
+    def _ask(self, what: str, **fields: Any) -> Any:
+        return self._wire.ask({"ask": what, "run": self._child, **fields})
+
+    def _label(self, tags: Mapping[str, str], removed: Sequence[str]) -> None:
+        try:
+            self._ask("tag", set=dict(tags), removed=list(removed))
+        except _errors.PlatformUnavailableException as error:
+            complain(f"tags {', '.join([*tags, *removed])[:200]} were not changed: {error.message}")
+
+    def _add_properties(self, properties: Mapping[str, str]) -> None:
+        self._ask("add_properties", properties=dict(properties))
+
+    def _labels(self) -> tuple[dict[str, str], dict[str, str]]:
+        seen = self._ask("view")
+        return seen["tags"], seen["properties"]
+
+    def _upload(self, uploads: Sequence[Upload]) -> None:
+        files = []
+        for name, source in uploads:
+            spooled = _spool()
+            copy_source(source, spooled)
+            files.append([name, spooled.name])
+        self._ask("upload", files=files)
+
+    def _open_children(self, names: Sequence[str], tags: Sequence[Mapping[str, str]]) -> list[ScriptRun]:
+        wanted = [{"display_name": name, "tags": dict(those)} for name, those in zip(names, tags, strict=True)]
+        return [ScriptRun(self._wire, run_id, self.experiment, self) for run_id in self._ask("open_children", children=wanted)]
+
+    def _close(self, status: str, failure: Mapping[str, Any] | None) -> None:
+        self._ask("close", status=status, failure=dict(failure or {}))
 
     def flush(self, timeout_seconds: float = 300.0) -> None:
-        """Returns when all that was logged is written to the agent, or after the time."""
+        """Returns when all that was logged lies in the platform's log, or after the time."""
         self._wire.flush(timeout_seconds)
 
-    def get_status(self) -> str:
-        return "Running"
-
-
-class OfflineRun(_Logger):
-    """No platform: prints what would have been logged."""
-
-    def __init__(self) -> None:
-        self.id = f"OfflineRun_{uuid.uuid4()}"
-        self.experiment = Experiment("offline")
-        self.input_datasets: dict[str, str] = {}
-
-    def __repr__(self) -> str:
-        return f"Run(id={self.id!r}, offline)"
+    # -- reads, which see the run's own writes
 
     @property
-    def run_id(self) -> str:
-        return self.id
-
-    def _emit(self, name: str, kind: str, value: Any) -> None:
-        print(f"Attempted to log {kind} metric {name}:\n{value}", flush=True)
-
-    def flush(self, timeout_seconds: float = 300.0) -> None:
-        """Nothing is kept back."""
+    def status(self) -> str:
+        return self.get_status()
 
     def get_status(self) -> str:
-        return "Running"
+        """Running for the script's own run; for a child what has become of it."""
+        return "Running" if self._ends_by_itself else str(self._ask("view")["status"])
+
+    def get_metrics(self, name: str | None = None, recursive: bool = False) -> dict[str, Any]:
+        """All that was logged up to now: one value -> scalar, several -> list, rows -> dict of lists."""
+        self.flush()
+        points = [(point[0], point[1], point[2]) for point in self._ask("metrics")]
+        found = _values.shape(point for point in points if name is None or point[0] == name)
+        return {self.id: found} if recursive else found
+
+    def get_file_names(self) -> list[str]:
+        """Uploaded up to now; ./outputs and ./logs follow when the script has ended."""
+        return list(self._ask("view")["files"])
+
+    def get_details(self) -> dict[str, Any]:
+        """runId, target, status, tags, properties, inputDatasets and runDefinition, as far as a running script can know them."""
+        return dict(self._ask("details"))
+
+    def register_model(
+        self,
+        model_name: str,
+        model_path: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        model_framework: str | None = None,
+        model_framework_version: str | None = None,
+        description: str | None = None,
+        datasets: object = None,
+        resource_configuration: Any = None,
+        **_: Any,
+    ) -> RegisteredModel:
+        """A file or folder below ./outputs, as it is now, or one that was uploaded, as a new version. It is saved first.
+
+        Raises ModelPathNotFoundException, which lists what there is.
+        """
+        wish = resource_configuration
+        made = self._ask(
+            "register_model",
+            model=model_name,
+            path=model_path or model_name,
+            tags={str(key): str(value) for key, value in (tags or {}).items()},
+            properties={str(key): str(value) for key, value in (properties or {}).items()},
+            framework=model_framework or "",
+            framework_version=model_framework_version or "",
+            description=description or "",
+            cpus=float(getattr(wish, "cpu", 0) or 0),
+            memory_in_gb=float(getattr(wish, "memory_in_gb", 0) or 0),
+            gpus=int(getattr(wish, "gpu", 0) or 0),
+        )
+        return RegisteredModel(made["model"], made["version"])
 
 
-class _Wire:
-    """A queue and the thread that empties it into the socket.
-
-    A forked child has neither, and may end without exit handlers, as those of multiprocessing do: it writes at once.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._start(forked=False)
-        atexit.register(self.flush, _LAST_WORDS_SECONDS)
-        os.register_at_fork(after_in_child=lambda: self._start(forked=True))
-
-    def _start(self, *, forked: bool) -> None:
-        self._forked = forked
-        self._lock = threading.Lock()
-        self._line = _Line(self._path)
-        self._queue: queue.SimpleQueue[dict[str, Any] | threading.Event] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, args=(self._queue, self._line), name="trainyard-run", daemon=True)
-        self._thread_started = False
-
-    def send(self, item: dict[str, Any]) -> None:
-        if self._forked:
-            with self._lock:
-                self._line.write(item)
-            return
-        self._queue.put(item)
-        with self._lock:
-            if not self._thread_started:
-                self._thread_started = True
-                self._thread.start()
-
-    def flush(self, seconds: float) -> None:
-        if self._thread_started:
-            written = threading.Event()
-            self._queue.put(written)
-            written.wait(seconds)
-
-    @staticmethod
-    def _work(items: queue.SimpleQueue[dict[str, Any] | threading.Event], line: _Line) -> None:
-        while True:
-            item = items.get()
-            if isinstance(item, threading.Event):
-                item.set()
-            else:
-                line.write(item)
-
-
-class _Line:
-    """The connection to the agent, made when first needed. A broken one drops what comes, after one complaint."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._connection: socket.socket | None = None
-        self._broken = False
-
-    def write(self, item: dict[str, Any]) -> None:
-        if self._broken:
-            return
-        try:
-            if self._connection is None:
-                self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._connection.connect(self._path)
-            self._connection.sendall(json.dumps(item).encode() + b"\n")
-        except (OSError, ValueError, TypeError) as error:
-            self._broken = isinstance(error, OSError)
-            _complain(f"a metric was not logged: {error}")
-
-
-def plain(value: Any) -> float | int | str | bool | None:
-    """A JSON value: numbers stay numbers (NumPy's and TensorFlow's too), the rest becomes its repr."""
-    if value is None or isinstance(value, bool | str):
-        return value[:_TEXT_LIMIT] if isinstance(value, str) else value
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return repr(value)[:_TEXT_LIMIT]
-
-
-def wrong_name(name: object) -> str:
-    """What is wrong with a metric's name, or nothing."""
-    if not isinstance(name, str) or not name or len(name) > _NAME_LIMIT:
-        return f"A metric's name is a text of 1 to {_NAME_LIMIT} characters; {str(name)[:80]!r} is not."
-    if name != name.strip() or any(ord(char) < 32 or 0xD800 <= ord(char) < 0xE000 for char in name):
-        return f"A metric's name has no space at its ends and no control character; {name!r} has."
-    return ""
-
-
-def _complain(text: str) -> None:
-    try:
-        print(f"trainyard: {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass
+def _spool() -> Path:
+    """A new name in the folder that the agent takes files from: what it uploads is a copy that nobody writes to any more."""
+    folder = Path(os.environ[SPOOL])
+    folder.mkdir(exist_ok=True)
+    return folder / secrets.token_hex(16)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 FAILURE_KEY = "trainyard-failure-bin"
@@ -22,6 +23,7 @@ class TrainyardException(Exception):
         hint: str = "",
         last_lines: Sequence[str] = (),
         exit_code: int | None = None,
+        rank: int | None = None,
     ) -> None:
         self.message = message
         self.code = code or type(self).code
@@ -29,6 +31,7 @@ class TrainyardException(Exception):
         self.hint = hint
         self.last_lines = list(last_lines)
         self.exit_code = exit_code
+        self.rank = rank
         super().__init__(message)
 
     def __str__(self) -> str:
@@ -38,22 +41,93 @@ class TrainyardException(Exception):
         parts += [f"  | {line}" for line in self.last_lines]
         return "\n".join(parts)
 
+    @property
+    def inner_exception(self) -> BaseException | None:
+        """What led to it, where another exception did."""
+        return self.__cause__
+
     def serialize(self) -> dict[str, Any]:
-        """Azure's error shape."""
-        return {
-            "error": {
-                "code": self.code,
-                "message": self.message,
-                "target": self.target,
-                "details": [{"message": line} for line in self.last_lines],
-            }
-        }
+        """Azure's error shape; code is the platform's own, e.g. "ComputeTargetNotFound"."""
+        return error_shape(self.code, self.message, self.target, self.last_lines, exit_code=self.exit_code, rank=self.rank)
+
+
+AzureMLException = TrainyardException
+"""The base of all, under its old name."""
+
+# Whose fault an end is: of these nobody who wrote a script or a request is to blame.
+_SERVICE_CODES = frozenset(
+    (
+        "ServiceError",
+        "AgentLost",
+        "NodeError",
+        "OutputsLost",
+        "Unavailable",
+        "DeadlineExceeded",
+        "InternalError",
+        "Internal",
+        "NotResponding",
+    )
+)
+
+
+def error_shape(
+    code: str,
+    message: str,
+    target: str = "",
+    last_lines: Sequence[str] = (),
+    *,
+    exit_code: int | None = None,
+    rank: int | None = None,
+    operation: str = "",
+    time: str | None = None,
+) -> dict[str, Any]:
+    """{error: {code, message, target, details, innerError, ...}, correlation, environment, location, time}."""
+    parameters = {"rank": rank, "exitCode": exit_code}
+    return {
+        "error": {
+            "code": code,
+            "severity": None,
+            "message": message,
+            "messageFormat": None,
+            "messageParameters": {name: str(value) for name, value in parameters.items() if value is not None},
+            "referenceCode": None,
+            "detailsUri": None,
+            "target": target or None,
+            "details": [{"message": line} for line in last_lines],
+            "innerError": {"code": code, "innerError": None},
+            "debugInfo": {"stackTrace": "\n".join(last_lines)} if last_lines else None,
+        },
+        "correlation": {"operation": operation or None, "request": None},
+        "environment": "local",
+        "location": "local",
+        "time": time,
+    }
 
 
 class UserErrorException(TrainyardException):
     """The request cannot be taken as it is."""
 
     code = "UserError"
+
+
+class ServiceException(TrainyardException):
+    """The platform could not do what it should have done."""
+
+
+class AuthenticationException(TrainyardException):
+    """Who asks is not known, or may not."""
+
+    code = "AuthenticationFailed"
+
+
+class ProjectSystemException(TrainyardException):
+    """A workspace's configuration cannot be found or read."""
+
+    code = "UserError"
+
+
+class DiscoveryUrlNotFoundException(ProjectSystemException):
+    """The configuration names no platform."""
 
 
 class ComputeTargetException(TrainyardException):
@@ -81,15 +155,30 @@ class ModelPathNotFoundException(TrainyardException):
 
 
 class ActivityFailedException(TrainyardException):
-    """The run ended badly."""
+    """The run ended badly. str() gives the reason, what to do, the last lines of its log, and the error as JSON."""
 
     code = "RunFailed"
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\nErrorResponse\n{json.dumps(self.serialize(), indent=4, ensure_ascii=False)}"
+
+    def serialize(self) -> dict[str, Any]:
+        """Azure's error shape; code is "UserError" or "ServiceError", innerError has the platform's own."""
+        shape = super().serialize()
+        shape["error"]["code"] = "ServiceError" if self.code in _SERVICE_CODES else "UserError"
+        return shape
 
 
 class WebserviceException(TrainyardException):
     """An endpoint is absent, refused or failed."""
 
     code = "WebserviceError"
+
+
+class ImageException(TrainyardException):
+    """A container image is absent or refused."""
+
+    code = "ImageError"
 
 
 class TrainingException(TrainyardException):
@@ -102,6 +191,24 @@ class ExperimentExecutionException(TrainyardException):
     """A submission was refused."""
 
     code = "UserError"
+
+
+class ExperimentTimeoutException(TrainyardException):
+    """What was waited for did not come in time."""
+
+    code = "TimedOut"
+
+
+class RunConfigurationException(TrainyardException):
+    """A run configuration's options cannot be used."""
+
+    code = "UserError"
+
+
+class RunEnvironmentException(TrainyardException, RuntimeError):
+    """There is no run where one is needed: the script was not started by the platform."""
+
+    code = "NoRun"
 
 
 class RunNotFoundException(TrainyardException):
@@ -121,7 +228,23 @@ _BY_CODE: dict[str, type[TrainyardException]] = {
     "ModelNotFound": ModelNotFoundException,
     "NotASavedModel": WebserviceException,
     "RunNotFound": RunNotFoundException,
+    "Unavailable": PlatformUnavailableException,
 }
+# What a user can do about it, where the message itself does not say.
+_HINTS = {
+    "ScriptFailed": "the whole output is in azureml-logs/70_driver_log.txt: run.get_details_with_logs()",
+    "ScriptKilled": "signal 9 is most often memory: give the script less to hold, or choose a larger vm_size",
+    "TimedOut": "give max_run_duration_seconds more, or let the script save and resume",
+    "EnvironmentBuildFailed": "the build's output is in azureml-logs/20_image_build_log.txt",
+    "AgentLost": "look whether the script exhausts the node's memory or disk",
+    "DatasetChanged": "register the changed source as a new version of the dataset",
+}
+
+
+def from_parts(error: Mapping[str, Any], otherwise: type[TrainyardException] = UserErrorException) -> TrainyardException:
+    """{code, message, target} as an exception."""
+    code = str(error.get("code", ""))
+    return _BY_CODE.get(code, otherwise)(str(error.get("message") or code), code=code, target=str(error.get("target") or ""))
 
 
 def from_failure(
@@ -134,8 +257,10 @@ def from_failure(
         failure.message or message or failure.code,
         code=failure.code,
         target=failure.target,
+        hint=_HINTS.get(failure.code, ""),
         last_lines=list(failure.last_lines),
         exit_code=exit_code,
+        rank=failure.rank if failure.HasField("rank") else None,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from trainyard._client_run import new_run_id
 from trainyard._errors import ExperimentExecutionException, UserErrorException
 from trainyard._run import Run
 
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from trainyard._workspace import Workspace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,107}\Z")
-
-
-def new_run_id(experiment: str, now: float) -> str:
-    """`<experiment>_<epoch seconds>_<8 hex>`. Made here, so that a repeated request names the same run."""
-    return f"{experiment}_{int(now)}_{secrets.token_hex(4)}"
 
 
 class Experiment:
@@ -36,13 +32,15 @@ class Experiment:
     def __repr__(self) -> str:
         return f"Experiment(name={self.name!r})"
 
-    def submit(self, config: Estimator, tags: Mapping[str, str] | None = None) -> Run:
-        """Sends the source folder, then the request; returns as soon as the scheduler has taken it."""
-        from trainyard import _snapshot
-        from trainyard._estimator import Estimator
+    def submit(self, config: Estimator, tags: Mapping[str, str] | None = None, *, display_name: str = "") -> Run:
+        """Sends the source folder, then the request; returns as soon as the scheduler has taken it.
+
+        The folder's git state becomes properties of the run: azureml.git.* and mlflow.source.git.*.
+        """
+        from trainyard import _git, _snapshot
         from trainyard.job.v1 import job_pb2
 
-        if not isinstance(config, Estimator):
+        if not hasattr(config, "_to_spec"):
             raise UserErrorException(
                 f"submit takes an estimator, not {config!r}.",
                 target="config",
@@ -52,6 +50,8 @@ class Experiment:
             raise UserErrorException(f"tags is a dict, not {tags!r}.", target="tags", hint="write tags={'name': 'value'}")
         spec = config._to_spec()
         spec.tags.update({str(name): str(value) for name, value in (tags or {}).items()})
+        spec.properties.update(_git.properties(Path(config.source_directory)))
+        spec.display_name = display_name
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))
         if spec.entry_script and not any(file.path == spec.entry_script for file in spec.source.snapshot.files):
             raise UserErrorException(
@@ -63,6 +63,34 @@ class Experiment:
         clients = self.workspace._clients
         answer = clients.call(clients.jobs.SubmitRun, request, ExperimentExecutionException)
         return Run(self, answer.run.run_id, _message=answer.run)
+
+    def start_logging(
+        self,
+        outputs: str | None = None,
+        snapshot_directory: str | None = ".",
+        *,
+        display_name: str = "",
+        tags: Mapping[str, str] | None = None,
+        **_: Any,
+    ) -> Run:
+        """A run in the caller's hands: `with experiment.start_logging() as run: run.log(...)`.
+
+        It ends as Completed, or on an exception as Failed with the traceback; without `with`, by complete() or fail().
+        outputs: a folder that is uploaded at the end, under outputs/. snapshot_directory: kept as it is now; None for none.
+        """
+        from trainyard import _git, _snapshot
+        from trainyard.job.v1 import job_pb2
+
+        request = job_pb2.OpenRun(submission_id=new_run_id(self.name, time.time()), experiment=self.name, display_name=display_name)
+        request.tags.update({str(name): str(value) for name, value in (tags or {}).items()})
+        if snapshot_directory is not None:
+            request.source.snapshot.CopyFrom(_snapshot.take(Path(snapshot_directory), self.workspace._objects))
+            request.properties.update(_git.properties(Path(snapshot_directory)))
+        clients = self.workspace._clients
+        answer = clients.call(clients.jobs.OpenRun, request, ExperimentExecutionException)
+        run = Run(self, answer.run.run_id, _message=answer.run)
+        run._outputs = Path(outputs) if outputs else None
+        return run
 
     def get_runs(
         self, type: str | None = None, tags: object = None, properties: object = None, include_children: bool = False

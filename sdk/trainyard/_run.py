@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard._errors import ActivityFailedException, UserErrorException, from_failure
+from trainyard._client_run import ClientRun
+from trainyard._errors import ActivityFailedException, ModelPathNotFoundException, UserErrorException, from_failure
+from trainyard._progress import Printer
 
 if TYPE_CHECKING:
     from trainyard._experiment import Experiment
     from trainyard._model import Model, ResourceConfiguration
+    from trainyard._workspace import Workspace
 
 STATUS_NAMES = {
     "QUEUED": "Queued",
@@ -35,11 +39,28 @@ def status_name(number: int) -> str:
     return STATUS_NAMES.get(job_pb2.RunStatus.Name(number).removeprefix("RUN_STATUS_"), "NotStarted")
 
 
-class Run:
+class Run(ClientRun):
+    """One run: a submitted script, or one in its client's hands (start_logging, child_run).
+
+    Run(experiment, run_id) and Run.get(workspace, run_id) find one that exists; RunNotFoundException where there is none.
+    """
+
     def __init__(self, experiment: Experiment, run_id: str, *, _message: Any = None) -> None:
+        super().__init__()
         self.experiment = experiment
         self.id = run_id
         self._message = _message if _message is not None and _message.HasField("spec") else self._fetch()
+
+    @staticmethod
+    def get(workspace: Workspace, run_id: str) -> Run:
+        """The run of that id, whatever its experiment. Raises RunNotFoundException."""
+        from trainyard._errors import RunNotFoundException
+        from trainyard._experiment import Experiment
+        from trainyard.job.v1 import job_pb2
+
+        clients = workspace._clients
+        message = clients.call(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=run_id), RunNotFoundException).run
+        return Run(Experiment(workspace, message.experiment), run_id, _message=message)
 
     def __repr__(self) -> str:
         return f"Run(experiment={self.experiment.name!r}, id={self.id!r}, status={self.status!r})"
@@ -53,13 +74,6 @@ class Run:
 
     get_submitted_run = get_context
 
-    def _fetch(self) -> Any:
-        from trainyard._errors import RunNotFoundException
-        from trainyard.job.v1 import job_pb2
-
-        clients = self.experiment.workspace._clients
-        return clients.call(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=self.id), RunNotFoundException).run
-
     def _refresh(self) -> Any:
         from trainyard._watch import is_terminal
 
@@ -68,43 +82,30 @@ class Run:
         return self._message
 
     @property
-    def run_id(self) -> str:
-        return self.id
-
-    @property
     def number(self) -> int:
+        """Counts the experiment's runs from 1, children included."""
         return int(self._message.number)
 
     @property
     def type(self) -> str:
-        return "azureml.scriptrun"
+        return "azureml.interactiverun" if self._message.opened else "azureml.scriptrun"
 
     @property
-    def parent(self) -> None:
-        return None
+    def display_name(self) -> str:
+        """As given when it was made; its id where none was."""
+        return str(self._message.display_name) or self.id
+
+    @property
+    def parent(self) -> Run | None:
+        """The run that this one is a child of."""
+        return Run(self.experiment, self._message.parent_run_id) if self._message.parent_run_id else None
 
     @property
     def status(self) -> str:
         return self.get_status()
 
-    @property
-    def tags(self) -> dict[str, str]:
-        return dict(self._message.spec.tags)
-
-    @property
-    def properties(self) -> dict[str, str]:
-        spec = self._message.spec
-        found = {"ContentSnapshotId": spec.source.snapshot.id, "_azureml.ComputeTargetType": "AmlCompute"}
-        return {name: value for name, value in found.items() if value}
-
     def get_status(self) -> str:
         return status_name(self._refresh().status)
-
-    def get_tags(self) -> dict[str, str]:
-        return self.tags
-
-    def get_properties(self) -> dict[str, str]:
-        return self.properties
 
     def get_portal_url(self) -> str:
         """There is no web page yet: the command that shows the same."""
@@ -120,6 +121,7 @@ class Run:
         from trainyard import _metrics
         from trainyard.job.v1 import telemetry_pb2
 
+        self.flush()
         records = self.experiment.workspace._events.read_all([METRICS_TOPIC], key=self.id, since=self._since())
         batches = [
             record.event.message
@@ -187,15 +189,28 @@ class Run:
         fetch(self.experiment.workspace._objects, artifact, target)
 
     def cancel(self, reason: str = "") -> None:
+        """Asks for its end, and its children's: a script gets TERM, then KILL. Returns at once; one that has ended stays as it is."""
         from trainyard.job.v1 import job_pb2
 
-        clients = self.experiment.workspace._clients
-        self._message = clients.call(clients.jobs.CancelRun, job_pb2.CancelRun(run_id=self.id, reason=reason)).run
+        self._tell("CancelRun", job_pb2.CancelRun(run_id=self.id, reason=reason))
 
     def wait_for_completion(
         self, show_output: bool = False, wait_post_processing: bool = False, raise_on_error: bool = True
     ) -> dict[str, Any]:
-        """The run's details once it has ended; shows phases and every line as it is written."""
+        """The run's details once it has ended, its outputs saved; show_output prints phases and every line as it is written.
+
+        Raises ActivityFailedException, with the error as JSON, where it did not end as Completed. Ctrl-C ends the waiting, not the run.
+        """
+        try:
+            self._watch(show_output)
+        except KeyboardInterrupt:
+            Printer(sys.stderr).line(f"\nThe run goes on: {self.id}. End it with run.cancel() or `trainyard run cancel {self.id}`.", "note")
+            raise
+        if raise_on_error and self.get_status() != "Completed":
+            raise self._failure()
+        return self.get_details()
+
+    def _watch(self, show_output: bool) -> None:
         from trainyard import _watch
         from trainyard._show import Story
 
@@ -210,9 +225,6 @@ class Run:
                 story.state(news)
         if story is not None:
             story.summary(self._message)
-        if raise_on_error and self.get_status() != "Completed":
-            raise self._failure()
-        return self.get_details()
 
     def _failure(self) -> ActivityFailedException:
         run = self._message
@@ -237,7 +249,10 @@ class Run:
         resource_configuration: ResourceConfiguration | None = None,
         **_: Any,
     ) -> Model:
-        """A file or folder of this run's artifacts as a new version; a path that is not there raises ModelPathNotFoundException."""
+        """A file or folder of this run's artifacts as a new version; a path that is not there raises ModelPathNotFoundException.
+
+        Of a run in its client's hands what was uploaded up to now counts; of a submitted one what is there when it has ended.
+        """
         import uuid
 
         from trainyard._model import Model, dataset_refs
@@ -254,12 +269,31 @@ class Run:
             tags=dict(tags or {}),
             properties=dict(properties or {}),
         )
+        if self._refresh().opened:
+            request.files.CopyFrom(self._chosen(request.path))
         if resource_configuration is not None:
             request.requirements.CopyFrom(resource_configuration._to_message())
         request.datasets.extend(dataset_refs(datasets))
         workspace = self.experiment.workspace
         answer = workspace._clients.call(workspace._clients.models.RegisterModelVersion, request)
         return Model._from_message(workspace, answer.version)
+
+    def _chosen(self, path: str) -> Any:
+        """The file, or the folder's files, as the registry wants them: paths below the folder's parent."""
+        from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
+
+        path = path.removeprefix("./").rstrip("/")
+        above = len(path.rpartition("/")[0])
+        files = {name: file for name, file in self._files().items() if name == path or name.startswith(f"{path}/")}
+        if not files:
+            what = f"Run {self.id} has no file or folder {path!r}; its files are: {_listed(self._files())}."
+            raise ModelPathNotFoundException(what, target=path)
+
+        def moved(name: str, file: Any) -> Artifact:
+            local = name[above:].lstrip("/")
+            return Artifact(path=local, size_bytes=file.size_bytes, sha256=file.sha256, object_key=file.object_key)
+
+        return ArtifactSet(files=[moved(name, file) for name, file in sorted(files.items())])
 
 
 def _listed(files: Mapping[str, Any]) -> str:

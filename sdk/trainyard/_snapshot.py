@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainyard.job.v1.spec_pb2 import Snapshot
 
 DEFAULT_IGNORES = (
-    ".git/", ".azureml/", ".trainyard/", ".ipynb_checkpoints/", "azureml-logs/", "azureml-setup/", "/outputs/", "__pycache__/", "*.pyc",
+    ".git/", ".azureml/", ".trainyard/", ".ipynb_checkpoints/", "azureml-logs/", "azureml-offline/", "azureml-setup/", "/outputs/", "__pycache__/", "*.pyc",
     ".venv/", "venv/", "node_modules/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".DS_Store",
 )  # fmt: skip
 _MEMORY_BYTES = 8 << 20

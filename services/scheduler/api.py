@@ -12,15 +12,24 @@ from google.protobuf.duration_pb2 import Duration
 from services.chassis.grpc_server import Code, Refused, refuse
 from services.chassis.service import Context
 from services.chassis.store import Documents
-from services.scheduler.domain import Pool, Run, State
+from services.scheduler.domain import Pool, Run, State, labels, opened
 from services.scheduler.domain.pools import users
 from services.scheduler.domain.validate import POOL, RUN_ID
-from services.scheduler.handlers import NEWEST, NEWEST_OF, SchedulerHandler, load_run, refusal_of
+from services.scheduler.handlers import NEWEST, NEWEST_OF, SchedulerHandler, load_run, refusal_of, warning_of
 from trainyard.cluster.v1 import cluster_pb2, cluster_pb2_grpc
+from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.job.v1 import job_pb2, job_pb2_grpc
 
 JOBS, AGENTS = "trainyard.jobs", "trainyard.agents"
 _DEFAULT_PAGE, _LONGEST_PAGE = 100, 1000
+_STATUS_OF = {
+    "RunNotFound": Code.NOT_FOUND,
+    opened.PARENT_ENDED: Code.FAILED_PRECONDITION,
+    "RunHasAgents": Code.FAILED_PRECONDITION,
+    labels.CONFLICT: Code.FAILED_PRECONDITION,
+    labels.TAKEN: Code.ALREADY_EXISTS,
+}
+"""Any other code is INVALID_ARGUMENT."""
 
 
 def jobs(handler: SchedulerHandler) -> Callable[[grpc.aio.Server, Context], None]:
@@ -43,15 +52,26 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         self._handler = handler
 
     async def SubmitRun(self, request: Any, _: object) -> Any:
-        request.submission_id = request.submission_id or f"run_{uuid.uuid4().hex}"
-        if not RUN_ID.match(request.submission_id):
-            what = f"submission_id {request.submission_id[:200]!r} is none: letters or digits first, then also - and _, at most 128."
-            raise refuse(Code.INVALID_ARGUMENT, "UserError", what, "submission_id")
-        event_id = await self._context.request(JOBS, request.submission_id, request)
-        run = self._run(request.submission_id)
-        if run.failure is not None and run.status == job_pb2.RUN_STATUS_REJECTED:
-            raise Refused(Code.INVALID_ARGUMENT, run.failure)
-        return job_pb2.SubmitRunResponse(run=run_to_wire(run), repeated_submission=run.submitted_by != event_id)
+        run, repeated = await self._make(request)
+        return job_pb2.SubmitRunResponse(run=run_to_wire(run), repeated_submission=repeated)
+
+    async def OpenRun(self, request: Any, _: object) -> Any:
+        run, repeated = await self._make(request)
+        return job_pb2.OpenRunResponse(run=run_to_wire(run), repeated_submission=repeated)
+
+    async def CloseRun(self, request: Any, _: object) -> Any:
+        run = self._run(request.run_id)
+        await self._ask(request, None if run.is_terminal else opened.unclosable(run, request))
+        return job_pb2.CloseRunResponse(run=run_to_wire(self._run(request.run_id)))
+
+    async def TagRun(self, request: Any, _: object) -> Any:
+        return job_pb2.TagRunResponse(run=run_to_wire(await self._label(request)))
+
+    async def AddRunProperties(self, request: Any, _: object) -> Any:
+        return job_pb2.AddRunPropertiesResponse(run=run_to_wire(await self._label(request)))
+
+    async def AddRunFiles(self, request: Any, _: object) -> Any:
+        return job_pb2.AddRunFilesResponse(run=run_to_wire(await self._label(request)))
 
     async def CancelRun(self, request: Any, _: object) -> Any:
         self._run(request.run_id)
@@ -91,6 +111,35 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         """From memory: asked after every event, heartbeats included, for everybody who watches. None: it has ended."""
         run = self._handler.state.runs.get(run_id)
         return None if run is None else run.revision
+
+    async def _make(self, request: Any) -> tuple[Run, bool]:
+        """The run that the submission id names, and whether it was there already."""
+        request.submission_id = request.submission_id or f"run_{uuid.uuid4().hex}"
+        if not RUN_ID.match(request.submission_id):
+            what = f"submission_id {request.submission_id[:200]!r} is none: letters or digits first, then also - and _, at most 128."
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", what, "submission_id")
+        event_id = await self._context.request(JOBS, request.submission_id, request)
+        run = self._run(request.submission_id)
+        if run.failure is not None and run.status == job_pb2.RUN_STATUS_REJECTED:
+            raise _refused(run.failure)
+        return run, run.submitted_by != event_id
+
+    async def _label(self, request: Any) -> Run:
+        run = self._run(request.run_id)
+        if run.status == job_pb2.RUN_STATUS_REJECTED:
+            raise refuse(Code.NOT_FOUND, "RunNotFound", f"{run.id} was rejected and never became a run.", run.id)
+        await self._ask(request, labels.refusal(run, request))
+        return self._run(request.run_id)
+
+    async def _ask(self, request: Any, refusal: Failure | None) -> None:
+        """A refusal is seen twice: before, and by what others asked meanwhile."""
+        if refusal is not None:
+            raise _refused(refusal)
+        event_id = await self._context.request(JOBS, request.run_id, request)
+        with self._context.store.reading() as documents:
+            warned = warning_of(documents, event_id)
+        if warned:
+            raise refuse(Code.FAILED_PRECONDITION, "Conflict", warned, request.run_id)
 
     def _run(self, run_id: str) -> Run:
         with self._context.store.reading() as documents:
@@ -147,6 +196,10 @@ class ComputeServicer(cluster_pb2_grpc.ComputeServiceServicer):
         return pool
 
 
+def _refused(failure: Failure) -> Refused:
+    return Refused(_STATUS_OF.get(failure.code, Code.INVALID_ARGUMENT), failure)
+
+
 def run_to_wire(run: Run, *, whole: bool = True) -> Any:
     """Without its specification and outputs where a list is asked for."""
     wire = job_pb2.Run(
@@ -160,10 +213,15 @@ def run_to_wire(run: Run, *, whole: bool = True) -> Any:
         failure=run.failure,
         warnings=run.warnings,
         revision=run.revision,
+        tags=run.tags,
+        properties=run.properties,
+        parent_run_id=run.parent_run_id,
+        opened=run.opened,
+        display_name=run.display_name,
     )
     if whole:
         wire.spec.CopyFrom(run.spec)
-        wire.outputs.CopyFrom(run.outputs)
+        wire.outputs.CopyFrom(run.all_files())
     wire.queued_at.FromDatetime(run.queued_at)
     if run.started_at is not None:
         wire.started_at.FromDatetime(run.started_at)

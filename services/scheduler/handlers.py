@@ -8,8 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.message import Message
-
 from services.chassis import codec
 from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
@@ -23,6 +21,8 @@ from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.job.v1 import job_pb2 as job
 
 RUN, POOL, AGENT, COUNTERS, REFUSAL = "run", "pool", "agent", "counters", "pool-refusal"
+WARNED = "request-warned"
+"""Event id of a request about a run -> why it was refused."""
 _STRANGER_BEATS = 5
 NEWEST, NEWEST_OF = "newest-run", "newest-run-of/{}"
 
@@ -64,16 +64,16 @@ class SchedulerHandler:
                     return ()
                 registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}
                 return _emits(decide(self.state, self._liveness.pulse(registered), self._world()))
-            case job.SubmitRun():
+            case job.SubmitRun() | job.OpenRun():
                 _check_key(event, message.submission_id, "submission_id")
                 if not RUN_ID.match(message.submission_id):
                     raise InvalidMessage(
                         f"submission_id {message.submission_id[:200]!r} is none: letters or digits first, then also - and _, at most 128"
                     )
-            case job.CancelRun():
+            case job.CancelRun() | job.CloseRun() | job.TagRun() | job.AddRunProperties() | job.AddRunFiles():
                 _check_key(event, message.run_id, "run_id")
                 if self._run(message.run_id, documents) is None:
-                    raise InvalidMessage(f"CancelRun names the run {message.run_id[:200]!r}, which does not exist")
+                    raise InvalidMessage(f"{type(message).__name__} names the run {message.run_id[:200]!r}, which does not exist")
             case cluster.CreatePool() | cluster.DeletePool():
                 _check_key(event, message.name, "name")
             case _ if not isinstance(message, ANSWERED):
@@ -85,6 +85,8 @@ class SchedulerHandler:
         if isinstance(message, cluster.PoolRejected):
             documents.put(REFUSAL, message.submission_id or message.name, message.failure.SerializeToString())
             return
+        if isinstance(message, job.RunWarned) and event.causation_id:
+            documents.put(WARNED, event.causation_id, message.message.encode())
         before = self._with_run_of(message, documents)
         after = evolve(before, message, event.time, event.causation_id)
         if after is not before:
@@ -138,13 +140,15 @@ class SchedulerHandler:
     def _run(self, run_id: str, documents: Documents) -> Run | None:
         return self.state.runs.get(run_id) or load_run(documents, run_id)
 
-    def _with_run_of(self, message: Message, documents: Documents) -> State:
-        """The state with the run that the message is about, even if it has ended: a repeat must find it."""
-        run_id = getattr(message, "run_id", "") or getattr(message, "submission_id", "")
-        if not run_id or run_id in self.state.runs or not isinstance(run_id, str):
-            return self.state
-        run = load_run(documents, run_id)
-        return self.state if run is None else self.state.with_run(run)
+    def _with_run_of(self, message: Any, documents: Documents) -> State:
+        """The state with the run that the message is about and the parent it names, even if they have ended: a repeat must find them."""
+        state = self.state
+        parent = message.spec.parent_run_id if isinstance(message, job.SubmitRun) else getattr(message, "parent_run_id", "")
+        for run_id in (getattr(message, "run_id", "") or getattr(message, "submission_id", ""), parent):
+            if run_id and isinstance(run_id, str) and run_id not in state.runs:
+                run = load_run(documents, run_id)
+                state = state if run is None else state.with_run(run)
+        return state
 
     def _keep(self, before: State, after: State, documents: Documents) -> None:
         for run_id, run in after.runs.items():
@@ -176,6 +180,11 @@ class SchedulerHandler:
 def load_run(documents: Documents, run_id: str) -> Run | None:
     content = documents.get(RUN, run_id)
     return None if content is None else codec.loads(content, Run)
+
+
+def warning_of(documents: Documents, request_event_id: str) -> str:
+    """Why a request about a run was refused; "" if it was taken."""
+    return (documents.get(WARNED, request_event_id) or b"").decode()
 
 
 def refusal_of(documents: Documents, submission_id: str) -> Failure | None:

@@ -18,6 +18,7 @@ from services.trainer_agent.adapters.blobs import Blobs
 from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.leftovers import MARK, end_leftovers
 from services.trainer_agent.adapters.outputs import OutputStore
+from services.trainer_agent.adapters.platform_log import PlatformLog
 from services.trainer_agent.adapters.snapshots import Snapshots
 from services.trainer_agent.agent import Agent
 from services.trainer_agent.attempt import Node
@@ -26,6 +27,7 @@ from services.trainer_agent.layout import Folders
 from services.trainer_agent.prepare import Preparer
 from services.trainer_agent.process import live
 from services.trainer_agent.reporter import Reporter
+from trainyard._kafka import Events
 from trainyard._objects import MinioObjects
 
 log = structlog.get_logger()
@@ -36,11 +38,12 @@ async def run(settings: Settings) -> int:
     home, store = settings.home.resolve(), settings.object_store
     objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
     blobs = Blobs(settings.cache / "blobs")
+    source = f"trainyard/trainer_agent/{me.agent_id}"
     node = Node(
         me=me,
         address=settings.host,
         mark=f"{home}/{me.agent_id}",
-        source=f"trainyard/trainer_agent/{me.agent_id}",
+        source=source,
         grace_seconds=settings.agent.grace_seconds,
         preparer=Preparer(settings.cache, Snapshots(objects, blobs), Data(blobs), settings.agent.build_seconds, me.agent_id),
         outputs=OutputStore(objects),
@@ -48,6 +51,8 @@ async def run(settings: Settings) -> int:
         telemetry=Reporter(
             KafkaPublisher(settings.kafka_bootstrap), dropped=lambda count: log.warning("telemetry was let go", records=count)
         ),
+        objects=objects,
+        log=PlatformLog(KafkaPublisher(settings.kafka_bootstrap), Events(settings.kafka_bootstrap), source),
     )
     end_leftovers(node.mark)
     # Builds inherit it, and are found by it.

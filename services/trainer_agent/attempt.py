@@ -17,11 +17,15 @@ from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.ranks import RankProcess
 from services.trainer_agent.domain import Me
 from services.trainer_agent.layout import Folders
+from services.trainer_agent.metrics import Metrics
+from services.trainer_agent.on_behalf import Log, OnBehalf
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.prepare import Prepared, Preparer
 from services.trainer_agent.reporter import Cause, Reporter, as_record
-from services.trainer_agent.telemetry import BUILD_LOG, DRIVER_LOG, Attempt, LogStream, Metrics
+from services.trainer_agent.script_socket import ScriptSocket
+from services.trainer_agent.telemetry import BUILD_LOG, DRIVER_LOG, Attempt, LogStream
 from trainyard._errors import TrainyardException
+from trainyard._objects import Objects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
 
@@ -42,6 +46,8 @@ class Node:
     outputs: OutputStore
     reports: Reporter
     telemetry: Reporter
+    objects: Objects
+    log: Log
 
 
 class Running:
@@ -54,6 +60,7 @@ class Running:
         self._folders = folders
         self._release = release
         self._attempt = Attempt(offer.run_id, offer.epoch, node.source, cause)
+        self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush)
         self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
         self._discarded = False
@@ -135,9 +142,9 @@ class Running:
         """Starts the script, listens to it, and reports its end."""
         spec = self.offer.spec
         output = self._log(rank, DRIVER_LOG)
-        metrics = Metrics(self._attempt, rank, self._node.telemetry, output)
+        ears = ScriptSocket(Metrics(self._attempt, rank, self._node.telemetry, output), self._on_behalf)
         socket = self._folders.sockets / f"{rank}.sock"
-        await metrics.listen(socket)
+        await ears.listen(socket)
         (self._folders.code / "outputs").mkdir(exist_ok=True)
         (self._folders.code / "logs").mkdir(exist_ok=True)
         given = script_environment.variables(
@@ -147,6 +154,7 @@ class Running:
             inputs=prepared.inputs,
             socket=socket,
             temporary=self._folders.temporary,
+            spool=self._folders.spool,
             marks={MARK: self._node.mark},
         )
         try:
@@ -154,7 +162,7 @@ class Running:
                 script_environment.argv(prepared.python, self.offer, prepared.inputs), given, self._folders.code, output
             )
         except OSError as error:
-            await metrics.close(0)
+            await ears.close(0)
             output.close()
             raise PreparationFailed("ScriptNotStarted", f"{spec.entry_script} cannot be started: {error}", spec.entry_script) from error
         started = cluster.TaskStarted(rank=rank)
@@ -164,7 +172,7 @@ class Running:
         try:
             code, timed_out = await self._until_end(process, limit)
         finally:
-            await metrics.close()
+            await ears.close()
             output.close()
         self._report(cluster.TaskExited(rank=rank, exit_code=code, last_lines=list(output.last_lines), timed_out=timed_out))
 

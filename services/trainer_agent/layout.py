@@ -24,7 +24,7 @@ class Folders:
         """New and empty."""
         folders = cls(_work(home, agent_id) / f"{run_id}.{epoch}", _sockets(home, agent_id) / f"{_short(run_id)}.{epoch}")
         folders.remove()
-        for folder in (folders.code, folders.data, folders.logs, folders.temporary):
+        for folder in (folders.code, folders.data, folders.logs, folders.temporary, folders.spool):
             folder.mkdir(parents=True)
         folders.sockets.mkdir(parents=True, mode=0o700)
         return folders
@@ -51,6 +51,11 @@ class Folders:
     @property
     def temporary(self) -> Path:
         return self.root / "tmp"
+
+    @property
+    def spool(self) -> Path:
+        """Files that the script asks to have uploaded."""
+        return self.root / "spool"
 
     def remove(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)

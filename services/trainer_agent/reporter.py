@@ -72,6 +72,11 @@ class Reporter:
         self._empty.clear()
         self._news.set()
 
+    @property
+    def behind(self) -> int:
+        """Records that wait."""
+        return len(self._waiting)
+
     async def flush(self) -> None:
         """Returns when all is acknowledged."""
         await self._empty.wait()

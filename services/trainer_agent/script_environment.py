@@ -10,7 +10,7 @@ from typing import Any
 
 import trainyard
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
-from trainyard._context import SOCKET
+from trainyard._context import PARENT, SOCKET, SPOOL
 from trainyard.job.v1.spec_pb2 import DatasetInput
 
 RUN_CONTEXT = Path(trainyard.__file__).resolve().parents[1]
@@ -22,7 +22,15 @@ def identity(offer: Any) -> dict[str, str]:
 
 
 def variables(
-    own: Mapping[str, str], offer: Any, *, python: Path, inputs: Mapping[str, str], socket: Path, temporary: Path, marks: Mapping[str, str]
+    own: Mapping[str, str],
+    offer: Any,
+    *,
+    python: Path,
+    inputs: Mapping[str, str],
+    socket: Path,
+    temporary: Path,
+    spool: Path,
+    marks: Mapping[str, str],
 ) -> dict[str, str]:
     """`own` is the agent's environment, of which only harmless names pass; `inputs` maps input names to paths on this node."""
     environment = offer.spec.environment
@@ -43,6 +51,8 @@ def variables(
         "AZUREML_DATASET_ENVIRONMENT_VARS": ",".join(f"{item.name}:{_mode(item)}" for item in offer.spec.inputs),
         "TRAINYARD_INPUTS": json.dumps(dict(inputs)),
         SOCKET: str(socket),
+        SPOOL: str(spool),
+        PARENT: offer.spec.parent_run_id,
     }
     for name, path in inputs.items():
         given |= {name.upper(): path, name: path, f"AZUREML_DATAREFERENCE_{name}": path}

@@ -1,25 +1,17 @@
-"""What a run says while it goes on: log lines and metrics, live to the log topics, and the log files whole on disk."""
+"""What a run writes while it goes on: log lines, live to the log topic, and the log files whole on disk."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from services.trainer_agent.reporter import Cause, Reporter, as_record
-from trainyard._context import wrong_name
-from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch, MetricPoint
+from trainyard.job.v1.telemetry_pb2 import LogChunk
 
 BUILD_LOG = "azureml-logs/20_image_build_log.txt"
 DRIVER_LOG = "azureml-logs/70_driver_log.txt"
 _LINE_BYTES, _CHUNK_BYTES, _CHUNK_LINES = 32 << 10, 256 << 10, 1000
-_METRIC_BYTES = 512 << 10
-_TEXT = 3000
-_LAST_ONE = b"\0the last one\n"
-_KINDS = ("scalar", "list", "row", "table")
 
 
 class Attempt:
@@ -30,6 +22,8 @@ class Attempt:
         self.epoch = epoch
         self.source = source
         self.cause = cause
+        self.kinds: dict[tuple[str, str], str] = {}
+        """(run, metric) -> its kind, as first logged by any rank; the run is the attempt's own or a child's."""
 
 
 class LogStream:
@@ -102,88 +96,3 @@ class Lines:
     def finish(self) -> list[str]:
         rest, self._rest = self._rest.rstrip(b"\r"), b""
         return [rest.decode("utf-8", "replace")] if rest else []
-
-
-class Metrics:
-    """The Unix socket that the run context of a rank writes to: one JSON object a line."""
-
-    def __init__(self, attempt: Attempt, rank: int, reporter: Reporter, complain: LogStream) -> None:
-        self._attempt = attempt
-        self._rank = rank
-        self._reporter = reporter
-        self._complain = complain
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
-        self._last_one = asyncio.Event()
-
-    async def listen(self, path: Path) -> None:
-        self._path = path
-        self._server = await asyncio.start_unix_server(self._connected, str(path))
-
-    async def close(self, patience: float = 2.0) -> None:
-        """Whatever is on its way is read; a connection that a stray child keeps open is not waited for."""
-        if self._server is None:
-            return
-        # Connections are accepted in their order: once this one is, every earlier one has been, its writer dead or not.
-        _, last = await asyncio.open_unix_connection(str(self._path))
-        last.write(_LAST_ONE)
-        last.close()
-        await self._last_one.wait()
-        self._server.close()
-        if self._connections:
-            await asyncio.wait(self._connections, timeout=patience)
-        for task in self._connections:
-            task.cancel()
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._read(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        lines = Lines(_METRIC_BYTES)
-        try:
-            while data := await reader.read(1 << 16):
-                if data == _LAST_ONE:
-                    self._last_one.set()
-                    return
-                self.take(lines.feed(data))
-        except ConnectionError:
-            pass
-        finally:
-            self.take(lines.finish())
-            writer.close()
-
-    def take(self, lines: Iterable[str]) -> None:
-        points = []
-        for line in lines:
-            try:
-                points.append(as_point(json.loads(line)))
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-                self._complain.write([f"trainyard: a metric was not recorded: {error}"])
-        if points:
-            attempt = self._attempt
-            batch = MetricBatch(run_id=attempt.run_id, epoch=attempt.epoch, rank=self._rank, points=points)
-            self._reporter.send(as_record("trainyard.metrics", attempt.run_id, batch, attempt.source, attempt.cause))
-
-
-def as_point(item: Any) -> Any:
-    """Raises ValueError, TypeError, KeyError or OverflowError for what is no metric."""
-    name, kind, value = item["name"], item["kind"], item["value"]
-    trouble = wrong_name(name)
-    if trouble:
-        raise ValueError(trouble)
-    if kind not in _KINDS:
-        raise ValueError(f"kind {str(kind)[:50]!r} is none of {', '.join(_KINDS)}")
-    point = MetricPoint(name=name, kind=kind)
-    point.logged_at.FromNanoseconds(int(float(item["at"]) * 1e9))
-    if kind != "scalar" or value is None:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if len(text.encode()) > _METRIC_BYTES:
-            raise ValueError(f"{name!r} has more than {_METRIC_BYTES >> 10} KiB")
-        point.json = text
-    elif isinstance(value, str):
-        point.text = value[:_TEXT]
-    else:
-        point.number = float(value)
-    return point

@@ -17,6 +17,7 @@ MAX_TAGS = 50
 MAX_DESCRIPTION = 3_000
 # A record of the log holds 1 MiB, its key and headers included.
 MAX_EVENT_BYTES = 1_000_000
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{0,254}\Z")
 
 Fact = ModelVersionRegistered | ModelVersionRejected
@@ -93,8 +94,10 @@ def refused(run: Run | None, request: RegisterModelVersion) -> Failure | None:
         return None
     if run is None:
         return _unknown(request)
+    if request.files.files:
+        return _elsewhere(run, request)
     if not run.has_ended:
-        what = f"Run {run.id} is {run.status}: its files are final once it has ended."
+        what = f"Run {run.id} is {run.status}: its files are final once it has ended, unless its script registers them."
         return Failure(code="RunNotEnded", message=f"{what} Wait for its completion and register then.", target=run.id[:1000])
     if not files.chosen(run, request.path):
         return files.not_found(run, request.path)
@@ -147,9 +150,9 @@ def _unknown(request: RegisterModelVersion) -> Failure:
 
 
 def chosen_files(run: Run | None, request: RegisterModelVersion) -> list[Artifact]:
-    """The files that are the model: uploaded ones, or those of the run that the path means."""
-    if uploads.is_upload(request):
-        return list(request.files.files)
+    """What becomes the version: the files that the request brings, else those of the run that its path means."""
+    if request.files.files:
+        return sorted(request.files.files, key=lambda file: file.path)
     return files.chosen(run, request.path) if run is not None else []
 
 
@@ -171,6 +174,22 @@ def _registered(request: RegisterModelVersion, version: int, run: Run | None) ->
         properties=request.properties,
         requirements=request.requirements if request.HasField("requirements") else None,
     )
+
+
+def _elsewhere(run: Run, request: RegisterModelVersion) -> Failure | None:
+    """Files that a run's script registers while it goes on: saved apart, below the run's own uploads."""
+    paths = [file.path for file in request.files.files]
+    for file in request.files.files:
+        try:
+            files.plain(file.path)
+            files.plain(file.object_key)
+        except UserErrorException as error:
+            return _wrong(error.message, file.path)
+        if not file.object_key.startswith(f"uploads/{run.id}/"):
+            return _wrong(f"{file.path!r} does not lie below uploads/{run.id}/ in the object store.", file.path)
+        if not _SHA256.match(file.sha256):
+            return _wrong(f"{file.path!r} has no SHA-256 of 64 lower-case hex digits.", file.path)
+    return _wrong("A path stands there twice.", "files") if len(set(paths)) < len(paths) else None
 
 
 def _rejected(request: RegisterModelVersion, failure: Failure) -> ModelVersionRejected:

@@ -23,13 +23,21 @@ _STAGES: dict[type[Message], str] = {
     job.RunFailed: "Failed",
     job.RunCanceled: "Canceled",
 }
-FACTS: tuple[type[Message], ...] = (job.RunQueued, job.RunRejected, job.RunRequeued, job.RunCancelRequested, *_STAGES)
+FACTS: tuple[type[Message], ...] = (
+    job.RunQueued,
+    job.RunOpened,
+    job.RunFilesAdded,
+    job.RunRejected,
+    job.RunRequeued,
+    job.RunCancelRequested,
+    *_STAGES,
+)
 """What counts here; all of them name their run in `run_id`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """`epoch` is the newest attempt seen, `lost_epoch` the newest that may no longer write; 0: none. Once ended it never changes."""
+    """`epoch` is the newest attempt seen, `lost_epoch` the newest that may no longer write; 0: none. Once ended only files are added."""
 
     id: str
     status: str
@@ -45,6 +53,11 @@ def evolve(run: Run | None, message: Message) -> Run | None:
     match message:
         case job.RunQueued() if run is None:
             return Run(message.run_id, "Queued", _lineage(message))
+        case job.RunOpened() if run is None:
+            lineage = Lineage(run_id=message.run_id, experiment=message.experiment, snapshot_id=message.source.snapshot.id)
+            return Run(message.run_id, "Running", lineage)
+        case job.RunFilesAdded() if run is not None:
+            return replace(run, artifacts=_merged(message.files, run.artifacts))
         case job.RunRejected() if run is None:
             return Run(message.run_id, "Rejected", Lineage(run_id=message.run_id, experiment=message.experiment), has_ended=True)
         case _ if run is None or run.has_ended:
@@ -68,7 +81,13 @@ def _counts(run: Run, epoch: int) -> bool:
 
 
 def _ended(run: Run, message: job.RunCompleted | job.RunFailed | job.RunCanceled, artifacts: ArtifactSet) -> Run:
-    return replace(run, status=_STAGES[type(message)], epoch=message.epoch, has_ended=True, artifacts=artifacts)
+    return replace(run, status=_STAGES[type(message)], epoch=message.epoch, has_ended=True, artifacts=_merged(run.artifacts, artifacts))
+
+
+def _merged(first: ArtifactSet, counts: ArtifactSet) -> ArtifactSet:
+    """By path; of two with one path the second set's counts."""
+    files = {file.path: file for files in (first, counts) for file in files.files}
+    return ArtifactSet(files=[files[path] for path in sorted(files)])
 
 
 def _lineage(queued: job.RunQueued) -> Lineage:

@@ -18,7 +18,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def is_upload(request: RegisterModelVersion) -> bool:
-    return request.HasField("files")
+    """Files beside a run_id are what that run's script saved, and another matter."""
+    return request.HasField("files") and not request.run_id
 
 
 def key(digest: str, path: str) -> str:
@@ -28,8 +29,8 @@ def key(digest: str, path: str) -> str:
 
 def invalid(request: RegisterModelVersion) -> Failure | None:
     """What is wrong with the list of files, whatever lies in the store."""
-    if request.run_id or request.path:
-        return _wrong("The request names both uploaded files and a run's. Give either files, or run_id and path.", "files")
+    if request.path:
+        return _wrong("The request names both uploaded files and a path. Give files alone, or run_id and path.", "path")
     listed = list(request.files.files)
     if not listed:
         return _wrong("The request lists no file. A model has at least one.", "files")

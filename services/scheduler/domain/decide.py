@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.scheduler.domain import pools, validate
+from services.scheduler.domain import labels, opened, pools, validate
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact, about_agent, about_run, to_agent
 from services.scheduler.domain.failures import failure
+from services.scheduler.domain.opened import stamp as _stamp
 from services.scheduler.domain.place import place, shrink
 from services.scheduler.domain.state import Member, Run, State, World
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -30,7 +30,8 @@ class Tick:
 
 
 Input = Message | Tick
-REQUESTS = (job.SubmitRun, job.CancelRun, cluster.CreatePool, cluster.DeletePool)
+LABELS = (job.TagRun, job.AddRunProperties, job.AddRunFiles)
+REQUESTS = (job.SubmitRun, job.CancelRun, job.OpenRun, job.CloseRun, *LABELS, cluster.CreatePool, cluster.DeletePool)
 _WAITING = (job.RUN_STATUS_QUEUED, job.RUN_STATUS_PROVISIONING)
 _REPORTS = (
     cluster.LeaseAccepted,
@@ -46,14 +47,16 @@ ANSWERED = (*REQUESTS, *_REPORTS, cluster.AgentRegistered, cluster.AgentDrained,
 
 
 def decide(state: State, message: Input, world: World) -> list[Fact]:
-    """The direct answer, and the placements that have become possible by it."""
+    """The direct answer, what it means for children, and the placements that have become possible by it."""
     if not isinstance(message, Tick):
         after = evolve(state, message, world.now)
         answer = list(_answer(state, after, message, world))
         state = after
     else:
         answer = list(_tick(state, message, world))
-    return answer + place(fold(state, answer, world.now), world)
+    state = fold(state, answer, world.now)
+    ends = list(opened.end_children(state, answer, lambda it, request: _cancel(it, request, world), world))
+    return answer + ends + place(fold(state, ends, world.now), world)
 
 
 def _answer(before: State, state: State, message: Any, world: World) -> Iterable[Fact]:
@@ -62,6 +65,12 @@ def _answer(before: State, state: State, message: Any, world: World) -> Iterable
             return _submit(state, message, world)
         case job.CancelRun():
             return _cancel(state, message, world)
+        case job.OpenRun():
+            return opened.open_run(state, message, world)
+        case job.CloseRun():
+            return opened.close(state, message, world)
+        case job.TagRun() | job.AddRunProperties() | job.AddRunFiles():
+            return _labelled(state.runs.get(message.run_id), message)
         case cluster.CreatePool():
             return pools.create(state, message, world)
         case cluster.DeletePool():
@@ -87,7 +96,11 @@ def _submit(state: State, request: Any, world: World) -> Iterator[Fact]:
     run_id = request.submission_id
     if run_id in state.runs:
         return
-    wrong = validate.submission(request) or _unknown_target(state, request.spec.compute_target)
+    wrong = (
+        validate.submission(request)
+        or _unknown_target(state, request.spec.compute_target)
+        or opened.no_parent(state, request.spec.parent_run_id)
+    )
     if wrong is not None:
         yield about_run(job.RunRejected(run_id=run_id, experiment=request.experiment[:128], failure=wrong))
         return
@@ -124,6 +137,10 @@ def _cancel(state: State, request: Any, world: World) -> Iterator[Fact]:
     for member in run.members:
         why = request.reason[:3000] or "the run was canceled"
         yield to_agent(member.agent_id, _revoked(run, member.agent_id, why, save_outputs=True))
+
+
+def _labelled(run: Run | None, request: Any) -> Iterable[Fact]:
+    return () if run is None or run.status == job.RUN_STATUS_REJECTED else labels.answer(run, request)
 
 
 # -- agents
@@ -265,9 +282,3 @@ def _merged_outputs(run: Run) -> ArtifactSet:
     for member in sorted(run.members, key=lambda it: -it.node_index):
         files.update({file.path: file for file in member.outputs.files})
     return ArtifactSet(files=[files[path] for path in sorted(files)])
-
-
-def _stamp(world: World) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(world.now)
-    return stamp

@@ -9,12 +9,14 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from services.scheduler.domain import labels
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.failures import of_exit
 from services.scheduler.domain.state import Agent, Member, Pool, Run, State
 from services.scheduler.domain.times import seconds, when
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
+from trainyard.job.v1.spec_pb2 import RunSpec
 
 _OF_AN_ATTEMPT = (
     cluster.LeaseOffered,
@@ -37,7 +39,7 @@ def fold(state: State, facts: Iterable[Fact], at: datetime, cause: str = "") -> 
 def evolve(state: State, message: Message, at: datetime, cause: str = "") -> State:
     """`at` is the event's time, `cause` the id of what it followed from."""
     match message:
-        case job.RunQueued() | job.RunRejected():
+        case job.RunQueued() | job.RunOpened() | job.RunRejected():
             return _submitted(state, message, at, cause)
         case cluster.PoolCreated() | cluster.PoolResized() | cluster.PoolDeleted():
             return _pool(state, message, at)
@@ -47,7 +49,14 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
         case cluster.AgentLost() | cluster.AgentDrained():
             return _without_agent(state, message)
     run = state.runs.get(getattr(message, "run_id", ""))
-    if run is None or run.is_terminal:
+    if run is None:
+        return state
+    added = labels.evolve(run, message)
+    if added is None and run.is_terminal and isinstance(message, job.RunWarned):
+        added = {"warnings": (*run.warnings, message.message)}
+    if added is not None:
+        return state.with_run(replace(run, revision=run.revision + 1, **added))
+    if run.is_terminal:
         return state
     changed = _report(run, message, at) if isinstance(message, _OF_AN_ATTEMPT) else _fact(run, message, at)
     if changed is run:
@@ -64,9 +73,31 @@ def _submitted(state: State, message: Any, at: datetime, cause: str) -> State:
         run = Run(message.run_id, message.experiment, 0, order, cause, job.RunQueued().spec, at)
         run = replace(run, status=job.RUN_STATUS_REJECTED, failure=message.failure, why=message.failure.message, ended_at=at, revision=1)
         return replace(state.with_run(run), submissions=order)
-    queued_at = when(message.queued_at, at)
-    run = Run(message.run_id, message.experiment, message.number, order, cause, message.spec, queued_at, why=message.why, revision=1)
+    run = _opened(message, order, at, cause) if isinstance(message, job.RunOpened) else _queued(message, order, at, cause)
     return replace(state.with_run(run), submissions=order, numbers={**state.numbers, run.experiment: run.number})
+
+
+def _queued(message: Any, order: int, at: datetime, cause: str) -> Run:
+    spec, queued_at = message.spec, when(message.queued_at, at)
+    run = Run(message.run_id, message.experiment, message.number, order, cause, spec, queued_at, why=message.why, revision=1)
+    tags, properties = dict(spec.tags), dict(spec.properties)
+    return replace(run, parent_run_id=spec.parent_run_id, display_name=spec.display_name, tags=tags, properties=properties)
+
+
+def _opened(message: Any, order: int, at: datetime, cause: str) -> Run:
+    opened_at = when(message.opened_at, at)
+    spec = RunSpec(source=message.source if message.HasField("source") else None, parent_run_id=message.parent_run_id)
+    run = Run(message.run_id, message.experiment, message.number, order, cause, spec, opened_at, why="in its client's hands", revision=1)
+    return replace(
+        run,
+        opened=True,
+        status=job.RUN_STATUS_RUNNING,
+        started_at=opened_at,
+        parent_run_id=message.parent_run_id,
+        display_name=message.display_name,
+        tags=dict(message.tags),
+        properties=dict(message.properties),
+    )
 
 
 def _fact(run: Run, message: Any, at: datetime) -> Run:

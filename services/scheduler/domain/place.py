@@ -139,6 +139,8 @@ def _offer(run: Run, agent: Agent) -> Fact:
         world_size=1,
         experiment=run.experiment,
         spec=run.spec,
+        tags=run.tags,
+        properties=run.properties,
     )
     return to_agent(agent.id, offer)
 

@@ -62,6 +62,19 @@ class Run:
     ended_at: datetime | None = None
     warnings: tuple[str, ...] = ()
     revision: int = 0
+    opened: bool = False
+    """Made by OpenRun: no agent works on it, and its client ends it."""
+    parent_run_id: str = ""
+    display_name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
+    files: ArtifactSet = field(default_factory=ArtifactSet)
+    """Uploaded apart from the outputs."""
+
+    def all_files(self) -> ArtifactSet:
+        """Outputs and uploads by path; of two with one path the output counts."""
+        files = {file.path: file for files in (self.files, self.outputs) for file in files.files}
+        return ArtifactSet(files=[files[path] for path in sorted(files)])
 
     @property
     def is_terminal(self) -> bool:
@@ -69,7 +82,7 @@ class Run:
 
     @property
     def waits_for_a_node(self) -> bool:
-        return not self.is_terminal and not self.members and not self.cancel_requested
+        return not self.is_terminal and not self.members and not self.cancel_requested and not self.opened
 
     @property
     def all_exited(self) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from services.scheduler.domain import labels
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.times import seconds
 from trainyard._errors import UserErrorException
@@ -20,7 +21,7 @@ _URL = re.compile(r"https?://[^\s@/]+(/\S*)?\Z")
 INLINE_BYTES = 512 << 10
 # The specification travels on in facts and offers, which say more than the request did and must fit into a message as well.
 SPEC_BYTES = 960 << 10
-SNAPSHOT_FILES, ARGUMENTS, TAGS, PACKAGES, INPUT_FILES = 2_000, 1_000, 50, 500, 10_000
+SNAPSHOT_FILES, ARGUMENTS, PACKAGES, INPUT_FILES, DISPLAY_NAME = 2_000, 1_000, 500, 10_000, 255
 # Ten years: what the protobuf type can say beyond that overflows every clock.
 LONGEST_SECONDS = 10 * 366 * 86_400
 # The platform's own names: a script finds its run by them.
@@ -38,8 +39,7 @@ def submission(request: Any) -> Failure | None:
 
 def _faults(request: Any) -> Iterator[tuple[str, str]]:
     spec = request.spec
-    if not RUN_ID.match(request.experiment):
-        yield "experiment", f"experiment {request.experiment[:200]!r} is no name: letters or digits first, then also - and _, at most 128."
+    yield from _experiment_faults(request)
     if spec.ByteSize() > SPEC_BYTES:
         yield (
             "spec",
@@ -52,32 +52,61 @@ def _faults(request: Any) -> Iterator[tuple[str, str]]:
     yield from _environment_faults(spec.environment)
     if spec.HasField("max_duration") and not 0 < seconds(spec.max_duration) <= LONGEST_SECONDS:
         yield "max_duration", f"max_duration must be more than zero and at most {LONGEST_SECONDS} s."
-    if len(spec.tags) > TAGS:
-        yield "tags", f"{len(spec.tags)} tags are more than {TAGS}."
+    yield from _label_faults(spec)
+
+
+def opening(request: Any) -> Failure | None:
+    """The first thing at fault of an OpenRun, whose parent is looked up elsewhere."""
+    found = next(_opening_faults(request), None)
+    return None if found is None else failure("UserError", found[1], found[0])
+
+
+def _opening_faults(request: Any) -> Iterator[tuple[str, str]]:
+    yield from _experiment_faults(request)
+    if request.HasField("source"):
+        yield from _folder_faults(request.source)
+    yield from _label_faults(request)
+
+
+def _experiment_faults(request: Any) -> Iterator[tuple[str, str]]:
+    if not RUN_ID.match(request.experiment):
+        yield "experiment", f"experiment {request.experiment[:200]!r} is no name: letters or digits first, then also - and _, at most 128."
+
+
+def _label_faults(holder: Any) -> Iterator[tuple[str, str]]:
+    for found, what in ((holder.tags, "tag"), (holder.properties, "property")):
+        wrong = labels.wrong(found, what)
+        if wrong is not None:
+            yield wrong.target, wrong.message
+    if len(holder.display_name) > DISPLAY_NAME:
+        yield "display_name", f"The display name has {len(holder.display_name)} characters; at most {DISPLAY_NAME} are kept."
 
 
 def _source_faults(spec: Any) -> Iterator[tuple[str, str]]:
-    match spec.source.WhichOneof("where"):
-        case "inline":
-            paths = list(spec.source.inline.files)
-            size = sum(len(content) for content in spec.source.inline.files.values())
-            if size > INLINE_BYTES:
-                yield "source", f"The inline source has {size} bytes, more than {INLINE_BYTES}; upload a snapshot instead."
-        case "snapshot":
-            files = spec.source.snapshot.files
-            paths = [file.path for file in files]
-            if len(paths) > SNAPSHOT_FILES:
-                yield "source", f"The snapshot has {len(paths)} files, more than {SNAPSHOT_FILES}."
-            for file in files:
-                if not _SHA256.match(file.sha256):
-                    yield file.path, f"The snapshot's {file.path!r} has no SHA-256 of 64 lower-case hex digits."
-        case _:
-            yield "source", "The run has no source: give a snapshot or inline files."
-            return
-    yield from _path_faults(paths, "source")
+    if spec.source.WhichOneof("where") is None:
+        yield "source", "The run has no source: give a snapshot or inline files."
+        return
+    yield from _folder_faults(spec.source)
+    paths = _paths(spec.source)
     if spec.entry_script not in paths:
         there = ", ".join(sorted(path for path in paths if path.endswith(".py"))[:10]) or "no Python file"
         yield spec.entry_script or "entry_script", f"The entry script {spec.entry_script!r} is not in the source; there is: {there}."
+
+
+def _folder_faults(source: Any) -> Iterator[tuple[str, str]]:
+    size = sum(len(content) for content in source.inline.files.values())
+    if size > INLINE_BYTES:
+        yield "source", f"The inline source has {size} bytes, more than {INLINE_BYTES}; upload a snapshot instead."
+    if len(source.snapshot.files) > SNAPSHOT_FILES:
+        yield "source", f"The snapshot has {len(source.snapshot.files)} files, more than {SNAPSHOT_FILES}."
+    for file in source.snapshot.files:
+        if not _SHA256.match(file.sha256):
+            yield file.path, f"The snapshot's {file.path!r} has no SHA-256 of 64 lower-case hex digits."
+    yield from _path_faults(_paths(source), "source")
+
+
+def _paths(source: Any) -> list[str]:
+    return list(source.inline.files) if source.WhichOneof("where") == "inline" else [file.path for file in source.snapshot.files]
 
 
 def _path_faults(paths: list[str], what: str) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ class OutputStore:
     def save(self, run_id: str, epoch: int, folders: list[tuple[str, Path]], stopped: Callable[[], bool]) -> tuple[ArtifactSet, list[str]]:
         """Files below each (prefix, folder), and what was left out. A store that is away is waited for; raises PlatformUnavailableException."""
         warnings: list[str] = []
-        found = sorted((path, file) for prefix, folder in folders for path, file in _files(prefix, folder, warnings))
+        found = sorted((path, file) for prefix, folder in folders for path, file in plain_files(prefix, folder, warnings))
         prefix = f"runs/{run_id}/{epoch}"
         most = _listed([path for path, _ in found], prefix)
         if len(found) > most:
@@ -56,7 +56,7 @@ def _listed(paths: Sequence[str], prefix: str) -> int:
     return min(len(paths), MOST_FILES)
 
 
-def _files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:
+def plain_files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:
     """Plain files only: a link may lead anywhere, a socket or pipe has no content."""
     for here, _, names in os.walk(folder):
         for name in names:

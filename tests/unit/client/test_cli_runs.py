@@ -117,7 +117,7 @@ def test_a_run_that_is_not_there_ends_with_code_3(platform: Platform, cli: Cli) 
 
 
 def test_a_part_that_is_away_ends_with_code_5_and_a_refusal_with_code_1(platform: Platform, cli: Cli) -> None:
-    platform.refusals = {"ListRuns": (grpc.StatusCode.DEADLINE_EXCEEDED, "Unavailable"), "CancelRun": (grpc.StatusCode.INTERNAL, "Broken")}
+    platform.refusals = {"ListRuns": (grpc.StatusCode.UNAVAILABLE, "Unavailable"), "CancelRun": (grpc.StatusCode.INTERNAL, "Broken")}
 
     away, refused = cli("run", "list"), cli("run", "cancel", "exp_1")
 

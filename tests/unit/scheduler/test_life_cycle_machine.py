@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import settings
@@ -16,10 +16,14 @@ from services.scheduler.domain.state import TERMINAL
 from services.trainer_agent import domain as agent_domain
 from tests.unit.scheduler.story import Story, a_failure, a_pool, a_submission, some_outputs
 from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.job.v1 import job_pb2 as job
 
 _ENDS = (job.RunCompleted, job.RunFailed, job.RunCanceled, job.RunRejected)
 _AGENTS = ("agent-0", "agent-1")
+_ADDED = (job.RunTagged, job.RunPropertiesAdded, job.RunFilesAdded, job.RunWarned)
+_NAMES = ["a", "b", "c", "d", "o", "p", "q"]
+"""Of runs: the first four are submitted, the rest opened."""
 
 
 @dataclass
@@ -51,6 +55,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.accepted: Counter[tuple[str, int, str]] = Counter()
         self.queued: Counter[str] = Counter()
         self.ended_as: dict[str, Any] = {}
+        self.fixed: dict[tuple[str, str], dict[str, str]] = {}
         self._tell(a_pool(max_nodes=2, idle_seconds=100_000))
 
     # -- what users do
@@ -59,6 +64,22 @@ class LifeCycle(RuleBasedStateMachine):
     def submit(self, name: str) -> str:
         self.in_flight.append(a_submission(name))
         return name
+
+    @rule(target=runs, name=st.sampled_from(_NAMES[4:]), parent=st.sampled_from(["", *_NAMES]))
+    def open(self, name: str, parent: str) -> str:
+        self.in_flight.append(job.OpenRun(submission_id=name, experiment="exp", parent_run_id=parent))
+        return name
+
+    @rule(name=runs, status=st.sampled_from([job.RUN_STATUS_COMPLETED, job.RUN_STATUS_FAILED, job.RUN_STATUS_CANCELED]))
+    def close(self, name: str, status: Any) -> None:
+        self.in_flight.append(job.CloseRun(run_id=name, status=status))
+
+    @rule(name=runs, key=st.sampled_from("xyz"), value=st.sampled_from("12"))
+    def label(self, name: str, key: str, value: str) -> None:
+        self.in_flight.append(job.TagRun(run_id=name, set={key: value}))
+        self.in_flight.append(job.AddRunProperties(run_id=name, properties={key: value}))
+        file = Artifact(path=key, sha256=value * 64, object_key=f"uploads/{name}/{value}/{key}")
+        self.in_flight.append(job.AddRunFiles(run_id=name, files=ArtifactSet(files=[file])))
 
     @rule(name=runs)
     def cancel(self, name: str) -> None:
@@ -152,7 +173,28 @@ class LifeCycle(RuleBasedStateMachine):
 
     @invariant()
     def a_run_that_has_ended_never_changes(self) -> None:
-        assert all(self.story.state.runs[run_id] == run for run_id, run in getattr(self, "ended_as", {}).items())
+        """But for what anybody may add to it."""
+        for run_id, run in getattr(self, "ended_as", {}).items():
+            now = self.story.state.runs[run_id]
+            assert run == replace(
+                now, tags=run.tags, properties=run.properties, files=run.files, warnings=run.warnings, revision=run.revision
+            )
+
+    @invariant()
+    def properties_and_files_never_change(self) -> None:
+        for run_id, run in self.story.state.runs.items() if hasattr(self, "story") else ():
+            digests = {file.path: file.sha256 for file in run.files.files}
+            for kind, now in (("property", run.properties), ("file", digests)):
+                before = self.fixed.setdefault((run_id, kind), {})
+                assert before.items() <= now.items()
+                before.update(now)
+
+    @invariant()
+    def no_opened_run_goes_on_after_its_parent(self) -> None:
+        for run in self.story.state.live_runs() if hasattr(self, "story") else ():
+            parent = self.story.state.runs.get(run.parent_run_id)
+            assert not run.opened or parent is None or not parent.is_terminal
+            assert not (run.opened and run.members)
 
     @invariant()
     def epochs_only_grow(self) -> None:
@@ -172,6 +214,8 @@ class LifeCycle(RuleBasedStateMachine):
             return
         for name in _AGENTS:
             self.start_a_process(name)
+        for name in _NAMES[4:]:
+            self.in_flight.append(job.CloseRun(run_id=name, status=job.RUN_STATUS_COMPLETED))
         for _ in range(200):
             while self.in_flight:
                 self._tell(self.in_flight.pop(0))
@@ -204,7 +248,13 @@ class LifeCycle(RuleBasedStateMachine):
         elif pick < 0.52:
             self.start_a_process(agent)
         elif pick < 0.53:
-            self.in_flight.append(job.CancelRun(run_id=dice.choice("abcd")))
+            self.in_flight.append(job.CancelRun(run_id=dice.choice(_NAMES)))
+        elif pick < 0.54:
+            self.open(dice.choice(_NAMES[4:]), dice.choice(["", *_NAMES]))
+        elif pick < 0.543:
+            self.close(dice.choice(_NAMES), job.RUN_STATUS_FAILED)
+        elif pick < 0.546:
+            self.label(dice.choice(_NAMES), dice.choice("xyz"), dice.choice("12"))
         elif pick < 0.55:
             self.in_flight.append(a_submission(dice.choice("abcd")))
         elif pick < 0.555:
@@ -231,8 +281,10 @@ class LifeCycle(RuleBasedStateMachine):
         self.log = [*getattr(self, "log", []), *((event, story.world.now) for event in events)]
         for fact in facts:
             run_id = getattr(fact.message, "run_id", "")
-            assert run_id not in self.ends or isinstance(fact.message, cluster.LeaseRevoked), f"{run_id} has ended, and now: {fact.message}"
-            self.queued[run_id] += isinstance(fact.message, job.RunQueued)
+            assert run_id not in self.ends or isinstance(fact.message, (cluster.LeaseRevoked, *_ADDED)), (
+                f"{run_id} has ended, and now: {fact.message}"
+            )
+            self.queued[run_id] += isinstance(fact.message, job.RunQueued | job.RunOpened)
             if isinstance(fact.message, _ENDS):
                 self.ends.setdefault(run_id, []).append(fact.message)
                 self._check_outputs(fact.message)
@@ -244,7 +296,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     def _check_outputs(self, end: Any) -> None:
         """What counts was written by the attempt that counts."""
-        if not isinstance(end, job.RunRejected):
+        if not isinstance(end, job.RunRejected) and not self.story.state.runs[end.run_id].opened:
             assert {file.path for file in end.outputs.files} <= {f"outputs/{end.epoch}"}
 
     def _replayed(self) -> Any:
@@ -316,6 +368,8 @@ def test_long_walks_reach_every_end_and_break_nothing() -> None:
             machine.a_run_ends_at_most_once()
             machine.a_run_is_queued_once_and_an_attempt_taken_and_started_once()
             machine.a_run_that_has_ended_never_changes()
+            machine.properties_and_files_never_change()
+            machine.no_opened_run_goes_on_after_its_parent()
             machine.epochs_only_grow()
             machine.an_agent_holds_one_run_and_a_run_that_ended_holds_none()
         machine.begin_anew_from_the_log()

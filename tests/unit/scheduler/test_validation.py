@@ -112,7 +112,7 @@ def test_what_is_wrong_is_named(change: Callable[[Any], None], target: str, word
 
 def test_the_largest_specification_that_is_taken_fits_into_every_message_that_follows() -> None:
     largest = a_submission("r" * 128, experiment="e" * 128)
-    largest.spec.tags["a"] = "x" * (SPEC_BYTES - largest.spec.ByteSize() - 20)
+    largest.spec.arguments.add(text="x" * (SPEC_BYTES - largest.spec.ByteSize() - 20))
     assert SPEC_BYTES - 20 <= largest.spec.ByteSize() <= SPEC_BYTES
 
     story = Story().with_pool().with_agent()

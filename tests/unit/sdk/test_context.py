@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 REPO = Path(__file__).resolve().parents[3]
+FIELDS = ("name", "kind", "value", "at", "step", "description")
 BEGIN = """
 import sys
 from trainyard._context import get_context
@@ -33,6 +34,8 @@ class Agent:
         self._socket.listen()
         self._threads: list[threading.Thread] = []
         self._said: list[list[dict[str, Any]]] = []
+        self.asked: list[dict[str, Any]] = []
+        self.answers: dict[str, Any] = {}
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -48,22 +51,31 @@ class Agent:
             thread.start()
             self._threads.append(thread)
 
-    @staticmethod
-    def _listen(connection: socket.socket, said: list[dict[str, Any]]) -> None:
+    def _listen(self, connection: socket.socket, said: list[dict[str, Any]]) -> None:
         with connection, connection.makefile("rb") as lines:
-            said.extend(json.loads(line) for line in lines)
+            for line in lines:
+                item = json.loads(line)
+                if "ask" in item:
+                    self.asked.append(item)
+                    connection.sendall(json.dumps(self.answers.get(item["ask"], {"ok": True})).encode() + b"\n")
+                else:
+                    said += [dict(zip(FIELDS, row, strict=True)) | {"run": item.get("run", "")} for row in item["metrics"]]
 
     def said(self) -> list[list[dict[str, Any]]]:
-        """By connection, once every script has ended."""
+        """Metrics by connection, once every script has ended."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self._accepting.join(30)
         for thread in self._threads:
             thread.join(30)
-        return self._said
+        return [said for said in self._said if said]
 
     def metrics(self) -> list[tuple[str, str, Any]]:
         (said,) = self.said()
         return [(item["name"], item["kind"], item["value"]) for item in said]
+
+    def asks(self) -> list[dict[str, Any]]:
+        """What was asked for, but for confirmations."""
+        return [item for item in self.asked if item["ask"] not in ("sync", "flush")]
 
     def close(self) -> None:
         self._socket.close()
@@ -81,6 +93,7 @@ def a_script(text: str, agent: Agent | None = None, **environment: str) -> subpr
     names = {"PYTHONPATH": str(REPO / "sdk"), "PATH": os.environ["PATH"], **environment}
     if agent is not None:
         names["TRAINYARD_RUN_SOCKET"] = agent.path
+        names.setdefault("TRAINYARD_SPOOL", str(Path(agent.path).parent / "spool"))
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", BEGIN + text], env=names, capture_output=True, text=True, timeout=60, check=False
     )
@@ -134,7 +147,7 @@ run.log_list('list', np.array([1.0, 2.0]))
 
     *values, (_, kind, items) = agent.metrics()
     assert (result.returncode, result.stderr) == (0, "")
-    assert [value for _, _, value in values[:6]] == [0.5, 0.25, 7, 255, 1, 2.5]
+    assert [value for _, _, value in values[:6]] == [0.5, 0.25, 7, 255, True, 2.5]
     assert math.isnan(values[6][2]) and math.isinf(values[7][2])
     assert (kind, items) == ("list", [1.0, 2.0])
 
@@ -142,7 +155,7 @@ run.log_list('list', np.array([1.0, 2.0]))
 def test_what_is_no_number_arrives_as_its_text(agent: Agent) -> None:
     a_script("run.log('x', object); run.log('x', 10 ** 400); run.log('x', b'raw'); run.log('x', 1 + 2j)", agent)
 
-    assert [value for _, _, value in agent.metrics()] == ["<class 'object'>", "1" + "0" * 400, "b'raw'", "(1+2j)"]
+    assert [value for _, _, value in agent.metrics()] == ["<class 'object'>", 10**400, "b'raw'", "(1+2j)"]
 
 
 def test_texts_are_cut_and_not_refused(agent: Agent) -> None:
@@ -184,6 +197,7 @@ def test_flush_returns_when_everything_is_written(agent: Agent) -> None:
     result = a_script("import os\nfor n in range(500): run.log('x', n)\nrun.flush()\nos._exit(0)", agent)
 
     assert result.returncode == 0
+    assert [item["ask"] for item in agent.asked] == ["flush"]
     assert len(agent.metrics()) == 500
 
 
@@ -282,11 +296,188 @@ def test_every_call_gives_the_same_run(agent: Agent) -> None:
     assert result.stdout == "True\n"
 
 
-def test_outside_of_a_run_what_would_be_logged_is_printed() -> None:
-    result = a_script("run.log('loss', 0.5)\nrun.log_row('point', x=1)\nrun.flush()\nrun.complete()")
+def test_a_step_and_a_description_travel_with_the_value(agent: Agent) -> None:
+    a_script("run.log('x', 1.5, step=7, description='seven')\nrun.log_row('r', step=8, a=1)", agent)
+
+    assert [(item["step"], item["description"]) for item in agent.said()[0]] == [(7, "seven"), (8, "")]
+
+
+def test_a_second_kind_under_one_name_is_dropped_with_a_line(agent: Agent) -> None:
+    result = a_script("run.log('x', 1)\nrun.log_list('x', [1, 2])\nrun.log('x', 2)", agent)
+
+    assert "metric 'x' is a scalar; a list of that name was not logged" in result.stderr
+    assert agent.metrics() == [("x", "scalar", 1), ("x", "scalar", 2)]
+
+
+def test_tensors_and_fractions_become_numbers(agent: Agent) -> None:
+    result = a_script(
+        """
+import fractions, decimal
+class Tensor:
+    def numpy(self): return self
+    def item(self): return 0.5
+class Eager:
+    def numpy(self): return Tensor()
+for value in (Tensor(), Eager(), fractions.Fraction(1, 4), decimal.Decimal('0.125')): run.log('x', value)
+""",
+        agent,
+    )
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.splitlines() == ["Attempted to log scalar metric loss:", "0.5", "Attempted to log row metric point:", "{'x': 1}"]
+    assert [value for _, _, value in agent.metrics()] == [0.5, 0.5, 0.25, 0.125]
+
+
+def test_a_number_too_big_for_text_is_cut_and_not_an_error(agent: Agent) -> None:
+    result = a_script("run.log('x', 1 << 20_000)", agent)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert agent.metrics()[0][2].startswith("0x1000")
+
+
+def test_a_table_that_is_too_big_is_left_out_and_the_rest_arrives(agent: Agent) -> None:
+    result = a_script("run.log('a', 1)\nrun.log_list('big', ['x' * 3000] * 500)\nrun.log('b', 2)", agent)
+
+    assert "'big' was not logged" in result.stderr
+    assert [name for name, _, _ in agent.metrics()] == ["a", "b"]
+
+
+def test_tags_and_properties_are_asked_for_as_texts(agent: Agent) -> None:
+    a_script("run.tag('best')\nrun.set_tags({'lr': 0.1})\nrun.remove_tags(['old'])\nrun.add_properties({'n': 3})", agent)
+
+    assert [{key: value for key, value in item.items() if key != "run"} for item in agent.asks()] == [
+        {"ask": "tag", "set": {"best": ""}, "removed": []},
+        {"ask": "tag", "set": {"lr": "0.1"}, "removed": []},
+        {"ask": "tag", "set": {}, "removed": ["old"]},
+        {"ask": "add_properties", "properties": {"n": "3"}},
+    ]
+
+
+def test_what_the_agent_refuses_is_raised_with_its_code(agent: Agent) -> None:
+    agent.answers["add_properties"] = {"error": {"code": "UserError", "message": "it never changes", "target": "p"}}
+
+    result = a_script(
+        """
+from trainyard import UserErrorException
+try: run.add_properties({'p': 1})
+except UserErrorException as error: print(error.code, error.target, error.message)
+""",
+        agent,
+    )
+
+    assert result.stdout == "UserError p it never changes\n"
+
+
+def test_children_log_under_their_own_ids_and_end_when_told(agent: Agent) -> None:
+    agent.answers["open_children"] = {"ok": ["c1", "c2"]}
+
+    result = a_script(
+        """
+first, second = run.create_children(2)
+run.log('x', 0)
+first.log('x', 1)
+with second: second.log('x', 2)
+try:
+    with first: raise ValueError('boom')
+except ValueError: pass
+print(first.parent is run, first.experiment.name == run.experiment.name)
+run.complete(); run.fail('no'); run.cancel()
+""",
+        agent,
+    )
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "True True\n", "")
+    assert [(item["run"], item["value"]) for item in agent.said()[0]] == [("", 0), ("c1", 1), ("c2", 2)]
+    closed = [item for item in agent.asks() if item["ask"] == "close"]
+    assert [(item["run"], item["status"]) for item in closed] == [("c2", "COMPLETED"), ("c1", "FAILED")]
+    assert closed[1]["failure"]["message"] == "ValueError: boom"
+    assert closed[1]["failure"]["last_lines"][-1] == "ValueError: boom"
+
+
+def test_uploads_are_copies_in_the_spool(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / "deep" / "a.txt").write_text("A")
+
+    result = a_script(
+        f"""
+import io
+run.upload_folder('kept', {str(tmp_path / "folder")!r})
+run.upload_file('b.bin', io.BytesIO(b'B'))
+""",
+        agent,
+    )
+
+    files = [file for item in agent.asks() for file in item["files"]]
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [name for name, _ in files] == ["kept/deep/a.txt", "b.bin"]
+    assert [(tmp_path / "spool" / spooled).read_bytes() for _, spooled in files] == [b"A", b"B"]
+
+
+def test_what_cannot_be_uploaded_is_raised(agent: Agent) -> None:
+    result = a_script(
+        """
+from trainyard import UserErrorException
+for name, path in (('x', '/nowhere'), ('../x', __import__('sys').executable)):
+    try: run.upload_file(name, path)
+    except UserErrorException as error: print(error.message)
+""",
+        agent,
+    )
+
+    assert result.stdout.splitlines() == ["/nowhere is no file.", "'../x' is no safe relative path."]
+    assert agent.asks() == []
+
+
+def test_an_image_is_a_file_and_a_metric_that_names_it(agent: Agent) -> None:
+    result = a_script(
+        """
+class Plot:
+    def savefig(self, file, format): file.write(b'picture')
+run.log_image('a plot', plot=Plot())
+run.log_confusion_matrix('cm', {'schema_type': 'confusion_matrix', 'schema_version': 'v1', 'data': {'matrix': [[1, 0], [0, 1]]}})
+run.log_image('none')
+run.log_residuals('bad', {'schema_type': 'other', 'data': {}})
+""",
+        agent,
+        AZUREML_RUN_ID="r",
+    )
+
+    (name, kind, value), (_, second, document) = agent.metrics()
+    assert result.returncode == 0 and len(result.stderr.splitlines()) == 2
+    assert (name, kind, second) == ("a plot", "image", "confusion_matrix")
+    assert value.startswith("aml://artifactId/ExperimentRun/dcid.r/a_plot_") and value.endswith(".png")
+    assert [f"aml://artifactId/ExperimentRun/dcid.r/{item['files'][0][0]}" for item in agent.asks()] == [value, document]
+
+
+def test_an_image_that_cannot_be_kept_fails_no_run(agent: Agent) -> None:
+    agent.answers["upload"] = {"error": {"code": "Unavailable", "message": "away"}}
+
+    result = a_script("class Plot:\n  def savefig(self, file, format): pass\nrun.log_image('p', plot=Plot())\nprint('on')", agent)
+
+    assert result.stdout == "on\n"
+    assert "was not logged: away" in result.stderr
+
+
+def test_metrics_are_read_back_in_the_shapes_of_the_client(agent: Agent) -> None:
+    agent.answers["metrics"] = {"ok": [["a", "scalar", 1], ["b", "scalar", 1], ["b", "scalar", 2]]}
+
+    result = a_script("print(run.get_metrics(), run.get_metrics('a', recursive=True))", agent, AZUREML_RUN_ID="r")
+
+    assert result.stdout == "{'a': 1, 'b': [1, 2]} {'r': {'a': 1}}\n"
+
+
+def test_a_model_is_registered_by_the_agent(agent: Agent) -> None:
+    agent.answers["register_model"] = {"ok": {"model": "m", "version": 3}}
+
+    result = a_script("model = run.register_model('m', 'outputs/model')\nprint(model.name, model.version, model.id)", agent)
+
+    assert result.stdout == "m 3 m:3\n"
+    assert [(item["model"], item["path"]) for item in agent.asks()] == [("m", "outputs/model")]
+
+
+def test_a_run_below_another_names_its_parent(agent: Agent) -> None:
+    result = a_script("print(run.parent.id)", agent, TRAINYARD_PARENT_RUN_ID="above")
+
+    assert result.stdout == "above\n"
 
 
 def test_a_script_may_insist_on_a_run() -> None:

@@ -12,6 +12,7 @@ from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.reporter import Cause
 from trainyard._cloudevents import decode
+from trainyard._objects import MemoryObjects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
 
@@ -50,7 +51,7 @@ class Outputs:
 async def ran(tmp_path: Path, outputs: Outputs) -> list[Any]:
     """What an attempt that could not be prepared has reported at its end."""
     reports = Reports()
-    parts: Any = SimpleNamespace(preparer=Unprepared(), outputs=outputs, reports=reports)
+    parts: Any = SimpleNamespace(preparer=Unprepared(), outputs=outputs, reports=reports, log=None)
     node = Node(
         me=Me("agent-0", "first"),
         address="127.0.0.1",
@@ -61,6 +62,8 @@ async def ran(tmp_path: Path, outputs: Outputs) -> list[Any]:
         outputs=parts.outputs,
         reports=parts.reports,
         telemetry=parts.reports,
+        objects=MemoryObjects(),
+        log=parts.log,
     )
     offer = cluster.LeaseOffered(run_id="run", epoch=1)
     released: list[str] = []

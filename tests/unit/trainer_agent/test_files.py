@@ -246,7 +246,14 @@ def an_offer() -> Any:
 def the_variables(own: dict[str, str]) -> dict[str, str]:
     python = Path("/env/bin/python")
     return variables(
-        own, an_offer(), python=python, inputs={"mnist": "/data/m"}, socket=Path("/s"), temporary=Path("/t"), marks={"TRAINYARD_NODE": "n"}
+        own,
+        an_offer(),
+        python=python,
+        inputs={"mnist": "/data/m"},
+        socket=Path("/s"),
+        temporary=Path("/t"),
+        spool=Path("/spool"),
+        marks={"TRAINYARD_NODE": "n"},
     )
 
 

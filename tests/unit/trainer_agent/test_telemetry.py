@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 
 from services.chassis.records import NewRecord, Unavailable
 from services.trainer_agent.reporter import Cause, Reporter
-from services.trainer_agent.telemetry import Attempt, Lines, LogStream, Metrics, as_point
-from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch
+from services.trainer_agent.telemetry import Attempt, Lines, LogStream
+from trainyard.job.v1.telemetry_pb2 import LogChunk
 
 ATTEMPT = Attempt("run", 1, "test", Cause())
 
@@ -29,10 +28,6 @@ class Kept:
 
     def chunks(self) -> list[Any]:
         return [LogChunk.FromString(record.value or b"") for record in self.records if record.topic == "trainyard.logs"]
-
-    def points(self) -> list[Any]:
-        batches = [MetricBatch.FromString(record.value or b"") for record in self.records if record.topic == "trainyard.metrics"]
-        return [point for batch in batches for point in batch.points]
 
 
 @pytest.fixture
@@ -122,76 +117,6 @@ def test_the_last_twenty_lines_are_remembered(stream: LogStream) -> None:
     stream.write([str(number) for number in range(30)])
 
     assert list(stream.last_lines) == [str(number) for number in range(10, 30)]
-
-
-# -- metrics
-
-
-def a_metric(**fields: Any) -> dict[str, Any]:
-    return {"name": "acc", "kind": "scalar", "value": 0.5, "at": 1.0, **fields}
-
-
-def test_each_kind_of_value_has_its_place() -> None:
-    assert as_point(a_metric()).number == 0.5
-    assert as_point(a_metric(value="good")).text == "good"
-    assert json.loads(as_point(a_metric(kind="list", value=[1, 2])).json) == [1, 2]
-    assert json.loads(as_point(a_metric(value=None)).json) is None
-    assert as_point(a_metric(value=True)).number == 1.0
-
-
-@pytest.mark.parametrize(
-    "change", [{"name": " acc"}, {"name": ""}, {"name": 5}, {"kind": "video"}, {"value": {"x": 1}}, {"at": "late"}, {"at": 1e300}]
-)
-def test_what_is_no_metric_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, TypeError, KeyError, OverflowError)):
-        as_point(a_metric(**change))
-
-
-def test_a_bad_metric_is_a_line_in_the_log_and_the_next_one_is_taken(kept: Kept, stream: LogStream) -> None:
-    metrics = Metrics(ATTEMPT, 0, kept, stream)  # type: ignore[arg-type]
-
-    metrics.take(["no json", json.dumps({"name": "x"}), json.dumps(a_metric())])
-
-    assert [point.name for point in kept.points()] == ["acc"]
-    assert [line for chunk in kept.chunks() for line in chunk.lines if "was not recorded" in line] != []
-
-
-def test_what_is_nested_without_end_is_no_metric(kept: Kept, stream: LogStream) -> None:
-    metrics = Metrics(ATTEMPT, 0, kept, stream)  # type: ignore[arg-type]
-
-    metrics.take(["[" * 100_000, json.dumps({"name": "loss", "kind": "scalar", "value": 1, "at": 1})])
-
-    assert [point.name for point in kept.points()] == ["loss"]
-    assert "was not recorded" in stream.last_lines[-1]
-
-
-async def test_a_metric_of_many_values_comes_in_one_piece(tmp_path: Path, kept: Kept, stream: LogStream) -> None:
-    metrics = Metrics(ATTEMPT, 0, kept, stream)  # type: ignore[arg-type]
-    await metrics.listen(tmp_path / "s")
-    values = [0.123456789] * 20_000
-
-    _, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-    writer.write(json.dumps({"name": "roc", "kind": "list", "value": values, "at": 1}).encode() + b"\n")
-    await writer.drain()
-    writer.close()
-    await metrics.close()
-
-    assert [json.loads(point.json) for point in kept.points()] == [values]
-
-
-async def test_metrics_come_over_a_socket_and_are_read_to_the_end(tmp_path: Path, kept: Kept, stream: LogStream) -> None:
-    metrics = Metrics(ATTEMPT, 0, kept, stream)  # type: ignore[arg-type]
-    path = tmp_path / "s"
-    await metrics.listen(path)
-
-    _, writer = await asyncio.open_unix_connection(str(path))
-    for number in range(1000):
-        writer.write(json.dumps(a_metric(value=float(number))).encode() + b"\n")
-    await writer.drain()
-    writer.close()
-    await metrics.close()
-
-    assert [point.number for point in kept.points()] == [float(number) for number in range(1000)]
 
 
 # -- reports

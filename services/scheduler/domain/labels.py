@@ -1,0 +1,121 @@
+"""Tags, properties and late files of a run: what a request adds, or why it is refused. Of any run, before and after its end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from services.scheduler.domain.facts import Fact, about_run
+from services.scheduler.domain.failures import failure
+from services.scheduler.domain.state import Run
+from trainyard._errors import UserErrorException
+from trainyard._paths import safe_relpath
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
+from trainyard.job.v1 import job_pb2 as job
+
+LABELS, NAME, VALUE, FILES = 50, 255, 3_000, 3_000
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+CONFLICT, TAKEN = "PropertyIsSet", "PathIsTaken"
+
+
+def answer(run: Run, request: Any) -> Iterator[Fact]:
+    """A fact that says what is new, also where nothing is; or a warning that says why nothing was taken."""
+    why = refusal(run, request)
+    if why is not None:
+        yield about_run(job.RunWarned(run_id=run.id, message=why.message))
+        return
+    match request:
+        case job.TagRun():
+            removed = sorted({name for name in request.removed if name in run.tags and name not in request.set})
+            yield about_run(job.RunTagged(run_id=run.id, set=request.set, removed=removed))
+        case job.AddRunProperties():
+            new = {name: value for name, value in request.properties.items() if name not in run.properties}
+            yield about_run(job.RunPropertiesAdded(run_id=run.id, properties=new))
+        case job.AddRunFiles():
+            known = {file.path for file in run.all_files().files}
+            fresh = sorted((file for file in request.files.files if file.path not in known), key=lambda file: file.path)
+            yield about_run(job.RunFilesAdded(run_id=run.id, files=ArtifactSet(files=fresh)))
+
+
+def refusal(run: Run, request: Any) -> Failure | None:
+    """Why the whole request is refused: nothing of it is taken then."""
+    match request:
+        case job.TagRun():
+            return wrong(request.set, "tag") or _too_many(run.tags, request.set, request.removed, "tags")
+        case job.AddRunProperties():
+            return (
+                wrong(request.properties, "property")
+                or _changed(run, request.properties)
+                or _too_many(run.properties, request.properties, (), "properties")
+            )
+        case job.AddRunFiles():
+            return next(_wrong_files(run, request.files.files), None)
+    return None
+
+
+def wrong(labels: Mapping[str, str], what: str) -> Failure | None:
+    """What is wrong with names and values, whatever the run has."""
+    plural = {"tag": "tags", "property": "properties"}[what]
+    if len(labels) > LABELS:
+        return failure("UserError", f"{len(labels)} {plural} are more than {LABELS}.", plural)
+    for name, value in labels.items():
+        if not 1 <= len(name) <= NAME or not name.isprintable():
+            return failure("UserError", f"{name[:80]!r} is no name of a {what}: 1 to {NAME} printable characters.", name)
+        if len(value) > VALUE:
+            return failure("UserError", f"The {what} {name!r} has {len(value)} characters; at most {VALUE} are kept.", name)
+    return None
+
+
+def _too_many(known: Mapping[str, str], more: Mapping[str, str], removed: Any, plural: str) -> Failure | None:
+    count = len((known.keys() - set(removed)) | more.keys())
+    if count <= LABELS:
+        return None
+    return failure("UserError", f"The run would have {count} {plural}, and {LABELS} is the most.", plural)
+
+
+def _changed(run: Run, properties: Mapping[str, str]) -> Failure | None:
+    for name, value in properties.items():
+        if run.properties.get(name, value) != value:
+            what = f"The property {name!r} of run {run.id} is {run.properties[name][:200]!r} and never changes. Use a tag for what changes."
+            return failure(CONFLICT, what, name)
+    return None
+
+
+def _wrong_files(run: Run, files: Any) -> Iterator[Failure]:
+    if not 1 <= len(files) <= FILES:
+        yield failure("UserError", f"A request adds 1 to {FILES} files; this one has {len(files)}.", "files")
+    known = {file.path: file for file in run.all_files().files}
+    seen: set[str] = set()
+    for file in files:
+        try:
+            safe_relpath(file.path)
+            safe_relpath(file.object_key)
+        except UserErrorException as error:
+            yield failure("UserError", error.message, file.path)
+            continue
+        if file.path in seen:
+            yield failure("UserError", f"{file.path!r} stands there twice.", file.path)
+        seen.add(file.path)
+        if not _SHA256.match(file.sha256):
+            yield failure("UserError", f"{file.path!r} has no SHA-256 of 64 lower-case hex digits.", file.path)
+        if not file.object_key.startswith(f"uploads/{run.id}/"):
+            yield failure("UserError", f"{file.path!r} does not lie below uploads/{run.id}/ in the object store.", file.path)
+        if (other := known.get(file.path)) is not None and other.sha256 != file.sha256:
+            yield failure(TAKEN, f"Run {run.id} has a file {file.path!r} with other content; files of a run never change.", file.path)
+
+
+def evolve(run: Run, message: Any) -> dict[str, Any] | None:
+    """What a fact about labels changes of the run; None for any other fact."""
+    match message:
+        case job.RunTagged():
+            kept = {name: value for name, value in run.tags.items() if name not in message.removed}
+            return {"tags": {**kept, **message.set}}
+        case job.RunPropertiesAdded():
+            return {"properties": {**message.properties, **run.properties}}
+        case job.RunFilesAdded():
+            files: dict[str, Artifact] = {file.path: file for file in message.files.files}
+            files.update({file.path: file for file in run.files.files})
+            return {"files": ArtifactSet(files=[files[path] for path in sorted(files)])}
+    return None

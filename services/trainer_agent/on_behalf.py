@@ -1,0 +1,279 @@
+"""What a script asks for and its agent does: the agent holds the credentials, the script does not. Every value that comes in is
+checked for its type here; rules about runs are the scheduler's, and its refusal is what the script sees."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import stat
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from google.protobuf.message import Message
+
+from services.trainer_agent.adapters.outputs import plain_files
+from services.trainer_agent.layout import Folders
+from trainyard._errors import ModelPathNotFoundException, TrainyardException, UserErrorException
+from trainyard._objects import Objects
+from trainyard._paths import safe_relpath
+from trainyard._uploads import put
+from trainyard._values import value_of
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
+from trainyard.job.v1 import job_pb2 as job
+from trainyard.model.v1 import model_pb2
+
+log = structlog.get_logger()
+JOBS, MODELS, METRICS = "trainyard.jobs", "trainyard.models", "trainyard.metrics"
+_CHILDREN, _FILES = 1000, 3000
+_ENDS = {"COMPLETED": job.RUN_STATUS_COMPLETED, "FAILED": job.RUN_STATUS_FAILED, "CANCELED": job.RUN_STATUS_CANCELED}
+
+
+class Log(Protocol):
+    """The platform's log, as a client of it. Blocking; raises PlatformUnavailableException."""
+
+    def ask(self, topic: str, key: str, request: Message, is_answer: Callable[[str, Message], bool]) -> Message:
+        """Publishes the request and waits for the first event of the key that `is_answer` (its cause's id is the request's: "" or
+        not, its message) takes."""
+        ...
+
+    def messages(self, topic: str, key: str, since: float) -> list[Message]:
+        """What lies there of that key since a time in seconds, to the end."""
+        ...
+
+
+class OnBehalf:
+    """The requests of one attempt's script."""
+
+    def __init__(self, offer: Any, folders: Folders, platform: Log, objects: Objects, flush: Callable[[], Any]) -> None:
+        self._offer = offer
+        self._folders = folders
+        self._log = platform
+        self._objects = objects
+        self._flush = flush
+        self._began = time.time()
+        self._children: set[str] = set()
+
+    def owns(self, run_id: str) -> bool:
+        return run_id in self._children
+
+    async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """{"ok": ...} or {"error": {code, message, target}}. Never raises."""
+        try:
+            what = request.get("ask")
+            method = {
+                "tag": self._tag,
+                "add_properties": self._add_properties,
+                "view": self._view,
+                "details": self._details,
+                "metrics": self._metrics,
+                "upload": self._upload,
+                "open_children": self._open_children,
+                "close": self._close,
+                "register_model": self._register_model,
+            }.get(what if isinstance(what, str) else "")
+            if method is None:
+                raise UserErrorException(f"The agent knows no request {str(what)[:100]!r}.")
+            run_id = request.get("run") or self._offer.run_id
+            if run_id != self._offer.run_id and not (isinstance(run_id, str) and self.owns(run_id)):
+                raise UserErrorException(f"{str(run_id)[:150]!r} is no run of this script.", target="run")
+            if what == "metrics":
+                await self._flush()
+            return {"ok": await asyncio.to_thread(method, run_id, request)}
+        except TrainyardException as error:
+            return {"error": {"code": error.code, "message": error.message, "target": error.target}}
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            log.info("refused a script's request", run=self._offer.run_id, reason=str(error)[:500])
+            return {"error": {"code": "UserError", "message": f"The request cannot be taken: {type(error).__name__}: {error}"[:3000]}}
+
+    # -- requests about runs
+
+    def _run_request(self, run_id: str, request: Any, answer: type[Message]) -> Any:
+        """The fact that answers it; a warning that the request led to is a refusal."""
+
+        def is_answer(cause: str, message: Message) -> bool:
+            return bool(cause) and isinstance(message, (answer, job.RunWarned))
+
+        fact: Any = self._log.ask(JOBS, run_id, request, is_answer)
+        if isinstance(fact, job.RunWarned):
+            raise UserErrorException(fact.message)
+        return fact
+
+    def _tag(self, run_id: str, request: dict[str, Any]) -> bool:
+        removed = [str(name) for name in request["removed"]]
+        self._run_request(run_id, job.TagRun(run_id=run_id, set=_texts(request["set"]), removed=removed), job.RunTagged)
+        return True
+
+    def _add_properties(self, run_id: str, request: dict[str, Any]) -> bool:
+        wanted = job.AddRunProperties(run_id=run_id, properties=_texts(request["properties"]))
+        self._run_request(run_id, wanted, job.RunPropertiesAdded)
+        return True
+
+    def _open_children(self, run_id: str, request: dict[str, Any]) -> list[str]:
+        wanted = request["children"]
+        if not isinstance(wanted, list) or not 1 <= len(wanted) <= _CHILDREN:
+            raise UserErrorException(f"1 to {_CHILDREN} children are made at a time.", target="children")
+        return [self._open(run_id, child) for child in wanted]
+
+    def _open(self, parent: str, child: dict[str, Any]) -> str:
+        child_id = f"{self._offer.experiment[:100]}_{int(time.time())}_{secrets.token_hex(4)}"
+        opening = job.OpenRun(
+            submission_id=child_id,
+            experiment=self._offer.experiment,
+            parent_run_id=parent,
+            tags=_texts(child.get("tags") or {}),
+            display_name=str(child.get("display_name") or "")[:255],
+        )
+        fact: Any = self._log.ask(JOBS, child_id, opening, lambda _, message: isinstance(message, job.RunOpened | job.RunRejected))
+        if isinstance(fact, job.RunRejected):
+            raise UserErrorException(fact.failure.message, code=fact.failure.code, target=fact.failure.target)
+        self._children.add(child_id)
+        return child_id
+
+    def _close(self, run_id: str, request: dict[str, Any]) -> bool:
+        if not self.owns(run_id):
+            raise UserErrorException("A submitted run ends with its script.", target=run_id)
+        given = request.get("failure") or {}
+        status = _ENDS[str(request["status"])]
+        closing = job.CloseRun(run_id=run_id, status=status)
+        if given:
+            lines = [str(line)[:1000] for line in given.get("last_lines") or ()][-20:]
+            message, code = str(given.get("message") or "")[:3000], str(given.get("code") or "")[:100]
+            closing.failure.CopyFrom(Failure(code=code, message=message, last_lines=lines))
+        ends = (job.RunCompleted, job.RunFailed, job.RunCanceled)
+        if not any(isinstance(message, ends) for message in self._facts(run_id)):
+            self._log.ask(JOBS, run_id, closing, lambda _, message: isinstance(message, ends))
+        return True
+
+    # -- reads
+
+    def _facts(self, run_id: str) -> list[Any]:
+        return self._log.messages(JOBS, run_id, self._began - 120.0)
+
+    def _view(self, run_id: str, _: dict[str, Any]) -> dict[str, Any]:
+        """Tags, properties, uploaded files and status, with all that was asked for up to now."""
+        own = run_id == self._offer.run_id
+        tags, properties = (dict(self._offer.tags), dict(self._offer.properties)) if own else ({}, {})
+        files: set[str] = set()
+        status = "Running"
+        for message in self._facts(run_id):
+            match message:
+                case job.RunOpened():
+                    tags, properties = dict(message.tags), dict(message.properties)
+                case job.RunTagged():
+                    tags = {name: value for name, value in tags.items() if name not in message.removed} | dict(message.set)
+                case job.RunPropertiesAdded():
+                    properties |= dict(message.properties)
+                case job.RunFilesAdded():
+                    files.update(file.path for file in message.files.files)
+                case job.RunCancelRequested():
+                    status = "CancelRequested"
+                case job.RunCompleted() | job.RunFailed() | job.RunCanceled():
+                    status = type(message).__name__.removeprefix("Run")
+        return {"tags": tags, "properties": properties, "files": sorted(files), "status": status}
+
+    def _details(self, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        from trainyard._details import details
+
+        seen = self._view(run_id, request)
+        own = run_id == self._offer.run_id
+        run = job.Run(run_id=run_id, epoch=self._offer.epoch if own else 0, status=job.RUN_STATUS_RUNNING)
+        run.started_at.FromSeconds(int(self._began))
+        if own:
+            run.spec.CopyFrom(self._offer.spec)
+        found = details(run)
+        return {**found, "status": seen["status"], "tags": seen["tags"], "properties": {**found["properties"], **seen["properties"]}}
+
+    def _metrics(self, run_id: str, _: dict[str, Any]) -> list[tuple[str, str, Any]]:
+        epoch = self._offer.epoch if run_id == self._offer.run_id else 0
+        batches: list[Any] = self._log.messages(METRICS, run_id, self._began - 5.0)
+        return [(point.name, point.kind, value_of(point)) for batch in batches if batch.epoch == epoch for point in batch.points]
+
+    # -- files
+
+    def _upload(self, run_id: str, request: dict[str, Any]) -> bool:
+        wanted = request["files"]
+        if not isinstance(wanted, list) or not 1 <= len(wanted) <= _FILES:
+            raise UserErrorException(f"1 to {_FILES} files are uploaded at a time.", target="files")
+        pairs = [(safe_relpath(str(name)), self._spooled(str(spooled))) for name, spooled in wanted]
+        try:
+            files = [put(self._objects, run_id, name, file) for name, file in pairs]
+        finally:
+            for _, file in pairs:
+                file.unlink(missing_ok=True)
+        added = job.AddRunFiles(run_id=run_id, files=_a_set(files))
+        self._run_request(run_id, added, job.RunFilesAdded)
+        return True
+
+    def _spooled(self, name: str) -> Path:
+        """Only what lies in the spool itself is taken: a name is no path, a link leads elsewhere."""
+        file = self._folders.spool / name
+        if "/" in name or name in ("", ".", "..") or not stat.S_ISREG(os.lstat(file).st_mode):
+            raise UserErrorException(f"{name[:100]!r} is no file of the spool.", target=name[:100])
+        return file
+
+    def _register_model(self, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        """The files as they are now are saved under names of their content, so that the version never changes."""
+        path = safe_relpath(str(request["path"]).removeprefix("./").rstrip("/"))
+        parent = path.rpartition("/")[0]
+        files: list[Artifact] = self._of_outputs(run_id, path) or self._uploaded(run_id, path)
+        if not files:
+            raise self._no_path(run_id, path)
+        for file in files:
+            file.path = file.path[len(parent) :].lstrip("/")
+        asked = model_pb2.RegisterModelVersion(
+            submission_id=uuid.uuid4().hex,
+            model=str(request["model"]),
+            run_id=run_id,
+            path=path,
+            framework=str(request.get("framework") or ""),
+            framework_version=str(request.get("framework_version") or ""),
+            description=str(request.get("description") or ""),
+            tags=_texts(request.get("tags") or {}),
+            properties=_texts(request.get("properties") or {}),
+            files=_a_set(files),
+        )
+        wishes = (float(request.get("cpus") or 0), float(request.get("memory_in_gb") or 0), int(request.get("gpus") or 0))
+        if any(wishes):
+            asked.requirements.CopyFrom(model_pb2.Requirements(cpus=wishes[0], memory_bytes=int(wishes[1] * 2**30), gpus=wishes[2]))
+        answers = (model_pb2.ModelVersionRegistered, model_pb2.ModelVersionRejected)
+
+        def is_answer(_: str, message: Any) -> bool:
+            return isinstance(message, answers) and message.submission_id == asked.submission_id
+
+        fact: Any = self._log.ask(MODELS, asked.model, asked, is_answer)
+        if isinstance(fact, model_pb2.ModelVersionRejected):
+            raise UserErrorException(fact.failure.message, code=fact.failure.code, target=fact.failure.target)
+        return {"model": fact.model, "version": fact.version}
+
+    def _local(self) -> dict[str, Path]:
+        return dict(plain_files("outputs", self._folders.code / "outputs", []))
+
+    def _of_outputs(self, run_id: str, path: str) -> list[Artifact]:
+        chosen = [(name, file) for name, file in sorted(self._local().items()) if name == path or name.startswith(f"{path}/")]
+        return [put(self._objects, run_id, name, file, copy_to=self._folders.spool) for name, file in chosen[:_FILES]]
+
+    def _uploaded(self, run_id: str, path: str) -> list[Artifact]:
+        facts = (fact for fact in self._facts(run_id) if isinstance(fact, job.RunFilesAdded))
+        added: dict[str, Artifact] = {file.path: file for fact in facts for file in fact.files.files}
+        return [added[name] for name in sorted(added) if name == path or name.startswith(f"{path}/")]
+
+    def _no_path(self, run_id: str, path: str) -> TrainyardException:
+        there = sorted({*self._local(), *self._view(run_id, {})["files"]})
+        listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "") or "none"
+        return ModelPathNotFoundException(f"Run {run_id} has no file or folder {path!r} now; its files are: {listed}.", target=path)
+
+
+def _a_set(files: list[Artifact]) -> ArtifactSet:
+    by_path: dict[str, Artifact] = {file.path: file for file in files}
+    return ArtifactSet(files=[by_path[path] for path in sorted(by_path)])
+
+
+def _texts(labels: Any) -> dict[str, str]:
+    if not isinstance(labels, dict):
+        raise UserErrorException("Tags and properties are names with texts.")
+    return {str(name): str(value) for name, value in labels.items()}
