@@ -13,6 +13,7 @@ from trainyard._run import Run
 
 if TYPE_CHECKING:
     from trainyard._estimator import Estimator
+    from trainyard._script_run_config import ScriptRunConfig
     from trainyard._workspace import Workspace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,107}\Z")
@@ -36,15 +37,16 @@ class Experiment:
     def __repr__(self) -> str:
         return f"Experiment(name={self.name!r})"
 
-    def submit(self, config: Estimator, tags: Mapping[str, str] | None = None) -> Run:
+    def submit(self, config: Estimator | ScriptRunConfig, tags: Mapping[str, str] | None = None) -> Run:
         """Sends the source folder, then the request; returns as soon as the scheduler has taken it."""
-        from trainyard import _snapshot
+        from trainyard import _local, _snapshot
         from trainyard.job.v1 import job_pb2
 
         spec = config._to_spec()
+        _local.ensure(self.workspace, spec.compute_target)
         spec.tags.update({str(name): str(value) for name, value in (tags or {}).items()})
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))
-        if not any(file.path == spec.entry_script for file in spec.source.snapshot.files):
+        if spec.entry_script and not any(file.path == spec.entry_script for file in spec.source.snapshot.files):
             raise UserErrorException(
                 f"The entry_script {spec.entry_script!r} is kept out of the snapshot by an ignore file.",
                 target=spec.entry_script,

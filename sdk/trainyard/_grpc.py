@@ -60,6 +60,10 @@ class Clients:
         return self._stub("registry", "model.v1.model", "ModelServiceStub")
 
     @cached_property
+    def environments(self) -> Any:
+        return self._stub("registry", "environment.v1.environment", "EnvironmentServiceStub")
+
+    @cached_property
     def endpoints(self) -> Any:
         return self._stub("serving", "endpoint.v1.endpoint", "EndpointServiceStub")
 

@@ -21,7 +21,14 @@ TENSORFLOW_1 = Path(__file__).resolve().parent / "tensorflow1"
 
 
 def variables(
-    own: Mapping[str, str], offer: Any, *, python: ScriptPython, inputs: Mapping[str, str], socket: Path, temporary: Path, marks: Mapping[str, str]
+    own: Mapping[str, str],
+    offer: Any,
+    *,
+    python: ScriptPython,
+    inputs: Mapping[str, str],
+    socket: Path,
+    temporary: Path,
+    marks: Mapping[str, str],
 ) -> dict[str, str]:
     """`own` is the agent's environment, of which only harmless names pass; `inputs` maps input names to paths on this node."""
     environment = offer.spec.environment

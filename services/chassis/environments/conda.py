@@ -23,14 +23,117 @@ _SPECIFICATION = re.compile(rf"(?:(?P<channel>[\w.-]+)::)?(?P<name>{_NAME})\s*(?
 _VERSION = re.compile(r"(?:(?:[=<>!~]{1,2}\s*)?[\w.*+!]+)(?:\s*,\s*[=<>!~]{1,2}\s*[\w.*+!]+)*(?:[=\s][\w.*]+)?\Z")
 _MOST_CHARACTERS, _MOST_PACKAGES = 64 << 10, 500
 _SAME_NAME = frozenset(
-    "absl-py beautifulsoup4 bokeh boto3 certifi click cloudpickle cryptography cython dask dill filelock flask fsspec future gensim graphviz"
-    " grpcio h5py horovod hyperopt idna imageio imbalanced-learn ipykernel ipython jinja2 joblib jsonschema jupyter keras keras-applications"
-    " keras-preprocessing lightgbm lxml markdown markupsafe matplotlib mlflow msgpack networkx nltk notebook numba numexpr numpy onnx"
-    " onnxruntime openpyxl optuna packaging pandas pathspec patsy pillow pip plotly protobuf psutil psycopg2-binary py4j pyarrow pydantic"
-    " pydot pyparsing pytest python-dateutil pytz pyyaml pyzmq regex requests rich ruamel.yaml s3fs scikit-image scikit-learn scipy seaborn"
-    " sentencepiece setuptools shap six spacy sqlalchemy statsmodels sympy tabulate tensorboard tensorflow-datasets tensorflow-hub"
-    " tensorflow-probability termcolor tokenizers toolz tornado tqdm transformers typing-extensions tzdata ujson urllib3 werkzeug wheel"
-    " wrapt xarray xgboost xlrd zstandard".split()
+    [
+        "absl-py",
+        "beautifulsoup4",
+        "bokeh",
+        "boto3",
+        "certifi",
+        "click",
+        "cloudpickle",
+        "cryptography",
+        "cython",
+        "dask",
+        "dill",
+        "filelock",
+        "flask",
+        "fsspec",
+        "future",
+        "gensim",
+        "graphviz",
+        "grpcio",
+        "h5py",
+        "horovod",
+        "hyperopt",
+        "idna",
+        "imageio",
+        "imbalanced-learn",
+        "ipykernel",
+        "ipython",
+        "jinja2",
+        "joblib",
+        "jsonschema",
+        "jupyter",
+        "keras",
+        "keras-applications",
+        "keras-preprocessing",
+        "lightgbm",
+        "lxml",
+        "markdown",
+        "markupsafe",
+        "matplotlib",
+        "mlflow",
+        "msgpack",
+        "networkx",
+        "nltk",
+        "notebook",
+        "numba",
+        "numexpr",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "openpyxl",
+        "optuna",
+        "packaging",
+        "pandas",
+        "pathspec",
+        "patsy",
+        "pillow",
+        "pip",
+        "plotly",
+        "protobuf",
+        "psutil",
+        "psycopg2-binary",
+        "py4j",
+        "pyarrow",
+        "pydantic",
+        "pydot",
+        "pyparsing",
+        "pytest",
+        "python-dateutil",
+        "pytz",
+        "pyyaml",
+        "pyzmq",
+        "regex",
+        "requests",
+        "rich",
+        "ruamel.yaml",
+        "s3fs",
+        "scikit-image",
+        "scikit-learn",
+        "scipy",
+        "seaborn",
+        "sentencepiece",
+        "setuptools",
+        "shap",
+        "six",
+        "spacy",
+        "sqlalchemy",
+        "statsmodels",
+        "sympy",
+        "tabulate",
+        "tensorboard",
+        "tensorflow-datasets",
+        "tensorflow-hub",
+        "tensorflow-probability",
+        "termcolor",
+        "tokenizers",
+        "toolz",
+        "tornado",
+        "tqdm",
+        "transformers",
+        "typing-extensions",
+        "tzdata",
+        "ujson",
+        "urllib3",
+        "werkzeug",
+        "wheel",
+        "wrapt",
+        "xarray",
+        "xgboost",
+        "xlrd",
+        "zstandard",
+    ]
 )
 _OTHER_NAME = {
     "dask-core": "dask",
@@ -145,7 +248,9 @@ def _parsed(text: str) -> Mapping[Any, Any]:
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise _wrong(f"it is no YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}", "conda_specification") from error
+        raise _wrong(
+            f"it is no YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}", "conda_specification"
+        ) from error
     if not isinstance(content, Mapping):
         raise _wrong("it has no 'dependencies:'", "conda_specification")
     return content

@@ -71,5 +71,7 @@ def _framework(framework: str, version: str, pip: list[str], warnings: list[str]
         if framework != "tensorflow":
             framework, version = "tensorflow", pins[0] if pins else ""
         instead = f"framework_version {version}" if version else "the default framework_version"
-        warnings.append(f"{text} cannot be had for Python {conda.node_python()}: {instead} of TensorFlow took its place, see docs/environments.md")
+        warnings.append(
+            f"{text} cannot be had for Python {conda.node_python()}: {instead} of TensorFlow took its place, see docs/environments.md"
+        )
     return framework, version, kept

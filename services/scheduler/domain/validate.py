@@ -126,7 +126,10 @@ def _environment_faults(environment: Any) -> Iterator[tuple[str, str]]:
     if len(environment.pip_packages) > PACKAGES:
         yield "pip_packages", f"{len(environment.pip_packages)} packages are more than {PACKAGES}."
     if len(environment.conda_specification) > SPECIFICATION:
-        yield "conda_specification", f"The conda specification has {len(environment.conda_specification)} characters, more than {SPECIFICATION}."
+        yield (
+            "conda_specification",
+            f"The conda specification has {len(environment.conda_specification)} characters, more than {SPECIFICATION}.",
+        )
     if len(environment.interpreter_path) > 4096 or "\0" in environment.interpreter_path:
         yield "interpreter_path", "interpreter_path is no path: it is too long, or has a NUL character."
     for name, value in environment.environment_variables.items():

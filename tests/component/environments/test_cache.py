@@ -77,7 +77,9 @@ def test_an_environment_that_was_pruned_is_built_again_for_whoever_acquires_it(t
 def test_conda_packages_are_made_by_the_nodes_conda_and_pips_added_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool, arguments = tmp_path / "bin" / "micromamba", tmp_path / "arguments"
     tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {arguments}\necho "Linking numpy"\nexec {sys.executable} -m venv --without-pip "$4"\n')
+    tool.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > {arguments}\necho "Linking numpy"\nexec {sys.executable} -m venv --without-pip "$4"\n'
+    )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     wanted = Definition(("six==1.17.0",), (), conda.node_python(), ("cudatoolkit=10.0",), ("conda-forge",))

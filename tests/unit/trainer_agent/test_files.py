@@ -11,9 +11,9 @@ from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
+from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
-from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.script_environment import ALIAS, RUN_CONTEXT, TENSORFLOW_1, argv, variables
 from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
@@ -194,7 +194,13 @@ def an_offer() -> Any:
 def the_variables(own: dict[str, str], offer: Any = None, **python: Any) -> dict[str, str]:
     script_python = ScriptPython(Path("/env/bin/python"), Path("/env"), **python)
     return variables(
-        own, offer or an_offer(), python=script_python, inputs={"mnist": "/data/m"}, socket=Path("/s"), temporary=Path("/t"), marks={"TRAINYARD_NODE": "n"}
+        own,
+        offer or an_offer(),
+        python=script_python,
+        inputs={"mnist": "/data/m"},
+        socket=Path("/s"),
+        temporary=Path("/t"),
+        marks={"TRAINYARD_NODE": "n"},
     )
 
 

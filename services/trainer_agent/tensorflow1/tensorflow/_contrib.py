@@ -73,6 +73,5 @@ def __getattr__(name: str) -> Any:
     raise ImportError(f"tf.contrib.{name} went away with TensorFlow 1 and is not in 2.15, which runs this script: {instead}.")
 
 
-
 for _name in _SAME:
     globals()[_name] = sys.modules[f"{__name__}.{_name}"] = _Part(f"{__name__}.{_name}")
