@@ -20,6 +20,8 @@ class Arguments:
 
     words: list[tuple[bool, str]] = field(default_factory=list)
     inputs: dict[str, DatasetConsumptionConfig] = field(default_factory=dict)
+    # One reference given in two places is one input; it is kept here, so that its id stays its own.
+    _made: dict[tuple[int, str], tuple[Any, Any]] = field(default_factory=dict)
 
     def add_input(self, value: Any, name: str) -> DatasetConsumptionConfig:
         """A dataset input, or a reference that can be made one under that name. Raises UserErrorException for anything else."""
@@ -28,7 +30,7 @@ class Arguments:
                 f"{name}: a dataset is given as an input.", target=name, hint="write dataset.as_named_input('data').as_mount()"
             )
         if hasattr(value, "_to_input"):
-            value = value._to_input(name)
+            value = self._made.setdefault((id(value), name), (value, value._to_input(name)))[1]
         if not isinstance(value, DatasetConsumptionConfig):
             raise UserErrorException(f"{name}: {value!r} is no input; inputs are datasets and references to data.", target=name)
         if self.inputs.setdefault(value.name, value) != value:

@@ -21,7 +21,7 @@ class DataSet:
 
     def __init__(self, images: Any, labels: Any, dtype: Any, reshape: bool, seed: int | None) -> None:
         self._random = numpy.random.RandomState(seed)
-        images = images.reshape(len(images), -1) if reshape else images
+        images = images.reshape(len(images), images.shape[1] * images.shape[2]) if reshape else images
         self.images = images if dtype in ("uint8", numpy.uint8) else images.astype(numpy.float32) / 255.0
         self.labels = labels
         self.num_examples = len(images)
