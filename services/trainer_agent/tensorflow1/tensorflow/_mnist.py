@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import gzip
+import math
 import os
+import struct
 import urllib.request
 from typing import Any
 
@@ -91,10 +93,10 @@ def extract_labels(file: str, one_hot: bool = False, num_classes: int = 10) -> A
 
 def _idx(file: str, magic: int, dimensions: int) -> tuple[Any, list[int]]:
     with gzip.open(file, "rb") as stream:
-        header = numpy.frombuffer(stream.read(4 * (dimensions + 1)), ">u4")
+        header = stream.read(4 * (dimensions + 1))
         data = numpy.frombuffer(stream.read(), numpy.uint8)
-    sizes = [int(size) for size in header[1:]]
-    if len(sizes) != dimensions or int(header[0]) != magic or len(data) != numpy.prod(sizes):
+    found, *sizes = struct.unpack(f">{dimensions + 1}I", header) if len(header) == 4 * (dimensions + 1) else (0,)
+    if found != magic or len(data) != math.prod(sizes):
         raise ValueError(f"{file} is not the MNIST file that it is named for")
     return data, sizes
 
