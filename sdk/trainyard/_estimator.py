@@ -1,77 +1,92 @@
-"""Estimators: a script, its folder and its packages."""
+"""Estimators: a script, its folder and its packages, in one constructor."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard._dataset import DatasetConsumptionConfig, FileDataset
+from trainyard._arguments import flatten, is_input
+from trainyard._conda import CondaDependencies
+from trainyard._distributed import MpiConfiguration, TensorflowConfiguration
+from trainyard._environment import Environment, of_framework, requirements
 from trainyard._errors import TrainingException, UserErrorException
+from trainyard._run_configuration import RunConfiguration, as_messages
+from trainyard._script_source import checked_folder, checked_script
 
 if TYPE_CHECKING:
     from trainyard._compute import ComputeTarget
     from trainyard.job.v1.spec_pb2 import RunSpec
 
-_VERSION = re.compile(r"2\.\d+(\.\d+)?\Z")
-_NEWEST = (2, 21)
-
-# What Azure's constructor took and this one does not: option -> (values that ask for nothing, what to do instead).
-_UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "vm_size": ((None,), "make a pool with ComputeTarget.create and give it as compute_target"),
-    "vm_priority": ((None,), "set vm_priority on the pool: AmlCompute.provisioning_configuration(vm_priority=...)"),
-    "distributed_backend": ((None,), "run on one node"),
-    "distributed_training": ((None,), "run on one node"),
-    "custom_docker_image": ((None,), "name what the script needs in pip_packages"),
-    "image_registry_details": ((None,), "name what the script needs in pip_packages"),
-    "conda_packages": ((None, [], ()), "name the packages in pip_packages"),
-    "conda_dependencies_file": ((None,), "name the packages in pip_packages or pip_requirements_file"),
-    "environment_definition": ((None,), "use framework_version, pip_packages and environment_variables"),
-    "source_directory_data_store": ((None,), "leave it out: snapshots lie in the platform's object store"),
-    "shm_size": ((None,), "leave it out: the script's process uses the node's shared memory"),
-    "resume_from": ((None,), "give the earlier run's files as a Dataset in script_params"),
-    "user_managed": ((False, None), "leave it out: the environment is built from pip_packages"),
+_VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?\Z")
+_NEWEST_1, _NEWEST_2 = 15, 21
+_SHM = re.compile(r"\d+[bkmg]?\Z", re.IGNORECASE)
+# Asked for in Azure's words and not to be had: option -> what to do instead.
+_REFUSED = {
+    "vm_size": "make a pool with ComputeTarget.create and give it as compute_target",
+    "vm_priority": "set vm_priority on the pool: AmlCompute.provisioning_configuration(vm_priority=...)",
+    "custom_docker_image": "scripts run as processes, not in containers: name what yours needs in pip_packages or conda_packages",
+    "image_registry_details": "scripts run as processes, not in containers: name what yours needs in pip_packages or conda_packages",
 }
 
 
 class Estimator:
-    """Any script; the environment holds what pip_packages names."""
+    """Any script; its environment holds what is named here and nothing else.
+
+    `script_params`: flag -> value in order; '' makes a bare flag; values may be numbers, dataset inputs and references to data.
+    `environment_definition` takes the place of all other options of the environment; giving both is an error. `compute_target` None or
+    "local" is this machine. `max_run_duration_seconds` ends the script. `resume_from` (an earlier run's outputs) is mounted and adds
+    `--resume-from <path>` to the script's arguments. Raises TrainingException or UserErrorException with the parameter at fault.
+    """
 
     framework = "none"
 
     def __init__(
         self,
-        source_directory: str,
+        source_directory: str | Path,
         *,
         compute_target: ComputeTarget | str | None = None,
+        vm_size: str | None = None,
+        vm_priority: str | None = None,
         entry_script: str | None = None,
         script_params: Mapping[str, Any] | None = None,
         node_count: int = 1,
         process_count_per_node: int = 1,
+        worker_count: int = 1,
+        parameter_server_count: int = 1,
+        distributed_backend: str | None = None,
+        distributed_training: Any = None,
         use_gpu: bool = False,
         use_docker: bool = True,
+        custom_docker_image: str | None = None,
+        image_registry_details: Any = None,
+        user_managed: bool = False,
+        conda_packages: Sequence[str] | None = None,
         pip_packages: Sequence[str] | None = None,
+        conda_dependencies_file: str | None = None,
         pip_requirements_file: str | None = None,
         environment_variables: Mapping[str, str] | None = None,
-        inputs: Sequence[DatasetConsumptionConfig] | None = None,
+        environment_definition: Environment | None = None,
+        inputs: Sequence[Any] | None = None,
+        source_directory_data_store: Any = None,
+        shm_size: str | None = None,
+        resume_from: Any = None,
         max_run_duration_seconds: float | None = None,
         framework_version: str | None = None,
-        **options: Any,
     ) -> None:
-        for option, value in options.items():
-            _refuse_unsupported(option, value)
-        if node_count != 1 or process_count_per_node != 1:
-            raise TrainingException(
-                f"node_count={node_count} and process_count_per_node={process_count_per_node} are not supported yet.",
-                target="node_count",
-                hint="run one process on one node",
-            )
-        if not isinstance(source_directory, str | PathLike):
-            raise TrainingException(f"source_directory is a folder's path, not {source_directory!r}.", target="source_directory")
+        asked = {
+            "vm_size": vm_size,
+            "vm_priority": vm_priority,
+            "custom_docker_image": custom_docker_image,
+            "image_registry_details": image_registry_details,
+        }
+        for option, value in asked.items():
+            if value is not None:
+                raise TrainingException(f"{option} cannot be given.", target=option, hint=_REFUSED[option])
+        _tell_without_effect(shm_size, source_directory_data_store)
         for option, found in (("script_params", script_params), ("environment_variables", environment_variables)):
             if found is not None and not isinstance(found, Mapping):
                 raise TrainingException(f"{option} is a dict, not {found!r}.", target=option, hint=f"write {option}={{'name': value}}")
@@ -80,115 +95,117 @@ class Estimator:
         ):
             what = f"max_run_duration_seconds is a number of seconds, not {max_run_duration_seconds!r}."
             raise TrainingException(what, target="max_run_duration_seconds")
-        self.source_directory = Path(source_directory)
-        self.compute_target = compute_target
-        self.entry_script = _checked_script(self.source_directory, entry_script)
+        self.source_directory = checked_folder(source_directory)
+        self.entry_script = checked_script(self.source_directory, entry_script, "entry_script")
         self.script_params = dict(script_params or {})
         self.use_gpu = use_gpu
-        self.pip_packages = [*_listed("pip_packages", pip_packages, str), *_requirements(pip_requirements_file, self.source_directory)]
-        self.environment_variables = {name: str(value) for name, value in (environment_variables or {}).items()}
-        self.inputs = _listed("inputs", inputs, DatasetConsumptionConfig)
-        self.max_run_duration_seconds = max_run_duration_seconds
+        self.inputs = _listed("inputs", inputs, is_input)
+        self.resume_from = resume_from
         self.framework_version = framework_version or ""
+        self._distributed = _configuration(
+            distributed_training, distributed_backend, process_count_per_node, worker_count, parameter_server_count
+        )
+        self.run_config = RunConfiguration(framework="TensorFlow" if self.framework == "tensorflow" else "Python")
+        self.run_config.target = "local" if compute_target is None else compute_target
+        self.run_config.node_count = node_count
+        self.run_config.max_run_duration_seconds = max_run_duration_seconds
+        packages: dict[str, Any] = {
+            "conda_packages": conda_packages,
+            "pip_packages": pip_packages,
+            "conda_dependencies_file": conda_dependencies_file,
+            "pip_requirements_file": pip_requirements_file,
+        }
+        if environment_definition is not None:
+            combined = {**packages, "environment_variables": environment_variables, "user_managed": user_managed, "use_gpu": use_gpu}
+            _refuse_combination(combined)
+            self.run_config.environment = environment_definition
+        else:
+            dependencies = self._dependencies(**packages)
+            environment = of_framework(self.framework, self.framework_version, dependencies, environment_variables or {})
+            environment.python.user_managed_dependencies = user_managed
+            self.run_config.environment = environment
+
+    @property
+    def compute_target(self) -> ComputeTarget | str:
+        return self.run_config.target
+
+    @property
+    def conda_dependencies(self) -> CondaDependencies | None:
+        return self.run_config.environment.python.conda_dependencies
+
+    @property
+    def pip_packages(self) -> list[str]:
+        """All of them, those of files included."""
+        found = self.conda_dependencies
+        return [] if found is None else list(found.pip_packages)
+
+    def _dependencies(
+        self,
+        conda_packages: Sequence[str] | None,
+        pip_packages: Sequence[str] | None,
+        conda_dependencies_file: str | None,
+        pip_requirements_file: str | None,
+    ) -> CondaDependencies:
+        """The file first, what is named beside it on top."""
+        made = CondaDependencies(self._file(conda_dependencies_file) if conda_dependencies_file is not None else None)
+        for package in _listed("conda_packages", conda_packages, _is_text):
+            made.add_conda_package(package)
+        listed = requirements(self._file(pip_requirements_file)) if pip_requirements_file is not None else []
+        for package in [*listed, *_listed("pip_packages", pip_packages, _is_text)]:
+            made.add_pip_package(package)
+        return made
+
+    def _file(self, name: str) -> Path:
+        """As given, or below the source folder."""
+        return Path(name) if Path(name).is_file() else self.source_directory / name
 
     def _to_spec(self) -> RunSpec:
         """All of the run but its source."""
-        from trainyard.job.v1 import spec_pb2
-
-        spec = spec_pb2.RunSpec(entry_script=self.entry_script, use_gpu=self.use_gpu, compute_target=self._target_name())
-        spec.environment.CopyFrom(
-            spec_pb2.EnvironmentSpec(
-                framework=self.framework,
-                framework_version=self.framework_version,
-                pip_packages=self.pip_packages,
-                environment_variables=self.environment_variables,
-            )
-        )
-        arguments, used = flatten(self.script_params)
-        spec.arguments.extend(
-            spec_pb2.Argument(input=value) if is_input else spec_pb2.Argument(text=value) for is_input, value in arguments
-        )
-        by_name: dict[str, DatasetConsumptionConfig] = {}
-        for item in [*used, *self.inputs]:
-            if by_name.setdefault(item.name, item) != item:
-                raise UserErrorException(f"Two different inputs are named {item.name!r}.", target=item.name)
-        spec.inputs.extend(item._to_message() for item in by_name.values())
-        if self.max_run_duration_seconds is not None:
-            spec.max_duration.FromMilliseconds(int(self.max_run_duration_seconds * 1000))
+        given = flatten(self.script_params)
+        for item in self.inputs:
+            given.add_input(item, str(getattr(item, "data_reference_name", None) or getattr(item, "name", "input")))
+        if self.resume_from is not None:
+            given.add_resume(self.resume_from)
+        spec = self.run_config._to_spec(given, use_gpu=self.use_gpu, distributed=self._distributed)
+        spec.entry_script = self.entry_script
+        spec.arguments.extend(as_messages(given.resolved()))
         return spec
-
-    def _target_name(self) -> str:
-        if self.compute_target is None or self.compute_target == "local":
-            raise TrainingException(
-                "A run needs a compute_target: a ComputeTarget or the name of one; 'local' is not supported yet.",
-                target="compute_target",
-                hint="make a pool with ComputeTarget.create; its agents run on this machine",
-            )
-        name = self.compute_target if isinstance(self.compute_target, str) else getattr(self.compute_target, "name", None)
-        if not isinstance(name, str):
-            raise TrainingException(
-                f"compute_target is a ComputeTarget or the name of one, not {self.compute_target!r}.", target="compute_target"
-            )
-        return name
 
 
 class TensorFlow(Estimator):
-    """A TensorFlow script. framework_version: none or 2.0-2.15 give TensorFlow 2.15.1, 2.16-2.21 that line; see docs/environments.md."""
+    """A TensorFlow script. framework_version: 1.x gives version 1's interface, none or 2.0-2.15 TensorFlow 2.15.1, 2.16-2.21 that line.
+
+    docs/environments.md has a table of what each version really gives.
+    """
 
     framework = "tensorflow"
 
-    def __init__(self, source_directory: str, *, framework_version: str | None = None, **options: Any) -> None:
-        if framework_version is None:
-            warnings.warn("framework_version is not given: TensorFlow 2.15.1 is used. Give one to keep it.", stacklevel=2)
-        else:
+    def __init__(self, source_directory: str | Path, *, framework_version: str | None = None, **options: Any) -> None:
+        if framework_version is not None:
             _check_version(framework_version)
+        elif options.get("environment_definition") is None:
+            warnings.warn("framework_version is not given: TensorFlow 2.15.1 is used. Give one to keep it.", stacklevel=2)
         super().__init__(source_directory, framework_version=framework_version, **options)
 
     @staticmethod
     def get_supported_versions() -> list[str]:
-        return [f"2.{minor}" for minor in range(_NEWEST[1] + 1)]
+        """Oldest first."""
+        return [f"1.{minor}" for minor in range(_NEWEST_1 + 1)] + [f"2.{minor}" for minor in range(_NEWEST_2 + 1)]
 
 
-def flatten(params: Mapping[str, Any]) -> tuple[list[tuple[bool, str]], list[DatasetConsumptionConfig]]:
-    """argv as (is an input, text or input name), and the inputs named; '' or None makes a bare flag."""
-    arguments: list[tuple[bool, str]] = []
-    used: list[DatasetConsumptionConfig] = []
-    for flag, value in params.items():
-        arguments.append((False, str(flag)))
-        if value is None or (isinstance(value, str) and value == ""):
-            continue
-        if isinstance(value, FileDataset):
-            raise UserErrorException(
-                f"{flag}: a dataset is given as an input.", target=str(flag), hint="write dataset.as_named_input('data').as_mount()"
-            )
-        if isinstance(value, DatasetConsumptionConfig):
-            used.append(value)
-            arguments.append((True, value.name))
-        else:
-            arguments.append((False, str(value)))
-    return arguments, used
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-def _refuse_unsupported(option: str, value: Any) -> None:
-    if option in ("worker_count", "parameter_server_count"):
-        unasked, instead = (1, None), "run one process on one node"
-    elif option in _UNSUPPORTED:
-        unasked, instead = _UNSUPPORTED[option]
-    else:
-        raise TypeError(f"unexpected option {option!r}")
-    if value not in unasked:
-        raise TrainingException(f"{option} is not supported yet.", target=option, hint=instead)
-
-
-def _listed(option: str, found: Any, kind: type) -> list[Any]:
+def _listed(option: str, found: Any, fits: Callable[[Any], bool]) -> list[Any]:
     """A text is a sequence too, of its letters: it must not become so many packages."""
     if found is None:
         return []
     is_list = isinstance(found, Sequence) and not isinstance(found, str | bytes)
-    wrong = [item for item in found if not isinstance(item, kind)] if is_list else [found]
+    wrong = [item for item in found if not fits(item)] if is_list else [found]
     if wrong:
         what, instead = (
-            ("texts", "['pandas', 'scipy==1.11.4']") if kind is str else ("dataset inputs", "[data.as_named_input('data').as_mount()]")
+            ("texts", "['pandas', 'scipy==1.11.4']") if fits is _is_text else ("dataset inputs", "[data.as_named_input('data').as_mount()]")
         )
         raise TrainingException(
             f"{option} is a list of {what}; {wrong[0]!r} does not fit.", target=option, hint=f"write {option}={instead}"
@@ -203,41 +220,45 @@ def _check_version(version: str) -> None:
             target="framework_version",
             hint="write it in quotes, framework_version='2.15'",
         )
-    numbers = tuple(int(part) for part in version.split(".")[:2]) if _VERSION.match(version) else ()
-    if not numbers or numbers > _NEWEST:
+    match = _VERSION.match(version)
+    major, minor = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (major == 1 and minor <= _NEWEST_1) and not (major == 2 and minor <= _NEWEST_2):
         raise TrainingException(
             f"framework_version {version!r} is not supported.",
             target="framework_version",
-            hint=f"use 2.0 to {_NEWEST[0]}.{_NEWEST[1]}; code for 1.x runs with `import tensorflow.compat.v1 as tf`",
+            hint=f"use 1.0 to 1.{_NEWEST_1} (version 1's interface) or 2.0 to 2.{_NEWEST_2}; see docs/environments.md",
         )
 
 
-def _checked_script(folder: Path, script: str | None) -> str:
-    if not script:
-        raise TrainingException("An estimator needs an entry_script.", target="entry_script")
-    if not folder.is_dir():
-        raise UserErrorException(f"The source_directory {folder} does not exist or is no folder.", target=str(folder))
-    path = folder / script
-    if Path(script).is_absolute() or ".." in Path(script).parts:
-        raise UserErrorException(f"entry_script {script!r} must be a path inside {folder}.", target=script)
-    if not path.is_file():
-        there = sorted(found.name for found in folder.glob("*.py"))[:10]
-        listed = ", ".join(there) or "no Python file"
-        raise UserErrorException(f"The entry_script {script!r} does not exist in {folder}; there is: {listed}.", target=script)
-    return Path(script).as_posix()
+def _refuse_combination(options: Mapping[str, Any]) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise TrainingException(
+            f"environment_definition is given together with {', '.join(given)}.",
+            target=given[0],
+            hint="put them into the Environment: it takes the place of all of them",
+        )
 
 
-def _requirements(file: str | None, folder: Path) -> list[str]:
-    if file is None:
-        return []
-    path = Path(file) if Path(file).is_file() else folder / file
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise UserErrorException(f"pip_requirements_file {file} cannot be read: {error.strerror}", target=file) from error
-    wanted = [line.split(" #")[0].strip() for line in lines]
-    wanted = [line for line in wanted if line and not line.startswith("#")]
-    options = [line for line in wanted if line.startswith("-")]
-    if options:
-        raise TrainingException(f"{file}: pip's options are not supported ({options[0]}).", target=file, hint="list plain requirements")
-    return wanted
+def _configuration(job: Any, backend: str | None, processes: int, workers: int, servers: int) -> Any:
+    """distributed_training, or what the options of the first estimators mean."""
+    if backend not in (None, "mpi", "ps"):
+        raise TrainingException(f"distributed_backend is 'mpi' or 'ps', not {backend!r}.", target="distributed_backend")
+    if job is not None:
+        if backend is not None:
+            raise TrainingException("distributed_backend is given together with distributed_training.", target="distributed_backend")
+        if isinstance(job, MpiConfiguration) and processes > 1:
+            job.process_count_per_node = processes
+        return job
+    if backend == "ps" or workers > 1 or servers > 1:
+        return TensorflowConfiguration(workers, servers)
+    return MpiConfiguration(processes)
+
+
+def _tell_without_effect(shm_size: str | None, source_directory_data_store: Any) -> None:
+    if shm_size is not None:
+        if not _SHM.match(str(shm_size)):
+            raise UserErrorException(f"shm_size is a number with b, k, m or g, like '2g'; {shm_size!r} is none.", target="shm_size")
+        warnings.warn("shm_size has no effect: the script's process uses the node's shared memory, all of it.", stacklevel=4)
+    if source_directory_data_store is not None:
+        warnings.warn("source_directory_data_store has no effect: snapshots lie in the platform's object store.", stacklevel=4)

@@ -14,6 +14,7 @@ from trainyard._run import Run
 
 if TYPE_CHECKING:
     from trainyard._estimator import Estimator
+    from trainyard._script_run_config import ScriptRunConfig
     from trainyard._workspace import Workspace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,107}\Z")
@@ -32,12 +33,12 @@ class Experiment:
     def __repr__(self) -> str:
         return f"Experiment(name={self.name!r})"
 
-    def submit(self, config: Estimator, tags: Mapping[str, str] | None = None, *, display_name: str = "") -> Run:
+    def submit(self, config: Estimator | ScriptRunConfig, tags: Mapping[str, str] | None = None, *, display_name: str = "") -> Run:
         """Sends the source folder, then the request; returns as soon as the scheduler has taken it.
 
         The folder's git state becomes properties of the run: azureml.git.* and mlflow.source.git.*.
         """
-        from trainyard import _git, _snapshot
+        from trainyard import _git, _local, _snapshot
         from trainyard.job.v1 import job_pb2
 
         if not hasattr(config, "_to_spec"):
@@ -49,6 +50,7 @@ class Experiment:
         if tags is not None and not isinstance(tags, Mapping):
             raise UserErrorException(f"tags is a dict, not {tags!r}.", target="tags", hint="write tags={'name': 'value'}")
         spec = config._to_spec()
+        _local.ensure(self.workspace, spec.compute_target)
         spec.tags.update({str(name): str(value) for name, value in (tags or {}).items()})
         spec.properties.update(_git.properties(Path(config.source_directory)))
         spec.display_name = display_name

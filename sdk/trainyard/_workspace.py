@@ -15,6 +15,7 @@ from trainyard._errors import UserErrorException
 if TYPE_CHECKING:
     from trainyard._compute import ComputeTarget
     from trainyard._dataset import FileDataset
+    from trainyard._environment import Environment
     from trainyard._experiment import Experiment
     from trainyard._grpc import Clients
     from trainyard._kafka import Events
@@ -179,6 +180,13 @@ class Workspace:
         from trainyard._model import Model
 
         return {model.name: model for model in Model.list(self, latest=True)}
+
+    @property
+    def environments(self) -> dict[str, Environment]:
+        """Name -> latest version, the curated names included."""
+        from trainyard._environment import Environment
+
+        return Environment.list(self)
 
     @property
     def webservices(self) -> dict[str, Webservice]:

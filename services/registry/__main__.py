@@ -1,11 +1,11 @@
-"""The registry: model versions that never change, and where each came from."""
+"""The registry: model versions and environments that never change, and where each came from."""
 
 import sys
 
 from services.chassis.service import Context, Service
 from services.chassis.settings import Settings
 from services.chassis.worker import Worker
-from services.registry import api
+from services.registry import api, environment_api, environment_handlers
 from services.registry.adapters.folded_runs import FoldedRuns
 from services.registry.checking import Checking
 from services.registry.handlers import JOBS, TOPIC, RegistryHandler
@@ -23,8 +23,9 @@ def main() -> int:
 
     return (
         Service("registry", settings)
-        .listens(TOPIC, JOBS, to=RegistryHandler())
+        .listens(TOPIC, JOBS, environment_handlers.TOPIC, to=RegistryHandler())
         .serves("trainyard.model.v1.ModelService", api.models)
+        .serves("trainyard.environment.v1.EnvironmentService", environment_api.environments)
         .works(register)
         .run()
     )

@@ -1,4 +1,4 @@
-"""Events of trainyard.models and trainyard.jobs in, documents and facts out."""
+"""Events of trainyard.models, trainyard.jobs and trainyard.environments in, documents and facts out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.store import Documents
+from services.registry import environment_handlers
 from services.registry.domain import registration, runs
 from services.registry.domain.registration import Asked, Fact
 from services.registry.domain.runs import Run
 from services.registry.shelf import Shelf
 from trainyard._cloudevents import Received
+from trainyard.environment.v1.environment_pb2 import RegisterEnvironment
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.model.v1.model_pb2 import ModelVersionRegistered, ModelVersionRejected, RegisterModelVersion
 
@@ -32,10 +34,12 @@ class Checked:
 
 
 class RegistryHandler:
-    answers = (RegisterModelVersion,)
+    answers = (RegisterModelVersion, RegisterEnvironment)
 
     def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
         request = event.message
+        if isinstance(request, RegisterEnvironment):
+            return environment_handlers.react(event, request, documents)
         if not isinstance(request, RegisterModelVersion):
             return []
         if why := _unusable(event, request):
@@ -45,6 +49,7 @@ class RegistryHandler:
 
     def apply(self, event: Received, documents: Documents) -> None:
         shelf = Shelf(documents)
+        environment_handlers.apply(event, documents)
         match event.message:
             case RegisterModelVersion() as request if not _unusable(event, request):
                 _fold(shelf, request, _asked(event, request))

@@ -110,7 +110,14 @@ class Running:
         prepared = await self._unless_stopped(self._prepare())
         if prepared is None:
             return
-        self._report(cluster.TaskPrepared(address=self._node.address))
+        try:
+            await self._prepared(prepared)
+        finally:
+            prepared.python.release()
+
+    async def _prepared(self, prepared: Prepared) -> None:
+        """Ready: told, and when the whole gang is, the ranks run to their end."""
+        self._report(cluster.TaskPrepared(address=self._node.address, warnings=prepared.python.warnings))
         for fact in prepared.materialized:
             self._node.reports.send(as_record("trainyard.datasets", fact.name, fact, self._node.source, self._cause))
         gang = await self._unless_stopped(self._gang)
@@ -159,12 +166,13 @@ class Running:
         )
         try:
             process = await RankProcess.start(
-                script_environment.argv(prepared.python, self.offer, prepared.inputs), given, self._folders.code, output
+                script_environment.argv(prepared.python, self.offer, prepared.inputs, given), given, self._folders.code, output
             )
         except OSError as error:
             await ears.close(0)
             output.close()
-            raise PreparationFailed("ScriptNotStarted", f"{spec.entry_script} cannot be started: {error}", spec.entry_script) from error
+            what = spec.entry_script or spec.command[0]
+            raise PreparationFailed("ScriptNotStarted", f"{what} cannot be started: {error}", what) from error
         started = cluster.TaskStarted(rank=rank)
         started.started_at.FromDatetime(datetime.now(UTC))
         self._report(started)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.chassis import environments
+from services.trainer_agent.interpreting import ScriptPython, interpret
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import DataCache, PreparationFailed, SnapshotCache
 from services.trainer_agent.telemetry import LogStream
@@ -21,7 +21,7 @@ from trainyard.job.v1.spec_pb2 import DatasetInput
 
 @dataclass(frozen=True)
 class Prepared:
-    python: Path
+    python: ScriptPython
     inputs: Mapping[str, str]
     """Input name -> its folder, or its file where it is one file."""
     materialized: tuple[Any, ...]
@@ -43,7 +43,7 @@ class Preparer:
 
         Raises PreparationFailed. When cancelled, a build that is under way is killed.
         """
-        python = await self._environment(spec.environment, phase, build_log)
+        python = await interpret(spec.environment, self.cache, self.build_seconds, phase, build_log)
         phase("snapshot", "", False)
         phase("snapshot", await _in_thread(lambda stopped: self._source(spec.source, folders.code, stopped)), True)
         if not spec.inputs:
@@ -60,35 +60,6 @@ class Preparer:
                 if item.dataset
             ),
         )
-
-    async def _environment(self, asked: Any, phase: Callable[[str, str, bool], None], build_log: Callable[[], LogStream]) -> Path:
-        try:
-            wanted = environments.definition(asked.framework, asked.framework_version, list(asked.pip_packages))
-            found = environments.find(wanted, self.cache)
-            phase("environment", f"{'found' if found else 'builds'} {wanted}", False)
-            if found is None:
-                found = await self._build(wanted, build_log())
-            phase("environment", f"{'found in cache' if found.was_cached else 'built'}: {wanted.id}", True)
-        except environments.BuildError as error:
-            raise PreparationFailed(error.code, error.message, error.target, error.last_lines) from error
-        return found.python
-
-    async def _build(self, wanted: environments.Definition, output: LogStream) -> environments.Environment:
-        loop, gone = asyncio.get_running_loop(), threading.Event()
-
-        def say(line: str) -> None:
-            loop.call_soon_threadsafe(output.write, [line])
-
-        def build() -> environments.Environment:
-            return environments.build(wanted, self.cache, say, deadline_seconds=self.build_seconds, cancelled=gone.is_set)
-
-        try:
-            return await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(build)))
-        finally:
-            gone.set()
-            # Lines that the thread has handed over are written before the log is closed.
-            await asyncio.sleep(0)
-            output.close()
 
     def _source(self, source: Any, code: Path, stopped: Callable[[], bool]) -> str:
         if source.WhichOneof("where") == "snapshot":

@@ -6,14 +6,18 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import trainyard
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
+from services.trainer_agent.interpreting import ScriptPython
 from trainyard._context import PARENT, SOCKET, SPOOL
 from trainyard.job.v1.spec_pb2 import DatasetInput
 
 RUN_CONTEXT = Path(trainyard.__file__).resolve().parents[1]
+ALIAS = RUN_CONTEXT / "azureml-alias"
+TENSORFLOW_1 = Path(__file__).resolve().parent / "tensorflow1"
 
 
 def identity(offer: Any) -> dict[str, str]:
@@ -25,7 +29,7 @@ def variables(
     own: Mapping[str, str],
     offer: Any,
     *,
-    python: Path,
+    python: ScriptPython,
     inputs: Mapping[str, str],
     socket: Path,
     temporary: Path,
@@ -36,9 +40,9 @@ def variables(
     environment = offer.spec.environment
     given = only(own, FOR_SCRIPTS)
     given |= {
-        "PATH": os.pathsep.join([str(python.parent), given.get("PATH", os.defpath)]),
-        "VIRTUAL_ENV": str(python.parent.parent),
-        "PYTHONPATH": str(RUN_CONTEXT),
+        "PATH": os.pathsep.join([str(python.path.parent), given.get("PATH", os.defpath)]),
+        "VIRTUAL_ENV": str(python.prefix),
+        "PYTHONPATH": os.pathsep.join(map(str, _script_path(python))),
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(temporary),
         "AZUREML_ARM_SUBSCRIPTION": "local",
@@ -56,12 +60,29 @@ def variables(
     }
     for name, path in inputs.items():
         given |= {name.upper(): path, name: path, f"AZUREML_DATAREFERENCE_{name}": path}
-    return given | dict(environment.environment_variables) | identity(offer) | dict(marks)
+    given |= dict(environment.environment_variables) | identity(offer) | dict(marks)
+    if "PYTHONPATH" in environment.environment_variables:
+        # The script's own folders come first; without ours it would not find its run.
+        own_path = environment.environment_variables["PYTHONPATH"]
+        given["PYTHONPATH"] = os.pathsep.join([own_path, *map(str, _script_path(python))])
+    return given
 
 
-def argv(python: Path, offer: Any, inputs: Mapping[str, str]) -> Sequence[str]:
+def _script_path(python: ScriptPython) -> list[Path]:
+    """Folders before the environment's own: the real SDK, where it is installed, is never stood before."""
+    return [
+        *([TENSORFLOW_1] if python.tensorflow_1 else []),
+        RUN_CONTEXT,
+        *([] if python.has_azureml else [ALIAS]),
+    ]
+
+
+def argv(python: ScriptPython, offer: Any, inputs: Mapping[str, str], variables: Mapping[str, str]) -> Sequence[str]:
+    """A command's words have "$NAME" and "${NAME}" replaced by the script's variables, once; a name that is none of them stays. No shell."""
+    if offer.spec.command:
+        return [Template(word).safe_substitute(variables) for word in offer.spec.command]
     values = [inputs[item.input] if item.WhichOneof("value") == "input" else item.text for item in offer.spec.arguments]
-    return [str(python), offer.spec.entry_script, *values]
+    return [str(python.path), offer.spec.entry_script, *values]
 
 
 def _mode(item: Any) -> str:

@@ -6,16 +6,17 @@ import fcntl
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.chassis.environments import uv
+from services.chassis.environments import conda, uv
 from services.chassis.environments.definition import Definition
 from services.chassis.environments.errors import BuildCanceled, BuildError
+from services.chassis.environments.steps import Steps
+from trainyard._environment_cache import COMPLETE, Hold, folder_of, hold, lock_of
 
-_COMPLETE = ".complete"
 _LOCK_SECONDS = 0.1
 
 
@@ -29,8 +30,8 @@ class Environment:
 
 def find(definition: Definition, cache: Path) -> Environment | None:
     """The environment if a whole one is there; one look at the file system."""
-    root = _folder(definition, cache)
-    if not (root / _COMPLETE).exists():
+    root = folder_of(cache, definition.id)
+    if not (root / COMPLETE).exists():
         return None
     return Environment(definition.id, root, root / "bin" / "python", was_cached=True)
 
@@ -58,27 +59,55 @@ def build(
     return found
 
 
-def _folder(definition: Definition, cache: Path) -> Path:
-    return cache / "environments" / definition.id
+def acquire(
+    definition: Definition,
+    cache: Path,
+    say: Callable[[str], None],
+    *,
+    deadline_seconds: float = 1800,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[Environment, Hold]:
+    """As `build`, and in use from now on: nobody removes it before the hold is released. Raises BuildError."""
+    while True:
+        found = build(definition, cache, say, deadline_seconds=deadline_seconds, cancelled=cancelled)
+        # Between the two lines it may have been pruned; then it is built again.
+        held = hold(cache, definition.id)
+        if held is not None:
+            return found, held
 
 
 def _make(
     definition: Definition, cache: Path, say: Callable[[str], None], deadline: float, cancelled: Callable[[], bool], lock: int
 ) -> Environment:
     """In its final place, because some packages write their own path into what they install; the mark comes last."""
-    began = time.monotonic()
-    root = _folder(definition, cache)
+    began, steps = time.monotonic(), Steps()
+    root = folder_of(cache, definition.id)
     say(f"Building environment {definition.id}, which is not in the cache: {definition}, for Python {definition.python}.")
     shutil.rmtree(root, ignore_errors=True)
 
-    def run(*arguments: str) -> None:
-        uv.run(arguments, cache=cache / "uv", folder=root.parent, say=say, deadline=deadline, cancelled=cancelled, held=lock)
+    def hear(line: str) -> None:
+        steps.hear(line)
+        say(line)
+
+    def run(step: str, argv: Sequence[str]) -> None:
+        steps.begin(step)
+        uv.run(argv, folder=root.parent, say=hear, deadline=deadline, cancelled=cancelled, held=lock)
 
     try:
-        run("venv", "--python", sys._base_executable, "--no-project", "--clear", str(root))  # type: ignore[attr-defined]
+        if definition.conda:
+            run("installing conda packages", conda.command(root, definition.conda, definition.channels))
+        else:
+            base = sys._base_executable  # type: ignore[attr-defined]
+            run("making the virtual environment", uv.command(cache / "uv", "venv", "--python", base, "--no-project", "--clear", str(root)))
         if definition.requirements:
-            run("pip", "install", "--python", str(root / "bin" / "python"), "--compile-bytecode", *_files(definition, root))
-        (root / _COMPLETE).touch()
+            wanted = ("pip", "install", "--python", str(root / "bin" / "python"), "--compile-bytecode", *_files(definition, root))
+            run("resolving", uv.command(cache / "uv", *wanted))
+        (root / COMPLETE).touch()
+    except BuildError as error:
+        shutil.rmtree(root, ignore_errors=True)
+        if error.code == "EnvironmentBuildTimedOut":
+            raise BuildError(error.code, f"{error.message} Its steps: {steps.story()}.", last_lines=error.last_lines) from error
+        raise
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
         raise
@@ -102,9 +131,9 @@ def _only_builder(
     definition: Definition, cache: Path, say: Callable[[str], None], deadline: float, cancelled: Callable[[], bool]
 ) -> Iterator[int]:
     """The lock's descriptor, which uv inherits: a uv that outlives a killed builder still holds the lock, so nobody builds beside it."""
-    folder = _folder(definition, cache)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("ab") as lock:
+    path = lock_of(cache, definition.id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as lock:
         told = False
         while True:
             try:

@@ -28,39 +28,43 @@ _NEWEST = {
 }
 # setuptools 81 took pkg_resources away, which packages of that time import.
 _CONSTRAINTS = {"2.15": ("numpy<1.24", "setuptools<81")}
-_SUPPORTED = "2.0 to 2.15 (served by 2.15.1, the last with Keras 2) and 2.16 to 2.21"
+_SUPPORTED = "1.0 to 1.15 (their code, served by 2.15.1), 2.0 to 2.15 (served by 2.15.1, the last with Keras 2) and 2.16 to 2.21"
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Definition:
-    """Two equal definitions are one environment. All three parts are in a normal form: see `definition`."""
+    """Two equal definitions are one environment. All parts are in a normal form: see `definition`."""
 
     requirements: tuple[str, ...]
     constraints: tuple[str, ...]
     python: str  # "3.11"
+    conda: tuple[str, ...] = ()  # specifications for a conda that is on the node; empty = uv alone
+    channels: tuple[str, ...] = ()  # for those, the first counts most
 
     @cached_property
     def id(self) -> str:
         """24 hex digits. Nothing of this machine goes into it."""
-        parts = [sorted(set(self.requirements)), sorted(set(self.constraints)), self.python]
+        parts: list[object] = [sorted(set(self.requirements)), sorted(set(self.constraints)), self.python]
+        if self.conda:
+            parts += [sorted(set(self.conda)), list(self.channels)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
     def __str__(self) -> str:
-        return ", ".join(self.requirements) or "no packages"
+        return ", ".join((*(f"conda {text}" for text in self.conda), *self.requirements)) or "no packages"
 
 
 def definition(framework: str, framework_version: str, pip_packages: Sequence[str], *, extra: Sequence[str] = ()) -> Definition:
     """The environment for a framework ("tensorflow", or "none" or "" for none) with the user's packages and the platform's own (`extra`).
 
-    TensorFlow: no version, or 2.0 to 2.15, is 2.15.1, the last with Keras 2, Estimators and a Horovod that fits, with NumPy before
+    TensorFlow: no version, 1.x, or 2.0 to 2.15, is 2.15.1, the last with Keras 2, Estimators and a Horovod that fits, with NumPy before
     1.24 (which still has `np.bool` and the like); 2.16 to 2.21 is the newest release of that line. Order and duplicates of packages
     make no difference. Raises BuildError with code "UserError" and the thing at fault as its target.
     """
     name = framework.lower()
     if name not in ("tensorflow", "none", ""):
         raise BuildError("UserError", f"There is no framework {framework!r}; there are 'tensorflow' and 'none'.", target=framework)
-    required = [_requirement(text) for text in (*pip_packages, *extra)]
+    required = [requirement(text) for text in (*pip_packages, *extra)]
     constraints: Iterable[str] = ()
     if name == "tensorflow":
         line = _line(framework_version)
@@ -71,18 +75,24 @@ def definition(framework: str, framework_version: str, pip_packages: Sequence[st
     return Definition(tuple(sorted(set(required))), tuple(sorted(constraints)), python)
 
 
+def is_tensorflow_1(version: str) -> bool:
+    """Its releases ran on Python up to 3.7: 2.15.1 serves their code by `tensorflow.compat.v1`."""
+    match = _VERSION.fullmatch(version)
+    return match is not None and int(match[1]) == 1 and int(match[2]) <= 15
+
+
+def is_served_by_default_line(version: str) -> bool:
+    """Is it a release of its time that 2.15.1 stands in for?"""
+    match = _VERSION.fullmatch(version)
+    return match is not None and (is_tensorflow_1(version) or (int(match[1]) == 2 and int(match[2]) < 15))
+
+
 def _line(version: str) -> str:
     if not version:
         return _DEFAULT_LINE
     match = _VERSION.fullmatch(version)
     major, minor = (int(match[1]), int(match[2])) if match else (0, 0)
-    if major == 1:
-        raise BuildError(
-            "UserError",
-            f"TensorFlow {version} is not supported yet: versions 1.x ran on Python up to 3.7. Supported are {_SUPPORTED}.",
-            target=version,
-        )
-    if major == 2 and minor <= 15:
+    if is_tensorflow_1(version) or (major == 2 and minor <= 15):
         return _DEFAULT_LINE
     line = f"{major}.{minor}"
     if line not in _NEWEST:
@@ -90,8 +100,8 @@ def _line(version: str) -> str:
     return line
 
 
-def _requirement(text: str) -> str:
-    """In normal form. Only what an index has by name: options and addresses would fetch from elsewhere, paths would read this machine."""
+def requirement(text: str) -> str:
+    """A requirement in normal form. Only what an index has by name: options and addresses would fetch from elsewhere, paths would read this machine."""
     wrong = ""
     try:
         parsed = Requirement(text)

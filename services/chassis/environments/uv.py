@@ -1,4 +1,4 @@
-"""uv as a child process: its own process group, its output line by line, and none of our secrets in its environment."""
+"""uv, and conda where it is wanted, as child processes: its own process group, its output line by line, and none of our secrets in its environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PASSED = {
     "TRAINYARD_SETTINGS", "TRAINYARD_NODE",
     "CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "LD_LIBRARY_PATH", "MAKEFLAGS", "CMAKE_PREFIX_PATH", "PKG_CONFIG_PATH",
 }  # fmt: skip
-_PASSED_PREFIXES = ("PIP_", "UV_", "SSL_")
+_PASSED_PREFIXES = ("PIP_", "UV_", "SSL_", "CONDA_", "MAMBA_")
 # What would make something else than the definition says, and what publishes.
 _KEPT_BACK = {
     "UV_CACHE_DIR", "UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_EXCLUDE_NEWER", "UV_RESOLUTION", "UV_PRERELEASE", "UV_PYTHON",
@@ -47,19 +47,22 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {**passed, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
 
 
+def command(cache: Path, *arguments: str) -> list[str]:
+    return [find_uv_bin(), "--cache-dir", str(cache), *arguments]
+
+
 def run(
-    arguments: Sequence[str],
+    argv: Sequence[str],
     *,
-    cache: Path,
     folder: Path,
     say: Callable[[str], None],
     deadline: float,
     cancelled: Callable[[], bool],
     held: int,
 ) -> None:
-    """`deadline` is on time.monotonic()'s clock. `held` is a file descriptor that uv and its children keep open. Raises BuildError."""
+    """`deadline` is on time.monotonic()'s clock. `held` is a file descriptor that the process and its children keep open. Raises BuildError."""
     process = subprocess.Popen(
-        [find_uv_bin(), "--cache-dir", str(cache), *arguments],
+        list(argv),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -77,11 +80,7 @@ def run(
             if cancelled():
                 raise BuildCanceled("Canceled", "The build of the environment was canceled.")
             if time.monotonic() >= deadline:
-                raise BuildError(
-                    "EnvironmentBuildTimedOut",
-                    "The environment was not built in time; the last lines say what it was at.",
-                    last_lines=lines[-_KEPT_ON_KILL:],
-                )
+                raise BuildError("EnvironmentBuildTimedOut", "The environment was not built in time.", last_lines=lines[-_KEPT_ON_KILL:])
         code = process.wait()
     finally:
         _end(process)

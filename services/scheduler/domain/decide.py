@@ -189,7 +189,7 @@ def _reported(run: Run | None, message: Any, world: World) -> Iterator[Fact]:
     so a report that comes again, or is answered late by a replay, leads to the same."""
     if run is None or run.is_terminal or message.epoch != run.epoch or run.member(message.agent_id, message.incarnation) is None:
         return
-    if isinstance(message, cluster.OutputsUploaded):
+    if isinstance(message, cluster.OutputsUploaded | cluster.TaskPrepared):
         for warning in message.warnings:
             yield about_run(job.RunWarned(run_id=run.id, message=warning))
     if run.is_over:

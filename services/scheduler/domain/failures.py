@@ -19,7 +19,7 @@ def of_exit(run: Run, exited: Any) -> Failure | None:
     """Why a rank's end is a failure of the run; None for exit code 0 and for ends that were asked for."""
     if exited.exit_code == 0 or run.cancel_requested:
         return None
-    script = run.spec.entry_script
+    script = run.spec.entry_script or run.spec.command[0]
     last = next((line.strip() for line in reversed(exited.last_lines) if line.strip()), "it printed nothing")
     if exited.timed_out:
         limit = seconds(run.spec.max_duration)

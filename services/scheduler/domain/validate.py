@@ -16,6 +16,7 @@ from trainyard.event.v1.artifact_pb2 import Failure
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z")
 POOL = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{1,31}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+SPECIFICATION = 64 << 10
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _URL = re.compile(r"https?://[^\s@/]+(/\S*)?\Z")
 INLINE_BYTES = 512 << 10
@@ -88,7 +89,9 @@ def _source_faults(spec: Any) -> Iterator[tuple[str, str]]:
         return
     yield from _folder_faults(spec.source)
     paths = _paths(spec.source)
-    if spec.entry_script not in paths:
+    if spec.command:
+        yield from _command_faults(spec)
+    elif spec.entry_script not in paths:
         there = ", ".join(sorted(path for path in paths if path.endswith(".py"))[:10]) or "no Python file"
         yield spec.entry_script or "entry_script", f"The entry script {spec.entry_script!r} is not in the source; there is: {there}."
 
@@ -107,6 +110,15 @@ def _folder_faults(source: Any) -> Iterator[tuple[str, str]]:
 
 def _paths(source: Any) -> list[str]:
     return list(source.inline.files) if source.WhichOneof("where") == "inline" else [file.path for file in source.snapshot.files]
+
+
+def _command_faults(spec: Any) -> Iterator[tuple[str, str]]:
+    if spec.entry_script or spec.arguments:
+        yield "command", "A run has a command or an entry script with arguments, not both."
+    if len(spec.command) > ARGUMENTS:
+        yield "command", f"The command has {len(spec.command)} words, more than {ARGUMENTS}."
+    if not spec.command[0] or any("\0" in word for word in spec.command):
+        yield "command", "The command begins with an empty word, or has a NUL character."
 
 
 def _path_faults(paths: list[str], what: str) -> Iterator[tuple[str, str]]:
@@ -152,6 +164,13 @@ def _environment_faults(environment: Any) -> Iterator[tuple[str, str]]:
         yield "framework", f"framework {environment.framework[:100]!r} is none of: tensorflow, none."
     if len(environment.pip_packages) > PACKAGES:
         yield "pip_packages", f"{len(environment.pip_packages)} packages are more than {PACKAGES}."
+    if len(environment.conda_specification) > SPECIFICATION:
+        yield (
+            "conda_specification",
+            f"The conda specification has {len(environment.conda_specification)} characters, more than {SPECIFICATION}.",
+        )
+    if len(environment.interpreter_path) > 4096 or "\0" in environment.interpreter_path:
+        yield "interpreter_path", "interpreter_path is no path: it is too long, or has a NUL character."
     for name, value in environment.environment_variables.items():
         if not _VARIABLE.match(name) or "\0" in value:
             yield (

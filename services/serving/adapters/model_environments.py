@@ -12,6 +12,7 @@ from services.chassis.environments import BuildError, Definition
 from services.serving.adapters.server_process import SERVER_PACKAGES
 from services.serving.domain.model_version import ModelVersion
 from services.serving.ports import CannotServe, Say
+from trainyard._environment_cache import Hold
 from trainyard.event.v1.artifact_pb2 import Failure
 
 _AT_ONCE = 4
@@ -20,6 +21,8 @@ _AT_ONCE = 4
 class ModelEnvironments:
     def __init__(self, cache: Path) -> None:
         self._cache = cache
+        # Model servers come and go; what they were started in stays in use as long as this service does.
+        self._holds: dict[str, Hold] = {}
         # Threads of its own: those that publish events must not have to wait for builds.
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="model-environments")
 
@@ -32,12 +35,14 @@ class ModelEnvironments:
 
         def build() -> Path:
             try:
-                return environments.build(definition, self._cache, say, cancelled=canceled.is_set).python
+                found, hold = environments.acquire(definition, self._cache, say, cancelled=canceled.is_set)
             except BuildError as error:
                 lines = error.last_lines[-20:]
                 raise CannotServe(
                     Failure(code=error.code, message=error.message[:3000], target=error.target[:1000], last_lines=lines)
                 ) from error
+            self._holds[found.id] = hold
+            return found.python
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, build)

@@ -35,6 +35,8 @@ def test_definitions_that_differ_have_ids_that_differ() -> None:
         definition("tensorflow", "2.21", ["six"]),
         Definition(("six",), (), "3.12"),
         Definition(("six",), ("six<2",), "3.11"),
+        Definition(("six",), (), "3.11", ("cudatoolkit",)),
+        Definition(("six",), (), "3.11", ("cudatoolkit",), ("conda-forge",)),
     ]
 
     assert len({each.id for each in definitions}) == len(definitions)
@@ -83,17 +85,12 @@ def test_no_framework_brings_only_the_packages_and_the_platforms_own(framework: 
     assert made.constraints == ()
 
 
-@pytest.mark.parametrize("version", ["1.13", "1.15.2"])
-def test_tensorflow_1_is_refused_with_what_is_supported(version: str) -> None:
-    with pytest.raises(BuildError) as caught:
-        definition("tensorflow", version, [])
-
-    assert caught.value.code == "UserError"
-    assert caught.value.target == version
-    assert "2.16 to 2.21" in caught.value.message
+@pytest.mark.parametrize("version", ["1.0", "1.13", "1.15.2"])
+def test_code_of_tensorflow_1_is_served_by_the_keras_2_line(version: str) -> None:
+    assert definition("tensorflow", version, []) == definition("tensorflow", "2.15", [])
 
 
-@pytest.mark.parametrize("version", ["2", "2.22", "3.0", "latest", "2.15.1rc0", "2.15\n", "-1.2", "2.1_5"])
+@pytest.mark.parametrize("version", ["2", "2.22", "3.0", "1.16", "latest", "2.15.1rc0", "2.15\n", "-1.2", "2.1_5"])
 def test_an_unknown_version_is_refused_with_what_is_supported(version: str) -> None:
     with pytest.raises(BuildError, match=r"2\.0 to 2\.15 .* and 2\.16 to 2\.21") as caught:
         definition("tensorflow", version, [])

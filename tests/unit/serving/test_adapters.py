@@ -50,7 +50,7 @@ def test_a_version_is_served_in_its_own_line_of_tensorflow_with_what_the_server_
     assert said == []
 
 
-@pytest.mark.parametrize("version", ["1.15", "3.0", "nonsense"])
+@pytest.mark.parametrize("version", ["1.16", "3.0", "nonsense"])
 def test_a_version_that_is_not_supported_is_tried_in_the_default_line_and_that_is_told(version: str) -> None:
     said: list[str] = []
 

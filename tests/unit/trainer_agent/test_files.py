@@ -13,9 +13,10 @@ from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
 from services.trainer_agent.adapters.outputs import MOST_LIST_BYTES, OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
+from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
-from services.trainer_agent.script_environment import argv, variables
+from services.trainer_agent.script_environment import ALIAS, RUN_CONTEXT, TENSORFLOW_1, argv, variables
 from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
 from trainyard._paths import sha256_file
@@ -243,12 +244,12 @@ def an_offer() -> Any:
     return offer
 
 
-def the_variables(own: dict[str, str]) -> dict[str, str]:
-    python = Path("/env/bin/python")
+def the_variables(own: dict[str, str], offer: Any = None, **python: Any) -> dict[str, str]:
+    script_python = ScriptPython(Path("/env/bin/python"), Path("/env"), **python)
     return variables(
         own,
-        an_offer(),
-        python=python,
+        offer or an_offer(),
+        python=script_python,
         inputs={"mnist": "/data/m"},
         socket=Path("/s"),
         temporary=Path("/t"),
@@ -285,9 +286,41 @@ def test_no_secret_of_the_agent_reaches_a_script() -> None:
 
 
 def test_arguments_are_words_and_never_a_shell_line() -> None:
-    words = argv(Path("/env/bin/python"), an_offer(), {"mnist": "/data/m"})
+    words = argv(ScriptPython(Path("/env/bin/python"), Path("/env")), an_offer(), {"mnist": "/data/m"}, {"x": "y"})
 
     assert words == ["/env/bin/python", "train.py", "--data", "/data/m", "$(touch x); *"]
+
+
+def test_a_commands_words_have_the_scripts_variables_filled_in_once_and_no_shell() -> None:
+    offer = LeaseOffered()
+    offer.spec.command.extend(["python", "${HOME}/a.py", "--data=$mnist", "$UNKNOWN", "$$HOME", "; rm *", "$(id)"])
+
+    words = argv(ScriptPython(Path("/env/bin/python"), Path("/env")), offer, {}, {"HOME": "/h", "mnist": "$HOME"})
+
+    assert words == ["python", "/h/a.py", "--data=$HOME", "$UNKNOWN", "$HOME", "; rm *", "$(id)"]
+
+
+def test_the_alias_package_is_on_a_scripts_path_unless_the_real_one_is_installed_there() -> None:
+    with_ours = the_variables({})["PYTHONPATH"].split(":")
+    with_theirs = the_variables({}, has_azureml=True)["PYTHONPATH"].split(":")
+
+    assert with_ours == [str(RUN_CONTEXT), str(ALIAS)]
+    assert with_theirs == [str(RUN_CONTEXT)]
+    assert (ALIAS / "azureml" / "core").is_dir()
+
+
+def test_version_1_of_tensorflow_stands_before_the_environments_own() -> None:
+    path = the_variables({}, tensorflow_1=True)["PYTHONPATH"].split(":")
+
+    assert path[0] == str(TENSORFLOW_1)
+    assert (TENSORFLOW_1 / "tensorflow" / "__init__.py").is_file()
+
+
+def test_a_scripts_own_python_path_comes_first_and_keeps_its_run_context() -> None:
+    offer = an_offer()
+    offer.spec.environment.environment_variables["PYTHONPATH"] = "lib"
+
+    assert the_variables({}, offer)["PYTHONPATH"].split(":") == ["lib", str(RUN_CONTEXT), str(ALIAS)]
 
 
 def test_what_a_killed_agent_left_behind_is_swept_away(tmp_path: Path) -> None:

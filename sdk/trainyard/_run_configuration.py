@@ -1,0 +1,114 @@
+"""RunConfiguration: all of a run but its folder and its script, to be set piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainyard._arguments import Arguments
+from trainyard._conda import CondaDependencies
+from trainyard._distributed import MpiConfiguration, TensorflowConfiguration, require_one_process
+from trainyard._environment import Environment
+from trainyard._errors import TrainingException
+
+if TYPE_CHECKING:
+    from trainyard._compute import ComputeTarget
+    from trainyard.job.v1.spec_pb2 import RunSpec
+
+LOCAL = "local"
+_LONGEST_SECONDS = 315_576_000
+
+
+class DockerConfiguration:
+    """Taken from Azure's code: scripts run as processes of the node, so nothing of it has an effect."""
+
+    def __init__(self, use_docker: bool = False, shm_size: str | None = None, arguments: Sequence[str] | None = None) -> None:
+        self.use_docker = use_docker
+        self.shm_size = shm_size
+        self.arguments = list(arguments or ())
+
+
+class RunConfiguration:
+    """`target` is a compute target or the name of one; "local" is this machine. `data_references`: name -> reference to data."""
+
+    def __init__(
+        self,
+        script: str | None = None,
+        arguments: Sequence[Any] | None = None,
+        framework: str | None = None,
+        communicator: str | None = None,
+        conda_dependencies: CondaDependencies | None = None,
+        command: Sequence[Any] | str | None = None,
+    ) -> None:
+        self.script = script
+        self.arguments = list(arguments or ())
+        self.command = command
+        self.framework = framework or "Python"
+        self.communicator = communicator or "None"
+        self.target: ComputeTarget | str = LOCAL
+        self.environment = Environment("project_environment")
+        if conda_dependencies is not None:
+            self.environment.python.conda_dependencies = conda_dependencies
+        self.data_references: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self.docker = DockerConfiguration()
+        self.mpi = MpiConfiguration()
+        self.tensorflow = TensorflowConfiguration()
+        self.node_count = 1
+        self.max_run_duration_seconds: float | None = None
+
+    @property
+    def environment_variables(self) -> dict[str, str]:
+        return self.environment.environment_variables
+
+    @environment_variables.setter
+    def environment_variables(self, variables: dict[str, str]) -> None:
+        self.environment.environment_variables = dict(variables)
+
+    @property
+    def _job(self) -> Any:
+        """The configuration that counts."""
+        match self.communicator:
+            case "ParameterServer":
+                return self.tensorflow
+            case "IntelMpi" | "OpenMpi" | "Mpi":
+                return self.mpi
+        return None
+
+    def _to_spec(
+        self, arguments: Arguments, *, use_gpu: bool = False, distributed: Any = None, max_seconds: float | None = None
+    ) -> RunSpec:
+        """All of the run but its source, its script and its command. Raises TrainingException, UserErrorException."""
+        from trainyard.job.v1 import spec_pb2
+
+        require_one_process(distributed or self._job, self.node_count)
+        target = target_name(self.target)
+        for name, reference in {**self.data, **self.data_references}.items():
+            arguments.add_input(reference, name)
+        spec = spec_pb2.RunSpec(compute_target=target, use_gpu=use_gpu)
+        spec.environment.CopyFrom(self.environment._to_message(local=target == LOCAL))
+        spec.inputs.extend(item._to_message() for item in arguments.inputs.values())
+        seconds = self.max_run_duration_seconds if max_seconds is None else max_seconds
+        if seconds is not None:
+            if not 0 < seconds <= _LONGEST_SECONDS:
+                raise TrainingException(
+                    f"max_run_duration_seconds must be more than 0 and at most {_LONGEST_SECONDS}; it is {seconds!r}.",
+                    target="max_run_duration_seconds",
+                )
+            spec.max_duration.FromMilliseconds(int(seconds * 1000))
+        return spec
+
+
+def target_name(target: ComputeTarget | str | None) -> str:
+    if target is None:
+        return LOCAL
+    name = target if isinstance(target, str) else getattr(target, "name", None)
+    if not isinstance(name, str):
+        raise TrainingException(f"compute_target is a ComputeTarget or the name of one, not {target!r}.", target="compute_target")
+    return name
+
+
+def as_messages(words: Sequence[tuple[bool, str]]) -> list[Any]:
+    from trainyard.job.v1.spec_pb2 import Argument
+
+    return [Argument(input=text) if is_input else Argument(text=text) for is_input, text in words]

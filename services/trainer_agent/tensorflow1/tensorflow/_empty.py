@@ -1,0 +1,1 @@
+"""A package that only leads to others."""
