@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -58,6 +58,35 @@ def files_over_http(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class _Stuck(BaseHTTPRequestHandler):
+    """Takes every request and never answers it, until the test is over."""
+
+    over: threading.Event
+
+    def do_GET(self) -> None:
+        self.over.wait(120)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def stuck_source() -> Iterator[str]:
+    """A URL below which nothing ever comes."""
+    over = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Stuck", (_Stuck,), {"over": over}))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    over.set()
     server.shutdown()
     server.server_close()
     thread.join()
