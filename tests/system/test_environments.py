@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from trainyard import (
     TensorFlow,
     TrainingException,
 )
+from trainyard._environment_cache import cached, default_cache, prune
 from trainyard.job.v1 import job_pb2
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -176,3 +178,35 @@ def test_several_processes_are_refused_before_anything_is_sent(platform: Platfor
         Experiment(platform.workspace, "distributed").submit(estimator)
 
     assert list(Experiment(platform.workspace, "distributed").get_runs()) == []
+
+
+def trainyard_env(platform: Platform, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from trainyard._cli_env import environments; environments()", *words]
+    return subprocess.run(
+        [*command, "--config", str(platform.layout.home)], cwd=REPO / "sdk", capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_an_environment_that_was_built_beforehand_is_found_by_the_run_that_needs_it(platform: Platform, tmp_path: Path) -> None:
+    name = f"prebuilt-{uuid.uuid4().hex[:8]}"
+    environment = Environment(name)
+    # A wish that nothing else has: nobody has built it before.
+    unique = f"idna!=0.{uuid.uuid4().int % 10**8}"
+    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=["six==1.16.0", unique])
+    environment.register(platform.workspace)
+    (tmp_path / "train.py").write_text("import six\nprint(six.__version__)\n")
+
+    built = trainyard_env(platform, "prebuild", name)
+    listed = trainyard_env(platform, "list", "--registered", "--contains", name, "--json")
+    run = Experiment(platform.workspace, "prebuilt").submit(ScriptRunConfig(tmp_path, "train.py", environment=environment))
+    run.wait_for_completion()
+
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "Streaming azureml-logs/20_image_build_log.txt" in built.stdout
+    assert "Building environment" in built.stdout
+    assert [json.loads(line)["version"] for line in listed.stdout.splitlines()] == [1]
+    assert driver_log(run, tmp_path) == "1.16.0\n"
+    assert "azureml-logs/20_image_build_log.txt" not in run.get_file_names()
+    (kept,) = [it for it in cached(default_cache()) if unique in it.requirements]
+    removed, _ = prune(default_cache(), unused_since=datetime.now(UTC), ids=[kept.id])
+    assert [it.id for it in removed] == [kept.id]

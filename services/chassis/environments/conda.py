@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from services.chassis.environments.conda_names import OTHER_NAME, SAME_NAME
 from services.chassis.environments.errors import BuildError
 
 _TOOLS = ("micromamba", "mamba", "conda")
@@ -22,136 +23,6 @@ _CHANNEL = re.compile(rf"{_NAME}(/{_NAME})*\Z")
 _SPECIFICATION = re.compile(rf"(?:(?P<channel>[\w.-]+)::)?(?P<name>{_NAME})\s*(?P<version>[^\[\]]*)\Z")
 _VERSION = re.compile(r"(?:(?:[=<>!~]{1,2}\s*)?[\w.*+!]+)(?:\s*,\s*[=<>!~]{1,2}\s*[\w.*+!]+)*(?:[=\s][\w.*]+)?\Z")
 _MOST_CHARACTERS, _MOST_PACKAGES = 64 << 10, 500
-_SAME_NAME = frozenset(
-    [
-        "absl-py",
-        "beautifulsoup4",
-        "bokeh",
-        "boto3",
-        "certifi",
-        "click",
-        "cloudpickle",
-        "cryptography",
-        "cython",
-        "dask",
-        "dill",
-        "filelock",
-        "flask",
-        "fsspec",
-        "future",
-        "gensim",
-        "graphviz",
-        "grpcio",
-        "h5py",
-        "horovod",
-        "hyperopt",
-        "idna",
-        "imageio",
-        "imbalanced-learn",
-        "ipykernel",
-        "ipython",
-        "jinja2",
-        "joblib",
-        "jsonschema",
-        "jupyter",
-        "keras",
-        "keras-applications",
-        "keras-preprocessing",
-        "lightgbm",
-        "lxml",
-        "markdown",
-        "markupsafe",
-        "matplotlib",
-        "mlflow",
-        "msgpack",
-        "networkx",
-        "nltk",
-        "notebook",
-        "numba",
-        "numexpr",
-        "numpy",
-        "onnx",
-        "onnxruntime",
-        "openpyxl",
-        "optuna",
-        "packaging",
-        "pandas",
-        "pathspec",
-        "patsy",
-        "pillow",
-        "pip",
-        "plotly",
-        "protobuf",
-        "psutil",
-        "psycopg2-binary",
-        "py4j",
-        "pyarrow",
-        "pydantic",
-        "pydot",
-        "pyparsing",
-        "pytest",
-        "python-dateutil",
-        "pytz",
-        "pyyaml",
-        "pyzmq",
-        "regex",
-        "requests",
-        "rich",
-        "ruamel.yaml",
-        "s3fs",
-        "scikit-image",
-        "scikit-learn",
-        "scipy",
-        "seaborn",
-        "sentencepiece",
-        "setuptools",
-        "shap",
-        "six",
-        "spacy",
-        "sqlalchemy",
-        "statsmodels",
-        "sympy",
-        "tabulate",
-        "tensorboard",
-        "tensorflow-datasets",
-        "tensorflow-hub",
-        "tensorflow-probability",
-        "termcolor",
-        "tokenizers",
-        "toolz",
-        "tornado",
-        "tqdm",
-        "transformers",
-        "typing-extensions",
-        "tzdata",
-        "ujson",
-        "urllib3",
-        "werkzeug",
-        "wheel",
-        "wrapt",
-        "xarray",
-        "xgboost",
-        "xlrd",
-        "zstandard",
-    ]
-)
-_OTHER_NAME = {
-    "dask-core": "dask",
-    "matplotlib-base": "matplotlib",
-    "msgpack-python": "msgpack",
-    "opencv": "opencv-python-headless",
-    "py-opencv": "opencv-python-headless",
-    "psycopg2": "psycopg2-binary",
-    "py-xgboost": "xgboost",
-    "pytables": "tables",
-    "python-graphviz": "graphviz",
-    "pytorch": "torch",
-    "tensorflow": "tensorflow",
-    "tensorflow-base": "tensorflow",
-    "tensorflow-cpu": "tensorflow",
-    "tensorflow-estimator": "tensorflow-estimator",
-    "tensorflow-gpu": "tensorflow-gpu",
-}
 
 
 @dataclass(frozen=True)
@@ -218,7 +89,7 @@ def split(text: str) -> tuple[str, str]:
 
 def as_requirements(packages: Sequence[str]) -> list[str]:
     """The same as pip's requirements. Raises BuildError naming all packages that pip has not, or not by a name that is known here."""
-    strange = [name for name, _ in map(split, packages) if name not in _SAME_NAME and name not in _OTHER_NAME]
+    strange = [name for name, _ in map(split, packages) if name not in SAME_NAME and name not in OTHER_NAME]
     if strange:
         raise BuildError(
             "UserError",
@@ -227,7 +98,7 @@ def as_requirements(packages: Sequence[str]) -> list[str]:
             "script needs in pip_packages, or leave it out.",
             target=strange[0],
         )
-    return [f"{_OTHER_NAME.get(name, name)}{_pins(version)}" for name, version in map(split, packages)]
+    return [f"{OTHER_NAME.get(name, name)}{_pins(version)}" for name, version in map(split, packages)]
 
 
 def _pins(version: str) -> str:

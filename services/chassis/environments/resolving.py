@@ -16,6 +16,8 @@ from services.chassis.environments.definition import (
     requirement,
 )
 
+# Azure's bundle for its own nodes. It would bring the retired SDK, which cannot speak to this platform, in front of ours.
+_OF_AZURES_NODES = "azureml-defaults"
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu")
 
 
@@ -44,7 +46,7 @@ def resolve(asked: Any) -> Resolved:
                 f"this node has no conda: {', '.join(packages)} of the conda specification came from the package index as {', '.join(mapped)}"
             )
             pip, packages = [*mapped, *pip], []
-    framework, version, pip = _framework(asked.framework, asked.framework_version, pip, warnings)
+    framework, version, pip = _adapted(asked.framework, asked.framework_version, pip, warnings)
     made = definition(framework, version, pip)
     if packages:
         python = f"python={conda.node_python()}"
@@ -58,11 +60,14 @@ def _tell_python(asked: str, warnings: list[str]) -> None:
         warnings.append(f"Python {asked} was asked for; scripts run on Python {have} here")
 
 
-def _framework(framework: str, version: str, pip: list[str], warnings: list[str]) -> tuple[str, str, list[str]]:
-    """A pin to a TensorFlow whose releases cannot be had for this Python is served as its framework_version would be."""
+def _adapted(framework: str, version: str, pip: list[str], warnings: list[str]) -> tuple[str, str, list[str]]:
+    """(framework, version, packages). A pin to a TensorFlow whose releases cannot be had for this Python is served as its framework_version would be."""
     kept = []
     for text in pip:
         parsed = Requirement(requirement(text))
+        if parsed.name == _OF_AZURES_NODES:
+            warnings.append(f"{text} was left out: the platform gives scripts azureml by itself")
+            continue
         pins = [pin.version.removesuffix(".*") for pin in parsed.specifier if pin.operator == "=="]
         of_old = bool(pins) and is_served_by_default_line(pins[0])
         if parsed.name not in _TENSORFLOW or not (of_old or parsed.name == "tensorflow-gpu"):

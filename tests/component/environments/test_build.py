@@ -261,6 +261,8 @@ def test_a_build_past_its_deadline_takes_its_whole_process_group_along(cache: Pa
         build(_GATED, cache, say, deadline_seconds=1800)
 
     assert caught.value.code == "EnvironmentBuildTimedOut"
+    assert "Its steps: making the virtual environment " in caught.value.message
+    assert "(last: Building trainyard-gated==1.0)" in caught.value.message
     assert "   Building trainyard-gated==1.0" in caught.value.last_lines
     assert _gone(builds[0])
     assert not (cache / "environments" / _GATED.id).exists()

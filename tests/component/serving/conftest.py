@@ -16,13 +16,13 @@ import grpc
 import pytest
 
 from services.chassis import environments
-from services.chassis.settings import default_cache
 from services.chassis.topics import make_topics
 from services.serving.adapters.server_process import SERVER_PACKAGES
 from services.serving.model_server.wire import Wire
 from tests.component.service_process import ServiceProcess
 from tests.component.service_process import running as service_running
 from tests.component.topic_log import TopicLog
+from trainyard._environment_cache import default_cache
 from trainyard._objects import MinioObjects
 from trainyard._paths import sha256_file
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet

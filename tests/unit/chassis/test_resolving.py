@@ -21,7 +21,6 @@ dependencies:
   - pytables >=3.7,<4
   - conda-forge::scikit-learn==1.2.2
   - pip:
-    - azureml-defaults
     - six==1.17.0
 """
 
@@ -65,7 +64,7 @@ def test_a_conda_package_is_told_to_pip_with_its_pins(conda_text: str, pip_text:
 def test_without_conda_its_packages_come_from_the_index_and_the_run_is_told() -> None:
     found = resolve(asked(conda_specification=ENVIRONMENT, pip_packages=["rich"]))
 
-    wanted = ["numpy==1.23.*", "tables>=3.7,<4", "scikit-learn==1.2.2", "azureml-defaults", "six==1.17.0", "rich"]
+    wanted = ["numpy==1.23.*", "tables>=3.7,<4", "scikit-learn==1.2.2", "six==1.17.0", "rich"]
     assert found.definition == definition("none", "", wanted)
     (warning,) = found.warnings
     assert "no conda" in warning
@@ -78,7 +77,7 @@ def test_with_conda_its_packages_stay_condas_and_the_rest_is_pips() -> None:
 
     assert found.definition.conda == ("numpy=1.23", "pip", "pytables>=3.7,<4", f"python={HERE}", "scikit-learn==1.2.2")
     assert found.definition.channels == ("conda-forge",)
-    assert found.definition.requirements == ("azureml-defaults", "six==1.17.0")
+    assert found.definition.requirements == ("six==1.17.0",)
     assert found.warnings == ()
     assert conda.command(Path("/cache/e"), found.definition.conda, found.definition.channels)[:8] == [
         "/opt/bin/micromamba", "create", "--yes", "--prefix", "/cache/e", "--override-channels", "--channel", "conda-forge",
@@ -119,6 +118,13 @@ def test_a_pin_to_a_tensorflow_of_old_is_served_as_its_framework_version_would_b
     assert found.definition == definition("tensorflow", version, ["six"])
     assert found.tensorflow_1 is tensorflow_1
     assert packages[0] in found.warnings[0]
+
+
+def test_azures_bundle_for_its_own_nodes_is_left_out_and_the_real_sdk_by_name_is_not() -> None:
+    found = resolve(asked(pip_packages=["azureml_defaults==1.20", "azureml-core"]))
+
+    assert found.definition.requirements == ("azureml-core",)
+    assert found.warnings == ("azureml_defaults==1.20 was left out: the platform gives scripts azureml by itself",)
 
 
 def test_a_tensorflow_that_can_be_had_stays_what_it_is() -> None:
