@@ -38,6 +38,6 @@ def test_the_client_imports_all_it_offers_and_nothing_heavy(python: Path) -> Non
 def test_the_command_is_there_and_says_what_is_missing(python: Path, tmp_path: Path) -> None:
     result = subprocess.run([python.parent / "trainyard", "run", "list"], capture_output=True, text=True, cwd=tmp_path, check=False)
 
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "config.json" in result.stderr
     assert "make up" in result.stderr

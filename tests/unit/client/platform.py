@@ -79,6 +79,8 @@ def running() -> Iterator[Platform]:
     model_pb2_grpc.add_ModelServiceServicer_to_server(_Models(platform), server)
     endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(_Endpoints(platform), server)
     environment_pb2_grpc.add_EnvironmentServiceServicer_to_server(_Environments(platform), server)
+    health = grpc.unary_unary_rpc_method_handler(lambda request, context: b"\x08\x01")
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health}),))
     platform.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
@@ -87,7 +89,7 @@ def running() -> Iterator[Platform]:
         server.stop(None).wait()
 
 
-class _Note(grpc.ServerInterceptor):  # type: ignore[misc]
+class _Note(grpc.ServerInterceptor):  # type: ignore[type-arg] - not generic at run time
     """Keeps each request, and refuses the methods that a test names."""
 
     def __init__(self, platform: Platform) -> None:
@@ -95,6 +97,8 @@ class _Note(grpc.ServerInterceptor):  # type: ignore[misc]
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
+        if handler is None:
+            return None
         name = details.method.rpartition("/")[2]
 
         def noting(behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
