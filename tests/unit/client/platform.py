@@ -89,7 +89,7 @@ def running() -> Iterator[Platform]:
         server.stop(None).wait()
 
 
-class _Note(grpc.ServerInterceptor):  # type: ignore[type-arg] - not generic at run time
+class _Note(grpc.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
     """Keeps each request, and refuses the methods that a test names."""
 
     def __init__(self, platform: Platform) -> None:
