@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -43,6 +45,8 @@ class Platform:
     asked: list[Any] = field(default_factory=list)
     refusals: dict[str, tuple[grpc.StatusCode, str]] = field(default_factory=dict)
     objects: MemoryObjects = field(default_factory=MemoryObjects)
+    news: queue.Queue[history_pb2.Event] = field(default_factory=queue.Queue)
+    subscribed: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
     def config(self) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def running() -> Iterator[Platform]:
 
 
 class _Note(grpc.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
-    """Keeps each request, and refuses the methods that a test names."""
+    """Keeps each request, and refuses the methods that a test names: "GetRun", or "HistoryService/GetRun"."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
@@ -99,13 +103,14 @@ class _Note(grpc.ServerInterceptor):  # type: ignore[type-arg]  # not generic at
         handler = continuation(details)
         if handler is None:
             return None
-        name = details.method.rpartition("/")[2]
+        name, whole = details.method.rpartition("/")[2], details.method.rpartition(".")[2]
 
         def noting(behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             def call(request: Any, context: grpc.ServicerContext) -> Any:
                 self._platform.asked.append(request)
-                if name in self._platform.refusals:
-                    status, code = self._platform.refusals[name]
+                refused = next((it for it in (name, whole) if it in self._platform.refusals), "")
+                if refused:
+                    status, code = self._platform.refusals[refused]
                     refuse(context, status, code, f"{name} was refused")
                 return behaviour(request, context)
 
@@ -207,7 +212,14 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
 
 class _Events(_Part, history_pb2_grpc.EventServiceServicer):
     def Subscribe(self, request: Any, context: Any) -> Iterator[Any]:
-        yield history_pb2.SubscribeResponse(events=self.platform.events)
+        if self.platform.events:
+            yield history_pb2.SubscribeResponse(events=self.platform.events)
+        self.platform.subscribed.set()
+        while request.follow and context.is_active():
+            try:
+                yield history_pb2.SubscribeResponse(events=[self.platform.news.get(timeout=0.1)])
+            except queue.Empty:
+                continue
 
 
 class _Compute(_Part, cluster_pb2_grpc.ComputeServiceServicer):

@@ -28,7 +28,7 @@ def decided(request: RegisterModelVersion) -> list[registration.Fact]:
 
 
 def listed(*paths: str) -> RegisterModelVersion:
-    return an_upload({path: b"x" for path in paths})
+    return an_upload(dict.fromkeys(paths, b"x"))
 
 
 def test_an_uploaded_folder_waits_for_the_check_of_its_bytes_and_becomes_a_version_without_a_run() -> None:
