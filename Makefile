@@ -51,6 +51,10 @@ lint: setup-dev ## ruff, mypy and import-linter
 protos: setup ## Generate code from protos/, and docs/events.md
 	@$(STACK) events
 
+.PHONY: docs
+docs: setup ## The site with the reference, into site/ (no network needed to read it)
+	@$(VENV)/python -m deploy.docs
+
 .PHONY: bench
 bench: setup-dev up ## Every figure that the project quotes, side by side
 	@$(VENV)/python -m benchmarks

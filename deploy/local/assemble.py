@@ -74,6 +74,11 @@ def minio() -> Path:
     return cache.build("minio", make)
 
 
+def tools(name: str) -> Path:
+    """The virtual environment of requirements/<name>.txt, made if it is not there."""
+    return _virtual_environment(name)
+
+
 def _virtual_environment(name: str) -> Path:
     """An environment from requirements/<name>.txt, for tools that must not meet the platform's own packages."""
 

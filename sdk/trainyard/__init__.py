@@ -3,7 +3,36 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # For type checkers and editors, which cannot see names that load on first use.
+    from trainyard._compute import AmlCompute as AmlCompute
+    from trainyard._compute import ComputeTarget as ComputeTarget
+    from trainyard._dataset import Dataset as Dataset
+    from trainyard._dataset import DatasetConsumptionConfig as DatasetConsumptionConfig
+    from trainyard._dataset import FileDataset as FileDataset
+    from trainyard._errors import ActivityFailedException as ActivityFailedException
+    from trainyard._errors import ComputeTargetException as ComputeTargetException
+    from trainyard._errors import ExperimentExecutionException as ExperimentExecutionException
+    from trainyard._errors import ModelNotFoundException as ModelNotFoundException
+    from trainyard._errors import ModelPathNotFoundException as ModelPathNotFoundException
+    from trainyard._errors import PlatformUnavailableException as PlatformUnavailableException
+    from trainyard._errors import RunNotFoundException as RunNotFoundException
+    from trainyard._errors import SnapshotException as SnapshotException
+    from trainyard._errors import TrainingException as TrainingException
+    from trainyard._errors import TrainyardException as TrainyardException
+    from trainyard._errors import UserErrorException as UserErrorException
+    from trainyard._errors import WebserviceException as WebserviceException
+    from trainyard._estimator import Estimator as Estimator
+    from trainyard._estimator import TensorFlow as TensorFlow
+    from trainyard._experiment import Experiment as Experiment
+    from trainyard._model import Model as Model
+    from trainyard._model import ResourceConfiguration as ResourceConfiguration
+    from trainyard._run import Run as Run
+    from trainyard._webservice import Webservice as Webservice
+    from trainyard._widget import RunDetails as RunDetails
+    from trainyard._workspace import Workspace as Workspace
 
 __version__ = VERSION = "0.1.0"
 
@@ -21,6 +50,7 @@ _HOMES = {
     "_run": ("Run",),
     "_model": ("Model", "ResourceConfiguration"),
     "_webservice": ("Webservice",),
+    "_widget": ("RunDetails",),
     "_errors": (
         "TrainyardException",
         "AzureMLException",
@@ -49,13 +79,15 @@ _NAMES = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted([*_NAMES, "VERSION"])  # noqa: PLE0605
 
 
-def __getattr__(name: str) -> Any:
-    module = _NAMES.get(name)
-    if module is None:
-        raise AttributeError(f"module 'trainyard' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"trainyard.{module}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker a name that is not there must be an error
+
+    def __getattr__(name: str) -> Any:
+        module = _NAMES.get(name)
+        if module is None:
+            raise AttributeError(f"module 'trainyard' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"trainyard.{module}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

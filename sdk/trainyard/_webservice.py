@@ -19,7 +19,10 @@ _POLL_SECONDS = 0.2
 
 
 class Webservice:
-    """`Webservice(workspace, name)` is the endpoint of that name; raises WebserviceException when there is none."""
+    """`Webservice(workspace, name)` is the endpoint of that name; raises WebserviceException when there is none.
+
+    Attributes: workspace, name.
+    """
 
     def __init__(self, workspace: Workspace, name: str, *, _message: Any = None) -> None:
         self.workspace = workspace
@@ -37,6 +40,7 @@ class Webservice:
 
     @staticmethod
     def list(workspace: Workspace) -> list[Webservice]:
+        """Every endpoint, by name."""
         from trainyard.endpoint.v1 import endpoint_pb2
 
         clients = workspace._clients
@@ -52,33 +56,42 @@ class Webservice:
         ).endpoint
 
     def update_deployment_state(self) -> None:
+        """Asks the serving service again. Raises WebserviceException where the endpoint is gone."""
         self._message = self._fetch()
 
     @property
     def state(self) -> str:
+        """As last asked for: "Transitioning", "Healthy", "Unhealthy", "Failed" or "Deleted"."""
         from trainyard.endpoint.v1 import endpoint_pb2
 
         return _STATES.get(endpoint_pb2.EndpointState.Name(self._message.state).removeprefix("ENDPOINT_STATE_"), "Transitioning")
 
     @property
     def error(self) -> dict[str, Any] | None:
+        """Why its latest deployment failed: code, message, target and details (the server's last lines); None where it did not."""
         return self._failure().serialize()["error"] if self._message.HasField("failure") else None
 
     @property
     def scoring_uri(self) -> str:
+        """REST address, ends in ":predict"; empty while nothing answers."""
         return str(self._message.scoring_uri)
 
     @property
     def grpc_address(self) -> str:
-        """host:port of tensorflow.serving.PredictionService."""
+        """host:port of tensorflow.serving.PredictionService; empty while nothing answers."""
         return str(self._message.grpc_address)
 
     @property
     def model_id(self) -> str:
+        """`name:version` of the model of its latest deployment."""
         return f"{self._message.model}:{self._message.version}"
 
     def wait_for_deployment(self, show_output: bool = False, timeout_sec: float = 1800.0) -> None:
-        """Returns when it answers; raises WebserviceException with the reason when it cannot go live."""
+        """Returns when it answers. timeout_sec: seconds.
+
+        Raises WebserviceException with the reason when it cannot go live, when the time is up (code "DeploymentTimedOut"), and when a
+        later deployment took this one's place (code "Superseded").
+        """
         printer, deployment, deadline = Printer(), self._message.deployment, time.monotonic() + timeout_sec
         last: tuple[str, str] | None = None
         while True:
@@ -114,7 +127,10 @@ class Webservice:
         return error
 
     def run(self, input_data: bytes | str | Mapping[str, Any]) -> Any:
-        """POST to scoring_uri; the answer's JSON."""
+        """POST to scoring_uri, e.g. {"instances": [[...], ...]} with one entry an example; gives the answer's JSON, {"predictions": [...]}.
+
+        Raises WebserviceException where it is not live, does not answer within 60 s, or answers with an error (code "ScoringFailed").
+        """
         import httpx
 
         from trainyard._inference import MOVED
@@ -134,7 +150,11 @@ class Webservice:
         return answer.json()
 
     def predict(self, inputs: Mapping[str, Any], signature_name: str = "serving_default", timeout: float = 60.0) -> dict[str, Any]:
-        """tensorflow.serving.PredictionService.Predict; arrays or nested lists in, arrays out (lists where numpy is missing)."""
+        """tensorflow.serving.PredictionService.Predict: input name -> array or nested lists, output name -> array (lists where numpy is missing).
+
+        The first axis counts examples. timeout: seconds. Raises WebserviceException where it is not live, for ragged lists, and for
+        what the server refuses.
+        """
         from trainyard._inference import predict
 
         self._must_be_live()
@@ -153,6 +173,7 @@ class Webservice:
             )
 
     def get_logs(self, num_lines: int = 5000) -> str:
+        """The last lines of its server process. Raises WebserviceException where there is no such endpoint."""
         from trainyard.endpoint.v1 import endpoint_pb2
 
         clients = self.workspace._clients
@@ -160,6 +181,7 @@ class Webservice:
         return "\n".join(clients.call(clients.endpoints.GetEndpointLogs, request, WebserviceException).lines)
 
     def delete(self) -> None:
+        """Stops serving. Raises WebserviceException where there is no such endpoint."""
         from trainyard.endpoint.v1 import endpoint_pb2
 
         clients = self.workspace._clients

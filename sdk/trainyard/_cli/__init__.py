@@ -11,19 +11,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from trainyard._cli import exits
-from trainyard._cli.computes import computes
-from trainyard._cli.datasets import datasets
-from trainyard._cli.datastores import datastores
-from trainyard._cli.deadletters import deadletters
+from trainyard._cli import computes, datasets, datastores, deadletters, endpoints, events, exits, experiments, history, models, runs
 from trainyard._cli.doctor import doctor
-from trainyard._cli.endpoints import endpoints
-from trainyard._cli.events import events
-from trainyard._cli.experiments import experiments
-from trainyard._cli.history import history
-from trainyard._cli.models import models
 from trainyard._cli.output import fail, note
-from trainyard._cli.runs import runs
 from trainyard._cli.stack import PASS_ON, down, status, up
 from trainyard._errors import TrainyardException
 
@@ -59,16 +49,16 @@ app = typer.Typer(
     epilog=exits.told(),
 )
 _GROUPS = {
-    "run": runs,
-    "experiment": experiments,
-    "dataset": datasets,
-    "datastore": datastores,
-    "compute": computes,
-    "model": models,
-    "endpoint": endpoints,
-    "events": events,
-    "deadletters": deadletters,
-    "history": history,
+    "run": runs.group,
+    "experiment": experiments.group,
+    "dataset": datasets.group,
+    "datastore": datastores.group,
+    "compute": computes.group,
+    "model": models.group,
+    "endpoint": endpoints.group,
+    "events": events.group,
+    "deadletters": deadletters.group,
+    "history": history.group,
 }
 for _name, _group in _GROUPS.items():
     app.add_typer(_group, name=_name)

@@ -10,11 +10,11 @@ from trainyard._cli import completion
 from trainyard._cli.common import All, Config, Json, Limit, Since, Token, Yes, confirm, moment, new_group, page_of, workspace
 from trainyard._cli.output import emit, one, rows
 
-computes = new_group("Compute targets: pools of nodes that grow and shrink.")
+group = new_group("Compute targets: pools of nodes that grow and shrink.")
 Name = Annotated[str, typer.Argument(help="the pool's name", autocompletion=completion.pools)]
 
 
-@computes.command("create")
+@group.command("create")
 def compute_create(
     name: Annotated[str, typer.Argument(help="2-32 letters, digits and -, a letter first")],
     vm_size: Annotated[str, typer.Option(help="a shape, e.g. STANDARD_NC6; `trainyard compute sizes` lists them")] = "LOCAL",
@@ -39,7 +39,7 @@ def compute_create(
     one(_row(made._pool), as_json=as_json)
 
 
-@computes.command("list")
+@group.command("list")
 def compute_list(
     text: Annotated[str, typer.Option(help="only with this text in the name")] = "",
     since: Since = "",
@@ -59,7 +59,7 @@ def compute_list(
     rows((_row(it) for it in page), ("name", "vmSize", "minNodes", "maxNodes", "ready", "running", "note"), as_json=as_json)
 
 
-@computes.command("show")
+@group.command("show")
 def compute_show(name: Name, as_json: Json = False, config: Config = None) -> None:
     """A pool, its nodes and what they run."""
     from trainyard._compute import AmlCompute
@@ -73,7 +73,7 @@ def compute_show(name: Name, as_json: Json = False, config: Config = None) -> No
         one(shown, as_json=False)
 
 
-@computes.command("delete")
+@group.command("delete")
 def compute_delete(name: Name, yes: Yes = False, as_json: Json = False, config: Config = None) -> None:
     """End its nodes and forget it; refused while runs use it."""
     from trainyard._compute import AmlCompute
@@ -84,7 +84,7 @@ def compute_delete(name: Name, yes: Yes = False, as_json: Json = False, config: 
     one({"name": name, "deleted": True}, as_json=as_json)
 
 
-@computes.command("sizes")
+@group.command("sizes")
 def compute_sizes(as_json: Json = False) -> None:
     """The shapes that --vm-size may name: cores, GiB of memory, GPUs."""
     from trainyard._compute import AmlCompute

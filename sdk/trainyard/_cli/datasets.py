@@ -11,12 +11,12 @@ from trainyard._cli import completion
 from trainyard._cli.common import All, Config, Json, Limit, Since, TagFilter, Token, has_tags, moment, new_group, page_of, pairs, workspace
 from trainyard._cli.output import iso, one, rows
 
-datasets = new_group("File datasets: named, versioned lists of files whose bytes stay where they are.")
+group = new_group("File datasets: named, versioned lists of files whose bytes stay where they are.")
 Name = Annotated[str, typer.Argument(help="the dataset's name", autocompletion=completion.datasets)]
 Version = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="its version; 0 = the latest")]
 
 
-@datasets.command("register")
+@group.command("register")
 def dataset_register(
     name: Annotated[str, typer.Argument(help="the name to register under")],
     sources: Annotated[list[str], typer.Argument(help="http(s) URLs, or datastore://STORE/PATH with * ? ** in it")],
@@ -35,7 +35,7 @@ def dataset_register(
     one(_shown(made._message, files=False), as_json=as_json)
 
 
-@datasets.command("list")
+@group.command("list")
 def dataset_list(
     text: Annotated[str, typer.Option(help="only with this text in the name")] = "",
     tag: TagFilter = None,
@@ -59,7 +59,7 @@ def dataset_list(
     rows((_shown(it, files=False) for it in page), ("name", "version", "files", "bytes", "registeredAt", "description"), as_json=as_json)
 
 
-@datasets.command("show")
+@group.command("show")
 def dataset_show(name: Name, version: Version = 0, as_json: Json = False, config: Config = None) -> None:
     """A version with its files."""
     from trainyard.dataset.v1 import dataset_pb2
@@ -69,7 +69,7 @@ def dataset_show(name: Name, version: Version = 0, as_json: Json = False, config
     one(_shown(found, files=True), as_json=as_json)
 
 
-@datasets.command("download")
+@group.command("download")
 def dataset_download(
     name: Name,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to")] = Path(),

@@ -10,11 +10,11 @@ import typer
 from trainyard._cli.common import All, Config, Json, Limit, Token, new_group, page_of, workspace
 from trainyard._cli.output import one, rows
 
-datastores = new_group("Datastores: named places for files in the platform's object store.")
+group = new_group("Datastores: named places for files in the platform's object store.")
 Store = Annotated[str, typer.Option("--store", help="the datastore; by default the workspace's own")]
 
 
-@datastores.command("list")
+@group.command("list")
 def datastore_list(
     limit: Limit = 100, page_token: Token = "", everything: All = False, as_json: Json = False, config: Config = None
 ) -> None:
@@ -28,7 +28,7 @@ def datastore_list(
     rows(page, ("name", "type", "account", "container"), as_json=as_json)
 
 
-@datastores.command("upload")
+@group.command("upload")
 def datastore_upload(
     source: Annotated[Path, typer.Argument(help="a folder")],
     target: Annotated[str, typer.Argument(help="path in the datastore", show_default=False)] = "",
@@ -43,7 +43,7 @@ def datastore_upload(
     one({"datastore": datastore.name, "target": target, "source": str(source)}, as_json=as_json)
 
 
-@datastores.command("download")
+@group.command("download")
 def datastore_download(
     prefix: Annotated[str, typer.Argument(help="a file, or all below this path", show_default=False)] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to")] = Path(),
@@ -58,7 +58,7 @@ def datastore_download(
     one({"datastore": datastore.name, "files": number, "folder": str(output)}, as_json=as_json)
 
 
-@datastores.command("ls")
+@group.command("ls")
 def datastore_ls(
     prefix: Annotated[str, typer.Argument(help="only below this path", show_default=False)] = "",
     store: Store = "",

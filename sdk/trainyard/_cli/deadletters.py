@@ -12,14 +12,14 @@ from trainyard._cli.common import All, Config, Json, Limit, Since, Token, moment
 from trainyard._cli.output import iso, one, rows
 from trainyard._errors import TrainyardException
 
-deadletters = new_group("Messages that no service could take.")
+group = new_group("Messages that no service could take.")
 TOPIC = "trainyard.deadletters"
 _CUT_BYTES = 512 << 10
 _SHOWN_BYTES = 256
 Number = Annotated[int, typer.Argument(min=0, help="its number in `deadletters list`")]
 
 
-@deadletters.command("list")
+@group.command("list")
 def deadletters_list(
     service: Annotated[str, typer.Option(help="only those that this service refused")] = "",
     topic: Annotated[str, typer.Option(help="only from this topic")] = "",
@@ -43,7 +43,7 @@ def deadletters_list(
     rows(page, ("number", "refusedAt", "from", "service", "error"), as_json=as_json)
 
 
-@deadletters.command("show")
+@group.command("show")
 def deadletters_show(number: Number, as_json: Json = False, config: Config = None) -> None:
     """One of them, whole; of its value the first bytes, in --json all of them in hexadecimal."""
     letter = _letter(config, number)
@@ -60,7 +60,7 @@ def deadletters_show(number: Number, as_json: Json = False, config: Config = Non
     )
 
 
-@deadletters.command("replay")
+@group.command("replay")
 def deadletters_replay(number: Number, as_json: Json = False, config: Config = None) -> None:
     """Publish it once more as it came: same topic, key, headers and value."""
     from kafka import KafkaProducer

@@ -14,11 +14,11 @@ from trainyard._cli.output import emit, fail, one, rows, say
 from trainyard._errors import WebserviceException
 from trainyard._text import shown_line
 
-endpoints = new_group("Endpoints: models behind gRPC and REST.")
+group = new_group("Endpoints: models behind gRPC and REST.")
 Name = Annotated[str, typer.Argument(help="the endpoint's name", autocompletion=completion.endpoints)]
 
 
-@endpoints.command("list")
+@group.command("list")
 def endpoint_list(
     model: Annotated[str, typer.Option(help="only what serves this model", autocompletion=completion.models)] = "",
     state: Annotated[list[str] | None, typer.Option("--status", help="only in this state, e.g. Healthy; may be repeated")] = None,
@@ -41,7 +41,7 @@ def endpoint_list(
     rows((row(it) for it in page), ("name", "state", "model", "scoringUri", "grpcAddress", "why"), as_json=as_json)
 
 
-@endpoints.command("show")
+@group.command("show")
 def endpoint_show(name: Name, as_json: Json = False, config: Config = None) -> None:
     """Its state, what it serves and where it answers."""
     from trainyard._webservice import Webservice
@@ -50,7 +50,7 @@ def endpoint_show(name: Name, as_json: Json = False, config: Config = None) -> N
     one({**row(found), "error": found.error}, as_json=as_json)
 
 
-@endpoints.command("predict")
+@group.command("predict")
 def endpoint_predict(
     name: Name,
     data: Annotated[str, typer.Option(help="the request, e.g. '{\"instances\": [[1, 2]]}'", show_default=False)] = "",
@@ -70,7 +70,7 @@ def endpoint_predict(
     emit(Webservice(workspace(config), name).run(body))
 
 
-@endpoints.command("logs")
+@group.command("logs")
 def endpoint_logs(
     name: Name,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="the last so many lines")] = 200,
@@ -90,7 +90,7 @@ def endpoint_logs(
             say(shown_line(line))
 
 
-@endpoints.command("delete")
+@group.command("delete")
 def endpoint_delete(name: Name, yes: Yes = False, as_json: Json = False, config: Config = None) -> None:
     """Stop serving."""
     from trainyard._webservice import Webservice

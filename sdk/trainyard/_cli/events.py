@@ -13,7 +13,7 @@ from trainyard._cli.common import Config, Json, as_of, moment, new_group, stream
 from trainyard._cli.output import emit, iso, say
 from trainyard._errors import UserErrorException
 
-events = new_group("What happens, as events.")
+group = new_group("What happens, as events.")
 # Chatter: heartbeats come every second and say nothing that another event does not.
 _QUIET = ("trainyard.heartbeats",)
 Follow = Annotated[bool, typer.Option(help="go on with what comes; --no-follow ends where the topics end now")]
@@ -31,7 +31,7 @@ def starting_point(text: str) -> tuple[datetime | None, bool]:
     return moment(text, "--from"), False
 
 
-@events.command("tail")
+@group.command("tail")
 def tail(
     start: Annotated[str, typer.Option("--from", help="beginning, now, an ISO time, or 90s, 30m, 2h, 7d ago")] = "now",
     follow: Follow = True,
@@ -67,7 +67,7 @@ def tail(
             say(as_text(record))
 
 
-@events.command("subscribe")
+@group.command("subscribe")
 def subscribe(
     start: Annotated[str, typer.Option("--from", help="beginning, now, an ISO time, 2h ago, or TOPIC/PARTITION@OFFSET")] = "now",
     follow: Follow = True,

@@ -9,10 +9,10 @@ import typer
 from trainyard._cli.common import All, Config, Json, Limit, Since, Token, moment, new_group, paged, workspace
 from trainyard._cli.output import iso, rows
 
-experiments = new_group("Experiments: the names that runs are kept under.")
+group = new_group("Experiments: the names that runs are kept under.")
 
 
-@experiments.command("list")
+@group.command("list")
 def experiment_list(
     text: Annotated[str, typer.Option(help="only with this text in the name")] = "",
     since: Since = "",

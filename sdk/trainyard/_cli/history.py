@@ -9,10 +9,10 @@ from trainyard._cli.common import Config, Json, Yes, confirm, new_group, stream,
 from trainyard._cli.output import emit, note, one, rows, say
 from trainyard._errors import PlatformUnavailableException
 
-history = new_group("Run history: what has been folded from the log, and folding it anew.")
+group = new_group("Run history: what has been folded from the log, and folding it anew.")
 
 
-@history.command("status")
+@group.command("status")
 def history_status(as_json: Json = False, config: Config = None) -> None:
     """How far history has come, by topic and partition."""
     found = status_of(workspace(config)._clients)
@@ -24,7 +24,7 @@ def history_status(as_json: Json = False, config: Config = None) -> None:
     rows(found["applied"], ("topic", "partition", "nextOffset", "endOffset", "lag"), as_json=False)
 
 
-@history.command("rebuild")
+@group.command("rebuild")
 def history_rebuild(yes: Yes = False, as_json: Json = False, config: Config = None) -> None:
     """Replay the whole log into a new database and swap it in; the old one answers meanwhile."""
     from trainyard.history.v1 import history_pb2

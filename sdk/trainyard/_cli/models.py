@@ -29,11 +29,11 @@ from trainyard._cli.common import (
 from trainyard._cli.output import emit, one, rows, say
 from trainyard._errors import ModelNotFoundException
 
-models = new_group("Registered models: immutable versions, with where each came from.")
+group = new_group("Registered models: immutable versions, with where each came from.")
 Name = Annotated[str, typer.Argument(help="the model's name, or NAME:VERSION", autocompletion=completion.models)]
 
 
-@models.command("register")
+@group.command("register")
 def model_register(
     name: Annotated[str, typer.Argument(help="the name to register under")],
     path: Annotated[str, typer.Argument(help="a local file or folder; with --run, a path of that run's files")],
@@ -73,7 +73,7 @@ def model_register(
     one(made.serialize() if as_json else _row(made), as_json=as_json)
 
 
-@models.command("list")
+@group.command("list")
 def model_list(
     name: Annotated[str, typer.Option("--name", help="every version of this model", autocompletion=completion.models)] = "",
     run: Annotated[str, typer.Option("--run", help="only from this run", autocompletion=completion.run_ids)] = "",
@@ -99,14 +99,14 @@ def model_list(
     rows((_row(it) for it in page), ("id", "framework", "bytes", "createdTime", "runId", "tags"), as_json=as_json)
 
 
-@models.command("show")
+@group.command("show")
 def model_show(name: Name, as_json: Json = False, config: Config = None) -> None:
     """A version: the latest, or NAME:VERSION."""
     found = _model(config, name)
     one(found.serialize(), as_json=as_json)
 
 
-@models.command("download")
+@group.command("download")
 def model_download(
     name: Name,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to")] = Path(),
@@ -119,7 +119,7 @@ def model_download(
     one({"model": found.id, "path": found.download(str(output), exist_ok=overwrite)}, as_json=as_json)
 
 
-@models.command("deploy")
+@group.command("deploy")
 def model_deploy(
     name: Name,
     endpoint: Annotated[str, typer.Argument(help="the endpoint's name: 3-32 of a-z, 0-9 and -")],
@@ -138,7 +138,7 @@ def model_deploy(
     one(endpoints.row(service), as_json=as_json)
 
 
-@models.command("lineage")
+@group.command("lineage")
 def model_lineage(name: Name, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
     """All that it came from, and all that came from it."""
     from trainyard.history.v1 import history_pb2

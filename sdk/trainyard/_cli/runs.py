@@ -33,13 +33,13 @@ from trainyard._cli.shapes import file_row, point_row, point_value, run_row, run
 from trainyard._errors import RunNotFoundException, TrainyardException
 from trainyard._text import shown_line
 
-runs = new_group("Runs: submit, list, show, follow, download, cancel, tag.")
-runs.command("submit")(runs_submit.submit)
+group = new_group("Runs: submit, list, show, follow, download, cancel, tag.")
+group.command("submit")(runs_submit.submit)
 _LIST_COLUMNS = ("runId", "status", "queuedAt", "why")
 _RECONNECTS = 20
 
 
-@runs.command("list")
+@group.command("list")
 def run_list(
     experiment: Annotated[str, typer.Option(help="only this experiment's", autocompletion=completion.experiments)] = "",
     status: Annotated[list[str] | None, typer.Option(help="only in this status, e.g. Running; may be repeated")] = None,
@@ -65,7 +65,7 @@ def run_list(
     )  # fmt: skip
 
 
-@runs.command("children")
+@group.command("children")
 def run_children(
     run_id: RunId,
     status: Annotated[list[str] | None, typer.Option(help="only in this status; may be repeated")] = None,
@@ -136,7 +136,7 @@ def _points(clients: Any, run_id: str, **fields: Any) -> Any:
         request.page_token = answer.next_page_token
 
 
-@runs.command("show")
+@group.command("show")
 def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
     """All that is known of a run, now or as of a time: status and why, metrics, files, logs, children, failure."""
     clients = workspace(config)._clients
@@ -152,7 +152,7 @@ def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config
     one(shown, as_json=as_json)
 
 
-@runs.command("logs")
+@group.command("logs")
 def run_logs(
     run_id: RunId,
     log: Annotated[str, typer.Option(help="name of the log; `trainyard run show` lists them")] = "azureml-logs/70_driver_log.txt",
@@ -198,7 +198,7 @@ def run_logs(
         request.most_lines = limit - given if limit else 0
 
 
-@runs.command("metrics")
+@group.command("metrics")
 def run_metrics(
     run_id: RunId,
     name: Annotated[str, typer.Option(help="only this metric")] = "",
@@ -232,7 +232,7 @@ def run_metrics(
     rows((point_row(*pair) for pair in found), ("name", "value", "step", "rank", "loggedAt"), as_json=as_json)
 
 
-@runs.command("files")
+@group.command("files")
 def run_files(
     run_id: RunId,
     prefix: Annotated[str, typer.Option(help="only below this path")] = "",
@@ -250,7 +250,7 @@ def run_files(
     rows(page, ("bytes", "path"), as_json=as_json)
 
 
-@runs.command("download")
+@group.command("download")
 def run_download(
     run_id: RunId,
     prefix: Annotated[str, typer.Argument(help="a file, or all below this path", show_default=False)] = "",
@@ -277,7 +277,7 @@ def run_download(
     one({"runId": run_id, "files": len(chosen), "folder": str(output)}, as_json=as_json)
 
 
-@runs.command("cancel")
+@group.command("cancel")
 def run_cancel(
     run_id: RunId,
     reason: Annotated[str, typer.Option(help="why, for the record")] = "",
@@ -296,7 +296,7 @@ def run_cancel(
     one({"runId": run_id, "status": run_row(run)["status"]}, as_json=as_json)
 
 
-@runs.command("tag")
+@group.command("tag")
 def run_tag(
     run_id: RunId,
     tags: Annotated[list[str] | None, typer.Argument(help="NAME or NAME=VALUE ...", show_default=False)] = None,
@@ -316,7 +316,7 @@ def run_tag(
     one(dict(found), as_json=as_json)
 
 
-@runs.command("wait")
+@group.command("wait")
 def run_wait(
     run_id: RunId,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no output but the end")] = False,

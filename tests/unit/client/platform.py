@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -43,6 +45,8 @@ class Platform:
     asked: list[Any] = field(default_factory=list)
     refusals: dict[str, tuple[grpc.StatusCode, str]] = field(default_factory=dict)
     objects: MemoryObjects = field(default_factory=MemoryObjects)
+    news: queue.Queue[history_pb2.Event] = field(default_factory=queue.Queue)
+    subscribed: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
     def config(self) -> dict[str, Any]:
@@ -79,6 +83,8 @@ def running() -> Iterator[Platform]:
     model_pb2_grpc.add_ModelServiceServicer_to_server(_Models(platform), server)
     endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(_Endpoints(platform), server)
     environment_pb2_grpc.add_EnvironmentServiceServicer_to_server(_Environments(platform), server)
+    health = grpc.unary_unary_rpc_method_handler(lambda request, context: b"\x08\x01")
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health}),))
     platform.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
@@ -87,21 +93,24 @@ def running() -> Iterator[Platform]:
         server.stop(None).wait()
 
 
-class _Note(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Keeps each request, and refuses the methods that a test names."""
+class _Note(grpc.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
+    """Keeps each request, and refuses the methods that a test names: "GetRun", or "HistoryService/GetRun"."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
-        name = details.method.rpartition("/")[2]
+        if handler is None:
+            return None
+        name, whole = details.method.rpartition("/")[2], details.method.rpartition(".")[2]
 
         def noting(behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             def call(request: Any, context: grpc.ServicerContext) -> Any:
                 self._platform.asked.append(request)
-                if name in self._platform.refusals:
-                    status, code = self._platform.refusals[name]
+                refused = next((it for it in (name, whole) if it in self._platform.refusals), "")
+                if refused:
+                    status, code = self._platform.refusals[refused]
                     refuse(context, status, code, f"{name} was refused")
                 return behaviour(request, context)
 
@@ -203,7 +212,14 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
 
 class _Events(_Part, history_pb2_grpc.EventServiceServicer):
     def Subscribe(self, request: Any, context: Any) -> Iterator[Any]:
-        yield history_pb2.SubscribeResponse(events=self.platform.events)
+        if self.platform.events:
+            yield history_pb2.SubscribeResponse(events=self.platform.events)
+        self.platform.subscribed.set()
+        while request.follow and context.is_active():
+            try:
+                yield history_pb2.SubscribeResponse(events=[self.platform.news.get(timeout=0.1)])
+            except queue.Empty:
+                continue
 
 
 class _Compute(_Part, cluster_pb2_grpc.ComputeServiceServicer):

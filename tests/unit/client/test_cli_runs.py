@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from click.testing import Result
+from typer.testing import Result
 
 from tests.unit.client.platform import Platform
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure

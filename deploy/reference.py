@@ -1,0 +1,38 @@
+"""Which page of the reference tells of what: the one table. A name of the client stands on exactly one page. Standard library only."""
+
+from __future__ import annotations
+
+PAGES: dict[str, tuple[str, ...]] = {
+    "Workspaces": ("Workspace",),
+    "Experiments and runs": ("Experiment", "Run"),
+    "Data": ("Dataset", "FileDataset", "DatasetConsumptionConfig"),
+    "Compute targets": ("ComputeTarget", "AmlCompute"),
+    "Estimators": ("TensorFlow", "Estimator"),
+    "Models": ("Model", "ResourceConfiguration"),
+    "Endpoints": ("Webservice",),
+    "Notebooks": ("RunDetails",),
+    "Errors": (
+        "TrainyardException",
+        "UserErrorException",
+        "ComputeTargetException",
+        "SnapshotException",
+        "ModelNotFoundException",
+        "ModelPathNotFoundException",
+        "ActivityFailedException",
+        "WebserviceException",
+        "TrainingException",
+        "ExperimentExecutionException",
+        "RunNotFoundException",
+        "PlatformUnavailableException",
+    ),
+}
+
+
+def path_of(title: str) -> str:
+    """The page's file below the site's source."""
+    return f"reference/{title.lower().replace(' ', '-')}.md"
+
+
+def page(title: str) -> str:
+    """Its text: the docstrings come in by mkdocstrings."""
+    return "\n".join([f"# {title}", "", *(f"::: trainyard.{name}" for name in PAGES[title]), ""])

@@ -1,0 +1,304 @@
+"""The other groups of the command, and what all of them share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import grpc
+import pytest
+import typer
+from typer.testing import Result
+
+from services.chassis.topics import topics
+from tests.unit.client.platform import Platform
+from tests.unit.client.test_cli_runs import HOSTILE, add_run, objects
+from trainyard._cli import app, checks, completion, exits
+from trainyard._cli.topics import compare, wanted
+from trainyard.cluster.v1 import cluster_pb2
+from trainyard.endpoint.v1 import endpoint_pb2
+from trainyard.history.v1 import history_pb2
+from trainyard.job.v1 import job_pb2
+from trainyard.model.v1 import model_pb2
+
+Cli = Callable[..., Result]
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(command, click.Group) or hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from commands(inner, (*path, name))
+    else:
+        yield path, command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_speaks_json_and_says_what_it_does(path: tuple[str, ...]) -> None:
+    command = COMMANDS[path]
+    options = {option for parameter in command.params for option in parameter.opts}
+
+    assert "--json" in options or path[0] == "env"
+    assert command.help
+    assert all(getattr(parameter, "help", "x") or parameter.name in ("text", "min_nodes", "max_nodes") for parameter in command.params)
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path[-1] == "list" and path[0] != "env"], ids=" ".join)
+def test_every_list_is_paged(path: tuple[str, ...]) -> None:
+    options = {option for parameter in COMMANDS[path].params for option in parameter.opts}
+
+    assert {"--limit", "--page-token", "--all"} <= options
+
+
+def test_the_help_lists_every_exit_code(cli: Cli) -> None:
+    shown = cli("--help").stdout
+
+    for code, meaning in exits.MEANINGS.items():
+        assert f"{int(code)}  {meaning}" in shown
+
+
+def test_a_missing_config_says_how_to_start_a_stack(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TRAINYARD_CONFIG")
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+
+    result = cli("run", "list")
+
+    assert result.exit_code == 2
+    assert "make up" in result.stderr
+
+
+def test_a_reader_that_has_had_enough_is_no_error(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    for number in range(2000):
+        add_run(platform, f"exp_{number}", why="w" * 100)
+
+    environment = {**os.environ, "TRAINYARD_CONFIG": str(tmp_path / "config.json"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "trainyard", "run", "list", "--all"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_pool_is_made_listed_shown_and_deleted(platform: Platform, cli: Cli) -> None:
+    (made,) = objects(
+        cli("compute", "create", "gpu", "--vm-size", "STANDARD_NC6", "--min-nodes", "1", "--max-nodes", "4", "--wait", "--json")
+    )
+    (listed,) = objects(cli("compute", "list", "--json"))
+    (shown,) = objects(cli("compute", "show", "gpu", "--json"))
+    unasked = cli("compute", "delete", "gpu")
+    (deleted,) = objects(cli("compute", "delete", "gpu", "--yes", "--json"))
+
+    assert made == listed
+    assert (made["maxNodes"], made["ready"]) == (4, 1)
+    assert shown["status"]["nodeStateCounts"]["idleNodeCount"] == 1
+    assert (unasked.exit_code, deleted["deleted"], platform.pools) == (2, True, {})
+    assert cli("compute", "show", "gpu").exit_code == 3
+    assert cli("compute", "create", "gpu", "--priority", "cheap").exit_code == 2
+
+
+def test_a_local_model_is_registered_listed_shown_downloaded_and_deployed(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+
+    (made,) = objects(cli("model", "register", "digits", "model", "--framework", "TensorFlow", "--tag", "a=b", "--cpus", "0.5", "--json"))
+    cli("model", "register", "digits", "model")
+    listed = objects(cli("model", "list", "--json"))
+    versions = objects(cli("model", "list", "--name", "digits", "--json"))
+    first = cli("model", "list", "--versions", "--limit", "1", "--json")
+    (fetched,) = objects(cli("model", "download", "digits:1", "-o", "got", "--json"))
+    (deployed,) = objects(cli("model", "deploy", "digits", "digits-web", "--wait", "--json"))
+
+    assert (made["id"], made["tags"], made["resourceRequirements"]["cpu"]) == ("digits:1", {"a": "b"}, 0.5)
+    assert [it["id"] for it in listed] == ["digits:2"]
+    assert [it["id"] for it in versions] == ["digits:2", "digits:1"]
+    assert "--page-token digits:2" in first.stderr
+    assert Path(fetched["path"], "saved_model.pb").read_bytes() == b"graph"
+    assert (deployed["state"], platform.last(endpoint_pb2.DeployEndpoint).version) == ("Healthy", 2)
+    assert [cli("model", "show", name).exit_code for name in ("nobody", "digits:x", "digits:9")] == [3, 2, 3]
+
+
+def test_a_deployment_that_cannot_go_live_ends_with_code_4(
+    platform: Platform, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.unit.client import platform as fakes
+
+    (tmp_path / "weights").write_bytes(b"w")
+    cli("model", "register", "digits", "weights")
+    real = fakes._Endpoints.DeployEndpoint
+
+    def failing(self: Any, request: Any, context: Any) -> Any:
+        answer = real(self, request, context)
+        answer.endpoint.state = endpoint_pb2.ENDPOINT_STATE_FAILED
+        answer.endpoint.failure.code, answer.endpoint.failure.message = "NotASavedModel", "there is no saved_model.pb"
+        self.platform.endpoints[request.endpoint].CopyFrom(answer.endpoint)
+        return answer
+
+    monkeypatch.setattr(fakes._Endpoints, "DeployEndpoint", failing)
+    with fakes.running() as other:
+        other.models = platform.models
+        Path("config.json").write_text(json.dumps(other.config()))
+        result = cli("model", "deploy", "digits", "digits-web", "--wait", "--json")
+
+    assert result.exit_code == 4
+    assert result.stderr.startswith("NotASavedModel: there is no saved_model.pb")
+
+
+def test_lineage_is_nodes_and_edges(platform: Platform, cli: Cli) -> None:
+    platform.lineage.nodes.add(id="run:exp_1", kind="run", label=HOSTILE)
+    platform.lineage.edges.add(source="run:exp_1", target="model:digits:1", how="registered")
+
+    assert objects(cli("model", "lineage", "digits:1", "--as-of", "1h", "--json"))[0]["edges"][0]["how"] == "registered"
+    assert cli("model", "lineage", "digits").stdout == "run:exp_1 --registered--> model:digits:1\n"
+    assert platform.last(history_pb2.GetLineageRequest).model == history_pb2.ModelRef(model="digits")
+
+
+def test_datasets_are_registered_listed_and_shown(platform: Platform, cli: Cli) -> None:
+    (made,) = objects(cli("dataset", "register", "mnist data", "http://host/a.gz", "http://host/b.gz", "--tag", "a=b", "--json"))
+    listed = objects(cli("dataset", "list", "--tag", "a", "--json"))
+    (shown,) = objects(cli("dataset", "show", "mnist data", "--json"))
+
+    assert (made["version"], made["files"], made["bytes"]) == (1, 2, 6)
+    assert listed == [made]
+    assert [it["url"] for it in shown["files"]] == ["http://host/a.gz", "http://host/b.gz"]
+    assert objects(cli("dataset", "list", "--tag", "c", "--json")) == []
+    assert cli("dataset", "show", "words").exit_code == 3
+
+
+def test_experiments_are_listed_with_their_runs(platform: Platform, cli: Cli) -> None:
+    add_run(platform, "exp_1")
+    add_run(platform, "exp_2")
+    add_run(platform, "other_1", experiment="other")
+
+    assert [(it["name"], it["runs"]) for it in objects(cli("experiment", "list", "--json"))] == [("exp", 2), ("other", 1)]
+
+
+def test_an_endpoints_log_is_told_line_by_line_and_never_raw(platform: Platform, cli: Cli) -> None:
+    platform.endpoints["web"] = endpoint_pb2.Endpoint(endpoint="web", model="m", version=1, why=HOSTILE)
+
+    plain, as_json = cli("endpoint", "logs", "web"), cli("endpoint", "logs", "web", "--json")
+
+    assert plain.stdout == "started\n\\x1b]0;owned\\x07ready\n"
+    assert [json.loads(line)["text"] for line in as_json.stdout.splitlines()] == ["started", "\x1b]0;owned\x07ready"]
+    assert not set("\x1b\x07\u202e\x9b") & set(cli("endpoint", "list").stdout + cli("endpoint", "show", "web").stdout + as_json.stdout)
+    assert cli("endpoint", "predict", "web").exit_code == 2
+    assert cli("endpoint", "delete", "web", "--yes").exit_code == 0
+
+
+def test_events_come_over_grpc_from_a_place_and_unknown_ones_too(platform: Platform, cli: Cli) -> None:
+    known = job_pb2.RunQueued(run_id="exp_1", experiment="exp", why=HOSTILE)
+    platform.events = [
+        history_pb2.Event(key="exp_1", id="i1", type="trainyard.job.v1.RunQueued", source="scheduler", value=known.SerializeToString()),
+        history_pb2.Event(key="exp_1", id="i2", type="trainyard.job.v9.RunDreamt", source=HOSTILE, value=b"\xff\x00"),
+        history_pb2.Event(key="exp_1", id="i3", type="trainyard.job.v1.RunQueued", source="scheduler", value=b"\xff\xff\xff"),
+    ]
+
+    found = objects(cli("events", "subscribe", "--from", "trainyard.jobs/2@5", "--no-follow", "--json"))
+    text = cli("events", "subscribe", "--from", "beginning", "--no-follow", "--type", "RunDreamt", "--limit", "1").stdout
+
+    assert [it["id"] for it in found] == ["i1", "i2", "i3"]
+    assert (found[0]["data"]["why"], found[1]["data"], found[2]["data"]) == (HOSTILE, {"bytes": "ff00"}, {"bytes": "ffffff"})
+    assert "RunDreamt" in text and "a type that this client does not know" in text
+    assert not set("\x1b\x07\u202e\x9b") & set(text)
+
+
+def test_history_tells_its_lag_and_is_rebuilt_with_progress_apart(platform: Platform, cli: Cli) -> None:
+    platform.history.applied.add(topic="trainyard.jobs", partition=0, next_offset=5, end_offset=9)
+
+    (status,) = objects(cli("history", "status", "--json"))
+    rebuilt = cli("history", "rebuild", "--yes", "--json")
+
+    assert (status["lag"], status["applied"][0]["lag"]) == (4, 4)
+    assert objects(rebuilt) == [{"events": 100, "of": 100, "done": True}]
+    assert "50 of 100 events" in rebuilt.stderr
+    assert cli("history", "rebuild").exit_code == 2
+
+
+def test_doctor_looks_at_every_part_and_says_what_to_do(platform: Platform, cli: Cli) -> None:
+    result = cli("doctor", "--json")
+
+    found = {it["part"]: it for it in (json.loads(line) for line in result.stdout.splitlines())}
+    assert result.exit_code == 5
+    assert {
+        "versions",
+        "config",
+        "kafka",
+        "object store",
+        "scheduler",
+        "dataset",
+        "registry",
+        "serving",
+        "history",
+        "history's lag",
+    } <= set(found)
+    assert found["kafka"]["state"] == "bad" and "make up" in found["kafka"]["whatToDo"]
+    assert found["scheduler"]["state"] == found["history's lag"]["state"] == "ok"
+    assert found["config"]["state"] == "ok"
+    assert cli("status").exit_code == 5
+
+
+def test_a_config_that_others_can_read_is_a_warning(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "config.json").chmod(0o644)
+
+    assert "chmod 600" in cli("doctor").stdout
+
+
+@pytest.mark.parametrize(("theirs", "state"), [(1000, "ok"), (1001, "ok"), (990, "warn"), (1010, "warn"), (900, "bad"), (1100, "bad")])
+def test_a_clock_is_judged_by_whole_seconds(theirs: int, state: str) -> None:
+    from email.utils import formatdate
+
+    assert checks.skew(formatdate(theirs, usegmt=True), 1000.9, 1001.2).state == state
+    assert checks.skew("no date", 1.0, 2.0).state == "warn"
+
+
+def test_the_topics_are_read_as_the_platform_reads_them_and_compared() -> None:
+    expected = wanted()
+
+    assert expected == {name: (topic.partitions, topic.retention_ms) for name, topic in topics().items()}
+    there = {
+        name: (partitions, {"retention.ms": str(retention), "cleanup.policy": "delete"})
+        for name, (partitions, retention) in expected.items()
+    }
+    assert compare(expected, there) == []
+    there["trainyard.jobs"] = (3, {"cleanup.policy": "compact"})
+    del there["trainyard.logs"]
+    assert sorted(compare(expected, there)) == [
+        "trainyard.jobs has 3 partitions, not 8",
+        "trainyard.jobs: cleanup.policy is compact, not delete",
+        "trainyard.logs is missing",
+    ]
+
+
+def test_completion_gives_names_and_is_silent_where_anything_is_amiss(
+    platform: Platform, cli: Cli, capfd: pytest.CaptureFixture[str]
+) -> None:
+    add_run(platform, "exp_1")
+    add_run(platform, f"exp_{HOSTILE}")
+    platform.pools["gpu"] = cluster_pb2.Pool(name="gpu")
+    platform.models["digits"] = [model_pb2.ModelVersion(model="digits", version=1)]
+
+    assert completion.run_ids("exp") == ["exp_1"]
+    assert (completion.pools(""), completion.models("di"), completion.models("x")) == (["gpu"], ["digits"], [])
+    platform.refusals = {"ListRuns": (grpc.StatusCode.INTERNAL, "Broken")}
+    assert completion.run_ids("") == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_shell_can_be_told_how_to_complete(cli: Cli) -> None:
+    result = cli("--show-completion", "bash")
+
+    assert result.exit_code == 0
+    assert "_TRAINYARD_COMPLETE" in result.stdout or "COMPLETE" in result.stdout
