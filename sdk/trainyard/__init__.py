@@ -9,16 +9,31 @@ if TYPE_CHECKING:
     # For type checkers and editors, which cannot see names that load on first use.
     from trainyard._compute import AmlCompute as AmlCompute
     from trainyard._compute import ComputeTarget as ComputeTarget
+    from trainyard._conda import CondaDependencies as CondaDependencies
     from trainyard._dataset import Dataset as Dataset
     from trainyard._dataset import DatasetConsumptionConfig as DatasetConsumptionConfig
     from trainyard._dataset import FileDataset as FileDataset
+    from trainyard._distributed import Mpi as Mpi
+    from trainyard._distributed import MpiConfiguration as MpiConfiguration
+    from trainyard._distributed import ParameterServer as ParameterServer
+    from trainyard._distributed import TensorflowConfiguration as TensorflowConfiguration
+    from trainyard._environment import Environment as Environment
     from trainyard._errors import ActivityFailedException as ActivityFailedException
+    from trainyard._errors import AuthenticationException as AuthenticationException
+    from trainyard._errors import AzureMLException as AzureMLException
     from trainyard._errors import ComputeTargetException as ComputeTargetException
+    from trainyard._errors import DiscoveryUrlNotFoundException as DiscoveryUrlNotFoundException
     from trainyard._errors import ExperimentExecutionException as ExperimentExecutionException
+    from trainyard._errors import ExperimentTimeoutException as ExperimentTimeoutException
+    from trainyard._errors import ImageException as ImageException
     from trainyard._errors import ModelNotFoundException as ModelNotFoundException
     from trainyard._errors import ModelPathNotFoundException as ModelPathNotFoundException
     from trainyard._errors import PlatformUnavailableException as PlatformUnavailableException
+    from trainyard._errors import ProjectSystemException as ProjectSystemException
+    from trainyard._errors import RunConfigurationException as RunConfigurationException
+    from trainyard._errors import RunEnvironmentException as RunEnvironmentException
     from trainyard._errors import RunNotFoundException as RunNotFoundException
+    from trainyard._errors import ServiceException as ServiceException
     from trainyard._errors import SnapshotException as SnapshotException
     from trainyard._errors import TrainingException as TrainingException
     from trainyard._errors import TrainyardException as TrainyardException
@@ -30,6 +45,9 @@ if TYPE_CHECKING:
     from trainyard._model import Model as Model
     from trainyard._model import ResourceConfiguration as ResourceConfiguration
     from trainyard._run import Run as Run
+    from trainyard._run_configuration import DockerConfiguration as DockerConfiguration
+    from trainyard._run_configuration import RunConfiguration as RunConfiguration
+    from trainyard._script_run_config import ScriptRunConfig as ScriptRunConfig
     from trainyard._webservice import Webservice as Webservice
     from trainyard._widget import RunDetails as RunDetails
     from trainyard._workspace import Workspace as Workspace

@@ -58,23 +58,27 @@ class CondaDependencies:
 
     @property
     def conda_packages(self) -> Iterator[str]:
-        """Python first, then the rest."""
+        """What conda is asked for, as MatchSpecs, without Python and pip themselves."""
         return iter([f"python={self.python_version}", *self._conda])
 
     @property
     def pip_packages(self) -> Iterator[str]:
+        """What pip is asked for, as PEP 508 requirements, options left out."""
         return iter(list(self._pip))
 
     @property
     def pip_options(self) -> Iterator[str]:
+        """Lines among pip's that begin with a dash."""
         return iter(list(self._options))
 
     @property
     def conda_channels(self) -> Iterator[str]:
+        """Where conda looks, first one first."""
         return iter(list(self._channels))
 
     @property
     def python_version(self) -> str:
+        """As in "python=3.11"; empty where the file names none."""
         return self._python or DEFAULT_PYTHON
 
     # -- changes
@@ -84,10 +88,12 @@ class CondaDependencies:
         self._python = str(version)
 
     def add_channel(self, channel: str) -> None:
+        """One more place for conda to look; a second time changes nothing."""
         if channel not in self._channels:
             self._channels.append(channel)
 
     def remove_channel(self, channel: str) -> None:
+        """No error where it was never added."""
         if channel in self._channels:
             self._channels.remove(channel)
 
@@ -99,6 +105,7 @@ class CondaDependencies:
             _put(self._conda, conda_package)
 
     def remove_conda_package(self, conda_package: str) -> None:
+        """By name, whatever version was asked for; no error where it is not there."""
         _take_out(self._conda, conda_package)
 
     def add_pip_package(self, pip_package: str) -> None:
@@ -106,6 +113,7 @@ class CondaDependencies:
         _put(self._pip, pip_package)
 
     def remove_pip_package(self, pip_package: str) -> None:
+        """By name, whatever version was asked for; no error where it is not there."""
         _take_out(self._pip, pip_package)
 
     def set_pip_option(self, pip_option: str) -> None:
@@ -114,25 +122,31 @@ class CondaDependencies:
             self._options.append(pip_option)
 
     def set_pip_index_url(self, index_url: str) -> None:
+        """Kept in the file; building refuses it, since a run must not change where packages come from."""
         self.set_pip_option(f"--index-url {index_url}")
 
     def add_tensorflow_conda_package(self, core_type: str = "cpu", version: str | None = None) -> None:
+        """`core_type` "cpu" or "gpu"; `version` None leaves the choice to the resolver."""
         self.add_conda_package(_tensorflow(core_type) + (f"={version}" if version else ""))
 
     def add_tensorflow_pip_package(self, core_type: str = "cpu", version: str | None = None) -> None:
+        """`core_type` "cpu" or "gpu"; `version` None leaves the choice to the resolver."""
         self.add_pip_package(_tensorflow(core_type) + (f"=={version}" if version else ""))
 
     def remove_tensorflow_conda_package(self) -> None:
+        """Both kinds, "cpu" and "gpu", if they are there."""
         for name in ("tensorflow", "tensorflow-gpu"):
             self.remove_conda_package(name)
 
     def remove_tensorflow_pip_package(self) -> None:
+        """Both kinds, "cpu" and "gpu", if they are there."""
         for name in ("tensorflow", "tensorflow-gpu"):
             self.remove_pip_package(name)
 
     # -- as text
 
     def as_dict(self) -> dict[str, Any]:
+        """What environment.yml holds, as plain lists and texts."""
         pip = [*self._options, *self._pip]
         dependencies: list[Any] = [*self.conda_packages, *(["pip", {"pip": pip}] if pip else [])]
         return {"name": "project_environment", "dependencies": dependencies, **({"channels": self._channels} if self._channels else {})}

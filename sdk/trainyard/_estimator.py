@@ -127,10 +127,12 @@ class Estimator:
 
     @property
     def compute_target(self) -> ComputeTarget | str:
+        """Where it will run: a ComputeTarget or its name; "local" is a pool of one node on this machine."""
         return self.run_config.target
 
     @property
     def conda_dependencies(self) -> CondaDependencies | None:
+        """What the script may import, whichever way it was named; None where the user looks after the environment."""
         return self.run_config.environment.python.conda_dependencies
 
     @property

@@ -21,6 +21,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,107}\Z")
 
 
 class Experiment:
+    """A name in a workspace under which runs are kept, made by its first run.
+
+    name: a letter or digit, then letters, digits, - and _, at most 108. Raises UserErrorException for any other.
+    """
+
     def __init__(self, workspace: Workspace, name: str) -> None:
         if not isinstance(name, str) or not _NAME.match(name):
             raise UserErrorException(

@@ -88,6 +88,7 @@ class Run(ClientRun):
 
     @property
     def type(self) -> str:
+        """Azure's word for it: azureml.scriptrun where agents run a script, azureml.interactiverun where the client does the work."""
         return "azureml.interactiverun" if self._message.opened else "azureml.scriptrun"
 
     @property
@@ -102,9 +103,11 @@ class Run(ClientRun):
 
     @property
     def status(self) -> str:
+        """As `get_status()`."""
         return self.get_status()
 
     def get_status(self) -> str:
+        """Asked of the scheduler anew: one of Queued, Provisioning, Preparing, Running, Finalizing, Completed, Failed, Canceled and others."""
         return status_name(self._refresh().status)
 
     def get_portal_url(self) -> str:
@@ -112,6 +115,7 @@ class Run(ClientRun):
         return f"trainyard run show {self.id}"
 
     def get_details(self) -> dict[str, Any]:
+        """Everything about the run in Azure's shape: status, times, inputs, definition, log files, error."""
         from trainyard._details import details
 
         return details(self._refresh())
@@ -146,6 +150,7 @@ class Run(ClientRun):
         return {file.path: file for file in self._refresh().outputs.files}
 
     def get_file_names(self) -> list[str]:
+        """Paths of what it left behind and of what was uploaded apart, sorted: outputs/..., logs/..., azureml-logs/..."""
         return sorted(self._files())
 
     def download_file(self, name: str, output_file_path: str | None = None) -> None:

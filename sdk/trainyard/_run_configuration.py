@@ -59,6 +59,7 @@ class RunConfiguration:
 
     @property
     def environment_variables(self) -> dict[str, str]:
+        """Of the script's process; kept by `environment`, and set there."""
         return self.environment.environment_variables
 
     @environment_variables.setter

@@ -33,7 +33,11 @@ class Wire:
         self._path = path
         self._start(forked=False)
         atexit.register(self._drain, _LAST_WORDS_SECONDS)
-        os.register_at_fork(after_in_child=lambda: self._start(forked=True))
+        os.register_at_fork(after_in_child=self._in_child)
+
+    def _in_child(self) -> None:
+        self._line.close()
+        self._start(forked=True)
 
     def _start(self, *, forked: bool) -> None:
         self._forked = forked
@@ -122,6 +126,12 @@ class _Line:
         self._path = path
         self._connection: socket.socket | None = None
         self._broken = False
+
+    def close(self) -> None:
+        """This process's end of it; another process that shares the connection keeps its own."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def write(self, run: str, batch: list[Point]) -> None:
         if self._broken:

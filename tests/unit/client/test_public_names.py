@@ -16,8 +16,7 @@ from deploy import cli_page, reference
 
 INIT = Path(trainyard.__file__)
 PUBLIC = {name: getattr(trainyard, name) for name in trainyard.__all__ if name != "VERSION"}
-# Being rewritten beside this, each with its docstrings.
-_REWRITTEN = {"trainyard._run", "trainyard._experiment", "trainyard._dataset", "trainyard._estimator"}
+_REWRITTEN: set[str] = set()
 
 
 def members(name: str, thing: Any) -> Iterator[tuple[str, Any]]:
