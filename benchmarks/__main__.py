@@ -7,13 +7,14 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import chassis_throughput, platform_overhead, submit_latency
+from benchmarks import chassis_throughput, history_rebuild, platform_overhead, submit_latency
 from benchmarks.report import Row, print_table
 
 BENCHES = {
     "submit_latency": submit_latency.measure,
     "platform_overhead": platform_overhead.measure,
     "chassis_throughput": chassis_throughput.measure,
+    "history_rebuild": history_rebuild.measure,
 }
 
 

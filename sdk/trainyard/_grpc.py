@@ -63,6 +63,14 @@ class Clients:
     def endpoints(self) -> Any:
         return self._stub("serving", "endpoint.v1.endpoint", "EndpointServiceStub")
 
+    @cached_property
+    def history(self) -> Any:
+        return self._stub("history", "history.v1.history", "HistoryServiceStub")
+
+    @cached_property
+    def events(self) -> Any:
+        return self._stub("history", "history.v1.history", "EventServiceStub")
+
     def call(
         self,
         method: Any,

@@ -44,6 +44,10 @@ class Objects(Protocol):
         """Writes the object to `path`, whose folder exists. Raises ObjectMissing."""
         ...
 
+    def signed_url(self, key: str, seconds: int) -> str:
+        """A URL under which anyone may GET the object for so long; no check that it is there."""
+        ...
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that begin with prefix, sorted."""
         ...
@@ -126,6 +130,11 @@ class MinioObjects:
     def get_file(self, key: str, path: Path) -> None:
         self._call(key, lambda client: client.fget_object(self.bucket, key, str(path)))
 
+    def signed_url(self, key: str, seconds: int) -> str:
+        from datetime import timedelta
+
+        return str(self._call(key, lambda client: client.presigned_get_object(self.bucket, key, timedelta(seconds=seconds))))
+
     def list(self, prefix: str) -> Iterator[str]:
         def names(client: Minio) -> list[str]:
             return sorted(str(found.object_name) for found in client.list_objects(self.bucket, prefix=prefix, recursive=True))
@@ -161,6 +170,9 @@ class MemoryObjects:
 
     def get_file(self, key: str, path: Path) -> None:
         path.write_bytes(self.get_bytes(key))
+
+    def signed_url(self, key: str, seconds: int) -> str:
+        return f"memory:///{key}?seconds={seconds}"
 
     def list(self, prefix: str) -> Iterator[str]:
         yield from sorted(key for key in self.kept if key.startswith(prefix))
