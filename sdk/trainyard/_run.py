@@ -206,6 +206,11 @@ class Run:
                 if type is None or type == child:
                     yield Run(self.experiment, message.run_id, _message=message)
 
+    def _since(self) -> datetime:
+        from trainyard._watch import _CLOCK_SLACK
+
+        return self._queued_at() - _CLOCK_SLACK
+
     def _queued_at(self) -> datetime:
         when: datetime = self._message.queued_at.ToDatetime(UTC)
         return when
