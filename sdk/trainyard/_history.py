@@ -134,6 +134,19 @@ def log_lines(
         raise from_rpc(error, LogNotFoundException, "history") from error
 
 
+def rebuild(workspace: Workspace) -> Iterator[tuple[int, int]]:
+    """(events applied, of how many) as it goes; returns once the new database has taken the place of the old one."""
+    import grpc
+
+    from trainyard.history.v1 import history_pb2 as pb
+
+    try:
+        for step in workspace._clients.history.RebuildHistory(pb.RebuildHistoryRequest()):
+            yield int(step.events), int(step.of)
+    except grpc.RpcError as error:
+        raise from_rpc(error, TrainyardException, "history") from error
+
+
 def wanted(given: object) -> dict[str, str]:
     """Tags or properties as a filter: a name, or a mapping of names to values."""
     if not given:

@@ -103,7 +103,7 @@ async def _say_ready(history: History, server: Server) -> None:
             await asyncio.sleep(0.3)
     while not await history.applied.until(lambda: not history.freshness.behind(ends), 60.0):
         log.info("catches up", behind=sum(history.freshness.behind(ends).values()))
-    log.info("started", port=server.port, records=sum(history.applied.positions.values()))
+    log.info("started", port=server.port, records=sum(dict(history.applied.positions).values()))
     await server.say(ready=True)
 
 
