@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import chassis_throughput, environments, platform_overhead, submit_latency
+from benchmarks import chassis_throughput, environments, history_rebuild, platform_overhead, submit_latency
 from benchmarks.report import Row, print_table
 
 BENCHES = {
@@ -15,6 +15,7 @@ BENCHES = {
     "platform_overhead": platform_overhead.measure,
     "chassis_throughput": chassis_throughput.measure,
     "environments": environments.measure,
+    "history_rebuild": history_rebuild.measure,
 }
 
 

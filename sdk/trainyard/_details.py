@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,57 +18,21 @@ def _iso(stamp: Any) -> str:
     return str(stamp.ToDatetime(UTC).isoformat().replace("+00:00", "Z"))
 
 
-def details(run: Any) -> dict[str, Any]:
+def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
+    """A RunView in Azure's shape. `log_files`: name -> URL."""
     from trainyard._run import status_name
-    from trainyard.job.v1.spec_pb2 import DatasetInput
 
-    spec = run.spec
+    run = view.run
     found: dict[str, Any] = {
         "runId": run.run_id,
-        "target": spec.compute_target,
+        "target": run.spec.compute_target or "local",
         "status": status_name(run.status),
         "startTimeUtc": _iso(run.started_at) if run.HasField("started_at") else None,
-        "properties": {
-            "ContentSnapshotId": spec.source.snapshot.id,
-            "_azureml.ComputeTargetType": "AmlCompute",
-            "trainyard.epoch": str(run.epoch),
-        },
-        "inputDatasets": [
-            {
-                "dataset": {
-                    "id": f"{item.dataset}:{item.version}" if item.dataset else None,
-                    "name": item.dataset or None,
-                    "version": item.version or None,
-                },
-                "consumptionDetails": {
-                    "type": "RunInput",
-                    "inputName": item.name,
-                    "mechanism": "Download" if item.mode == DatasetInput.MODE_DOWNLOAD else "Mount",
-                    "pathOnCompute": None,
-                },
-            }
-            for item in spec.inputs
-        ],
+        "properties": _properties(run),
+        "inputDatasets": [_input(item) for item in run.spec.inputs],
         "outputDatasets": [],
-        "runDefinition": {
-            "script": spec.entry_script,
-            "command": "",
-            "arguments": [f"DatasetConsumptionConfig:{item.input}" if item.HasField("input") else item.text for item in spec.arguments],
-            "framework": "TensorFlow" if spec.environment.framework == "tensorflow" else "Python",
-            "communicator": "None",
-            "target": spec.compute_target,
-            "dataReferences": {},
-            "data": {item.name: {"dataLocation": {"dataset": {"name": item.dataset, "version": item.version}}} for item in spec.inputs},
-            "maxRunDurationSeconds": spec.max_duration.seconds if spec.HasField("max_duration") else None,
-            "nodeCount": 1,
-            "environment": {
-                "name": f"{spec.environment.framework}-{spec.environment.framework_version or 'default'}",
-                "python": {"pipPackages": list(spec.environment.pip_packages)},
-                "environmentVariables": dict(spec.environment.environment_variables),
-            },
-            "history": {"outputCollection": True, "directoriesToWatch": ["logs"], "snapshotProject": True},
-        },
-        "logFiles": {file.path: file.object_key for file in run.outputs.files if file.path.startswith("azureml-logs/")},
+        "runDefinition": _definition(run.spec),
+        "logFiles": dict(log_files),
         "submittedBy": None,
     }
     if run.HasField("ended_at"):
@@ -74,21 +40,108 @@ def details(run: Any) -> dict[str, Any]:
     if run.warnings:
         found["warnings"] = [{"source": "trainyard", "message": message} for message in run.warnings]
     if run.HasField("failure"):
-        failure = run.failure
-        found["error"] = {
-            "error": {
-                "code": failure.code,
-                "message": failure.message,
-                "target": failure.target,
-                "details": [{"message": line} for line in failure.last_lines],
-                "messageParameters": {
-                    **({"rank": str(failure.rank)} if failure.HasField("rank") else {}),
-                    **({"exitCode": str(failure.exit_code)} if failure.HasField("exit_code") else {}),
-                },
-            },
-            "time": _iso(run.ended_at) if run.HasField("ended_at") else None,
-        }
+        found["error"] = _error(run)
     return found
+
+
+def _properties(run: Any) -> dict[str, str]:
+    from trainyard._lineage import environment_id
+
+    spec = run.spec
+    found = {"_azureml.ComputeTargetType": "local" if run.opened else "AmlCompute", "trainyard.epoch": str(run.epoch)}
+    if spec.source.snapshot.id:
+        found["ContentSnapshotId"] = spec.source.snapshot.id
+    if spec.HasField("environment"):
+        found["AzureML.DerivedImageName"] = f"trainyard/{environment_id(spec.environment)[:32]}"
+    found.update(run.properties)
+    for own, mlflow in (("repository_uri", "repoURL"), ("branch", "branch"), ("commit", "commit")):
+        if f"azureml.git.{own}" in found:
+            found.setdefault(f"mlflow.source.git.{mlflow}", found[f"azureml.git.{own}"])
+    return dict(sorted(found.items()))
+
+
+def _input(item: Any) -> dict[str, Any]:
+    from trainyard.job.v1.spec_pb2 import DatasetInput
+
+    mechanisms = {DatasetInput.MODE_DOWNLOAD: "Download", DatasetInput.MODE_DIRECT: "Direct"}
+    return {
+        "dataset": {
+            "id": f"{item.dataset}:{item.version}" if item.dataset else None,
+            "name": item.dataset or None,
+            "version": item.version or None,
+        },
+        "consumptionDetails": {
+            "type": "RunInput",
+            "inputName": item.name,
+            "mechanism": mechanisms.get(item.mode, "Mount"),
+            "pathOnCompute": item.path_on_compute or None,
+        },
+    }
+
+
+def _definition(spec: Any) -> dict[str, Any]:
+    environment = spec.environment
+    framework = f"{environment.framework or 'none'}-{environment.framework_version or 'default'}"
+    return {
+        "script": spec.entry_script or None,
+        "command": " ".join(shlex.quote(word) for word in spec.command),
+        "useAbsolutePath": False,
+        "arguments": [f"DatasetConsumptionConfig:{item.input}" if item.HasField("input") else item.text for item in spec.arguments],
+        "sourceDirectoryDataStore": None,
+        "framework": "TensorFlow" if environment.framework == "tensorflow" else "Python",
+        "communicator": "None",
+        "target": spec.compute_target or "local",
+        "dataReferences": {},
+        "data": {item.name: {"dataLocation": {"dataset": {"name": item.dataset, "version": item.version}}} for item in spec.inputs},
+        "outputData": {},
+        "jobName": None,
+        "maxRunDurationSeconds": spec.max_duration.seconds if spec.HasField("max_duration") else 2_592_000,
+        "nodeCount": 1,
+        "environment": {
+            "name": environment.name or framework,
+            "version": str(environment.version) if environment.version else None,
+            "python": {
+                "interpreterPath": environment.interpreter_path or "python",
+                "userManagedDependencies": bool(environment.interpreter_path),
+                "condaDependencies": environment.conda_specification or None,
+                "pipPackages": list(environment.pip_packages),
+            },
+            "docker": {"enabled": False, "baseImage": None},
+            "environmentVariables": dict(environment.environment_variables),
+        },
+        "history": {"outputCollection": True, "directoriesToWatch": ["logs"], "snapshotProject": True},
+        "tensorflow": {"workerCount": 1, "parameterServerCount": 1},
+        "mpi": {"processCountPerNode": 1},
+        "docker": {"useDocker": False, "shmSize": "2g", "arguments": []},
+    }
+
+
+# What no user can mend by another script or other packages.
+_OURS = frozenset(("AgentLost", "Unavailable", "InternalError", "ServiceError", "OutputsNotSaved"))
+
+
+def _error(run: Any) -> dict[str, Any]:
+    failure = run.failure
+    return {
+        "error": {
+            "code": "ServiceError" if failure.code in _OURS else "UserError",
+            "message": failure.message,
+            "target": failure.target or None,
+            "details": [{"message": line} for line in failure.last_lines],
+            "innerError": {"code": failure.code, "innerError": None},
+            "debugInfo": None,
+            "messageFormat": None,
+            "messageParameters": {
+                **({"rank": str(failure.rank)} if failure.HasField("rank") else {}),
+                **({"exitCode": str(failure.exit_code)} if failure.HasField("exit_code") else {}),
+            },
+            "referenceCode": None,
+        },
+        "correlation": {"operation": run.run_id, "request": f"{run.run_id}/{run.epoch}"},
+        "environment": "local",
+        "location": ", ".join(run.agent_ids) or "local",
+        "time": _iso(run.ended_at) if run.HasField("ended_at") else None,
+    }
 
 
 def fetch(objects: Objects, artifact: Any, target: Path) -> None:

@@ -100,21 +100,23 @@ class Experiment:
         return run
 
     def get_runs(
-        self, type: str | None = None, tags: object = None, properties: object = None, include_children: bool = False
-    ) -> Iterator[Run]:  # noqa: A002
-        """Newest first."""
-        from trainyard.job.v1 import job_pb2
+        self,
+        type: str | None = None,  # noqa: A002 - as in Azure
+        tags: object = None,
+        properties: object = None,
+        include_children: bool = False,
+    ) -> Iterator[Run]:
+        """Newest first, fetched a page at a time as they are asked for. tags, properties: a name, or a dict of names and values."""
+        from trainyard import _history
+        from trainyard._run import type_of
 
-        clients = self.workspace._clients
-        request = job_pb2.ListRunsRequest(experiment=self.name, limit=1000)
-        for message in clients.call(clients.jobs.ListRuns, request).runs:
-            run = Run(self, message.run_id, _message=message)
-            if _has_tags(run, tags):
-                yield run
-
-
-def _has_tags(run: Run, tags: object) -> bool:
-    if not tags:
-        return True
-    own = run.tags
-    return all(own.get(name) == value for name, value in tags.items()) if isinstance(tags, Mapping) else tags in own
+        found = _history.list_runs(
+            self.workspace,
+            experiment=self.name,
+            roots_only=not include_children,
+            tags=_history.wanted(tags),
+            properties=_history.wanted(properties),
+        )
+        for message in found:
+            if message.number and (type is None or type == type_of(message)):
+                yield Run(self, message.run_id, _message=message)

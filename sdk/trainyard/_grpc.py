@@ -68,10 +68,6 @@ class Clients:
         return self._stub("serving", "endpoint.v1.endpoint", "EndpointServiceStub")
 
     @cached_property
-    def environments(self) -> Any:
-        return self._stub("registry", "environment.v1.environment", "EnvironmentServiceStub")
-
-    @cached_property
     def history(self) -> Any:
         return self._stub("history", "history.v1.history", "HistoryServiceStub")
 

@@ -7,32 +7,41 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-
-def fold(batches: Iterable[Any]) -> dict[str, Any]:
-    """Of the newest epoch only: one value -> scalar, several -> list; rows -> dict (of lists); the first kind under a name stays."""
-    batches = list(batches)
-    newest = max((batch.epoch for batch in batches), default=0)
-    kinds: dict[str, str] = {}
-    values: dict[str, list[Any]] = {}
-    for batch in batches:
-        if batch.epoch != newest:
-            continue
-        for point in batch.points:
-            if kinds.setdefault(point.name, point.kind) != point.kind:
-                warnings.warn(f"Metric {point.name!r} is a {kinds[point.name]}; a {point.kind} of that name is left out.", stacklevel=2)
-                continue
-            values.setdefault(point.name, []).append(_value(point))
-    return {name: _shape(kinds[name], found) for name, found in values.items()}
+_FILES = ("image", "confusion_matrix", "accuracy_table", "residuals", "predictions")
 
 
-def _value(point: Any) -> Any:
+def shaped(run_id: str, points: Iterable[Any]) -> dict[str, Any]:
+    """RankedPoints of one attempt by name: one value -> scalar, several -> list; rows -> dict (of lists); files -> their aml:// name.
+
+    Where several ranks logged a name, rank 0's values are given, or the lowest rank's that logged it: in a distributed run each
+    rank logs the same name, and a list that mixes them is of use to nobody. The first kind under a name stays.
+    """
+    by_name: dict[str, dict[int, list[Any]]] = {}
+    for item in points:
+        by_name.setdefault(item.point.name, {}).setdefault(item.rank, []).append(item.point)
+    return {name: _of_one(run_id, name, ranks[min(ranks)]) for name, ranks in by_name.items()}
+
+
+def _of_one(run_id: str, name: str, points: list[Any]) -> Any:
+    kind = points[0].kind
+    other = next((point.kind for point in points if point.kind != kind), None)
+    if other is not None:
+        warnings.warn(f"Metric {name!r} is a {kind}; a {other} of that name is left out.", stacklevel=4)
+    return _shape(kind, [_value(run_id, point) for point in points if point.kind == kind])
+
+
+def _value(run_id: str, point: Any) -> Any:
     which = point.WhichOneof("value")
     if which == "json":
         try:
-            return json.loads(point.json)
+            value = json.loads(point.json)
         except ValueError:
-            return point.json
-    return getattr(point, which) if which else None
+            value = point.json
+    else:
+        value = getattr(point, which) if which else None
+    if point.kind in _FILES and isinstance(value, str) and not value.startswith("aml://"):
+        return f"aml://artifactId/ExperimentRun/dcid.{run_id}/{value}"
+    return value
 
 
 def _shape(kind: str, found: list[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +30,50 @@ STATUS_NAMES = {
     "NOT_RESPONDING": "NotResponding",
     "REJECTED": "Failed",
 }
-METRICS_TOPIC = "trainyard.metrics"
 
 
 def status_name(number: int) -> str:
     from trainyard.job.v1 import job_pb2
 
     return STATUS_NAMES.get(job_pb2.RunStatus.Name(number).removeprefix("RUN_STATUS_"), "NotStarted")
+
+
+def statuses_named(name: str | None) -> list[int]:
+    """Numbers of the statuses that are shown under that name; none: every one."""
+    from trainyard.job.v1 import job_pb2
+
+    if not name:
+        return []
+    found = [job_pb2.RunStatus.Value(f"RUN_STATUS_{ours}") for ours, shown in STATUS_NAMES.items() if shown == name]
+    if not found:
+        raise UserErrorException(
+            f"There is no status {name!r}; there is: {', '.join(sorted(set(STATUS_NAMES.values())))}.", target="status"
+        )
+    return found
+
+
+def type_of(message: Any) -> str:
+    """A run's type in Azure's words."""
+    return "azureml.interactiverun" if message.opened else "azureml.scriptrun"
+
+
+def _descendants(workspace: Any, run_id: str, known: set[str]) -> Iterator[Any]:
+    from trainyard._history import list_runs
+
+    for child in list_runs(workspace, parent=run_id):
+        if child.run_id not in known:
+            known.add(child.run_id)
+            yield child
+            yield from _descendants(workspace, child.run_id, known)
+
+
+def _fits(message: Any, tags: Mapping[str, str], properties: Mapping[str, str], statuses: list[int]) -> bool:
+    has = all(
+        name in found and value in ("", found[name])
+        for wanted, found in ((tags, message.tags), (properties, message.properties))
+        for name, value in wanted.items()
+    )
+    return has and (not statuses or message.status in statuses)
 
 
 class Run(ClientRun):
@@ -115,27 +152,64 @@ class Run(ClientRun):
         return f"trainyard run show {self.id}"
 
     def get_details(self) -> dict[str, Any]:
-        """Everything about the run in Azure's shape: status, times, inputs, definition, log files, error."""
-        from trainyard._details import details
+        """All about the run in Azure's shape. logFiles: name -> URL, good for an hour; of a log that is still written, its end as data."""
+        from trainyard import _details, _logs
+        from trainyard._history import run_view
 
-        return details(self._refresh())
+        view = run_view(self.experiment.workspace, self.id)
+        return _details.details(view, _logs.urls(self.experiment.workspace, view))
 
-    def get_metrics(self, name: str | None = None, recursive: bool = False) -> dict[str, Any]:
-        """All that was logged up to now; after a re-queue, by the newest attempt only."""
-        from trainyard import _metrics
-        from trainyard.job.v1 import telemetry_pb2
+    def get_details_with_logs(self) -> dict[str, Any]:
+        """get_details(), with each log's text in the place of its URL."""
+        from trainyard import _details, _logs
+        from trainyard._history import run_view
+
+        view = run_view(self.experiment.workspace, self.id)
+        return _details.details(view, _logs.texts(self.experiment.workspace, view))
+
+    def get_detailed_status(self) -> dict[str, Any]:
+        """{'status', 'details'}: the status, and why it is so, in words."""
+        from trainyard._history import run_view
+
+        run = run_view(self.experiment.workspace, self.id).run
+        return {"status": status_name(run.status), "details": run.why}
+
+    def get_metrics(self, name: str | None = None, recursive: bool = False, run_type: str | None = None) -> dict[str, Any]:
+        """All that was logged before the call, by name; after a re-queue, by the newest attempt only.
+
+        One value is a scalar, several are a list; a row is a dict, several are a dict of lists. recursive: {run id: {...}} of the run
+        and its descendants. Where several ranks logged a name, rank 0's values.
+        """
+        from trainyard import _history, _metrics
 
         self.flush()
-        records = self.experiment.workspace._events.read_all([METRICS_TOPIC], key=self.id, since=self._since())
-        batches = [
-            record.event.message
-            for record in records
-            if record.event is not None and isinstance(record.event.message, telemetry_pb2.MetricBatch)
-        ]
-        found = _metrics.fold(batches)
-        if name is not None:
-            found = {name: found[name]} if name in found else {}
-        return {self.id: found} if recursive else found
+        found = _history.points(self.experiment.workspace, self.id, name, recursive=recursive)
+        by_run = {run_id: _metrics.shaped(run_id, points) for run_id, points in found.items()}
+        return by_run if recursive else by_run.get(self.id, {})
+
+    def get_children(
+        self,
+        recursive: bool = False,
+        tags: object = None,
+        properties: object = None,
+        type: str | None = None,  # noqa: A002 - as in Azure
+        status: str | None = None,
+        _rehydrate_runs: bool = True,
+    ) -> Iterator[Run]:
+        """Child runs, newest first; with recursive each is followed by its own. Filters: a name, or a dict of names and values."""
+        from trainyard import _history
+
+        workspace = self.experiment.workspace
+        chosen = _history.wanted(tags), _history.wanted(properties), statuses_named(status)
+        if not recursive:
+            found = _history.list_runs(workspace, parent=self.id, tags=chosen[0], properties=chosen[1], statuses=chosen[2])
+        else:
+            found = _descendants(workspace, self.id, {self.id})
+        for message in found:
+            if not recursive or _fits(message, *chosen):
+                child = type_of(message)
+                if type is None or type == child:
+                    yield Run(self.experiment, message.run_id, _message=message)
 
     def _since(self) -> datetime:
         from trainyard._watch import _CLOCK_SLACK
@@ -147,7 +221,9 @@ class Run(ClientRun):
         return when
 
     def _files(self) -> dict[str, Any]:
-        return {file.path: file for file in self._refresh().outputs.files}
+        from trainyard._history import run_view
+
+        return {file.path: file for file in run_view(self.experiment.workspace, self.id).files}
 
     def get_file_names(self) -> list[str]:
         """Paths of what it left behind and of what was uploaded apart, sorted: outputs/..., logs/..., azureml-logs/..."""

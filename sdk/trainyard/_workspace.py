@@ -202,12 +202,11 @@ class Workspace:
 
     @property
     def experiments(self) -> dict[str, Experiment]:
-        """Those with a run among the newest thousand."""
+        """Those with a run, by name."""
         from trainyard._experiment import Experiment
-        from trainyard.job.v1 import job_pb2
+        from trainyard._history import experiment_names
 
-        runs = self._clients.call(self._clients.jobs.ListRuns, job_pb2.ListRunsRequest(limit=1000)).runs
-        return {name: Experiment(self, name) for name in sorted({run.experiment for run in runs})}
+        return {name: Experiment(self, name) for name in experiment_names(self)}
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -42,7 +42,7 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    history = _history(settings)
+    history = history_of(settings)
     server = Server(settings.host, settings.port, SERVICES, lambda server: _register(server, history, settings))
     guard = _guard(settings, history)
     history.applier.start()
@@ -66,7 +66,7 @@ async def serve(settings: Settings) -> None:
         await asyncio.wait([asyncio.ensure_future(server.stop())], timeout=_GOODBYE_SECONDS)
 
 
-def _history(settings: Settings) -> History:
+def history_of(settings: Settings) -> History:
     store = settings.object_store
     objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
     databases = open_databases(settings.sql_url)
@@ -103,7 +103,7 @@ async def _say_ready(history: History, server: Server) -> None:
             await asyncio.sleep(0.3)
     while not await history.applied.until(lambda: not history.freshness.behind(ends), 60.0):
         log.info("catches up", behind=sum(history.freshness.behind(ends).values()))
-    log.info("started", port=server.port, records=sum(history.applied.positions.values()))
+    log.info("started", port=server.port, records=sum(dict(history.applied.positions).values()))
     await server.say(ready=True)
 
 

@@ -17,7 +17,8 @@ from services.chassis.loop.kafka_feed import KafkaFeed
 from services.chassis.records import Place, Unavailable
 from services.chassis.topics import topics
 from services.history.databases import Database, Databases
-from services.history.projecting import apply_with_care
+from services.history.projecting import apply, apply_with_care
+from services.history.reading import Batch
 
 log = structlog.get_logger()
 TOPICS = tuple(topic.name for topic in topics().values() if not topic.ephemeral)
@@ -121,7 +122,13 @@ class Applier(threading.Thread):
                 database = self._database
                 known = database.positions()
                 at = {place: max(known.get(place, 0), begins[place]) for place in places}
+                gone = {place: offset for place, offset in at.items() if offset > known.get(place, 0)}
+                if gone:
+                    # Nobody will bring these records any more: they must not be waited for.
+                    with database.writing() as connection:
+                        apply(connection, Batch(positions=gone))
                 feed.assign(at)
+                self._applied.advance(at)
                 self._feed(feed, database, at)
         finally:
             feed.close()

@@ -41,7 +41,7 @@ def apply(connection: sa.Connection, batch: Batch, *, fold: bool = True) -> None
 
 
 def apply_with_care(database: Database, raws: Sequence[Any], *, fold: bool = True) -> Batch:
-    """Records of kafka-python, applied in one transaction. One that the database refuses is refused alone, whatever came with it."""
+    """Records of a Kafka client, applied in one transaction. One that the database refuses is refused alone, whatever came with it."""
     batch = Batch()
     take(batch, raws)
     try:

@@ -54,7 +54,7 @@ class Batch:
 
 
 def take(batch: Batch, raws: Iterable[Any]) -> None:
-    """Adds what records of kafka-python, in the order of each partition, say."""
+    """Adds what records of a Kafka client, in the order of each partition, say."""
     for raw in raws:
         batch.records += 1
         topic, partition, offset = raw.topic, raw.partition, raw.offset

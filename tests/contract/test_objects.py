@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_what_is_put_is_what_is_got(key: str, objects: Objects) -> None:
     assert objects.get_bytes(key) == b"content"
     assert objects.exists(key)
     assert list(objects.list("")) == [key]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_a_signed_url_gives_the_bytes_to_whoever_has_it(key: str, objects: Objects) -> None:
+    objects.put_bytes(key, b"content")
+
+    with urllib.request.urlopen(objects.signed_url(key, 60)) as answer:
+        assert answer.read() == b"content"
 
 
 @pytest.mark.parametrize("size", [0, 1, 6 << 20])

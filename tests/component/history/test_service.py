@@ -8,13 +8,18 @@ from collections.abc import Sequence
 
 import grpc
 import pytest
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
 
+from services.chassis.loop.kafka_client import KafkaReader
 from services.chassis.records import NewRecord
 from services.history.databases import open_databases
 from tests.component.history.conftest import Serving
 from tests.component.topic_log import TopicLog
 from tests.history_dump import dump
-from tests.history_log import DRIVER, JOBS, LOGS, METRICS, Log, a_model_of, a_whole_run, batch, chunk, garbage, opened, queued
+from tests.history_log import DRIVER, JOBS, LOGS, METRICS, Log, a_file, a_model_of, a_whole_run, batch, chunk, garbage, opened, queued
+from trainyard._objects import MinioObjects
+from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.history.v1.history_pb2_grpc import EventServiceStub, HistoryServiceStub
 from trainyard.job.v1 import job_pb2 as job
@@ -347,3 +352,56 @@ def test_a_crash_in_a_rebuild_leaves_the_old_database_and_nothing_else(serving: 
         assert generation_of(database_url) in (0, 1)
         assert dump_of(database_url) == live
         assert len(numbers(history, run_id)) == 500
+
+
+def test_what_the_log_no_longer_has_is_carried_over_by_a_rebuild(
+    serving: Serving, database_url: str, topic_log: TopicLog, history_kafka: str
+) -> None:
+    run_id = a_name("old")
+    log = Log()
+    a_whole_run(log, run_id, metrics=20)
+    publish(topic_log, log)
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+        before = numbers(history, run_id)
+        live = dump_of(database_url)
+        # Also where the log was cut before this database began.
+        assert f"'{run_id}'" in live
+
+        drop_all(history_kafka, METRICS, LOGS)
+        rebuild(history)
+
+        assert dump_of(database_url) == live
+        assert numbers(history, run_id) == before == [1 / (step + 1) for step in range(20)]
+        lines = [line.text for answer in history.ReadLog(pb.ReadLogRequest(run_id=run_id), timeout=60) for line in answer.lines]
+    assert lines == [*(f"step {step}" for step in range(20)), "bye"]
+
+
+def drop_all(bootstrap: str, *names: str) -> None:
+    """As retention does, only at once."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    reader = KafkaReader(bootstrap)
+    ends = {TopicPartition(*place): end for place, end in reader.ends(names).items()}
+    admin.delete_records(ends)
+    reader.close()
+    admin.close()
+
+
+def test_lines_that_neither_log_nor_history_has_are_read_from_the_archived_file(
+    serving: Serving, topic_log: TopicLog, minio_server: tuple[str, str, str]
+) -> None:
+    run_id = a_name("archived")
+    objects = MinioObjects(*minio_server, "history-tests")
+    objects.make_bucket()
+    file = a_file(DRIVER, run_id)
+    objects.put_bytes(file.object_key, "one\ntwo\nthrée\n".encode())
+    done = job.RunCompleted(run_id=run_id, epoch=1, outputs=ArtifactSet(files=[file]))
+    topic_log.publish(JOBS, run_id, queued(run_id), job.RunStarted(run_id=run_id, epoch=1), done)
+    with serving() as service:
+        history = HistoryServiceStub(service.channel)
+
+        whole = list(history.ReadLog(pb.ReadLogRequest(run_id=run_id, follow=True), timeout=60))
+        part = list(history.ReadLog(pb.ReadLogRequest(run_id=run_id, first_line=1, most_lines=1), timeout=60))
+
+    assert [(line.number, line.text) for answer in whole for line in answer.lines] == [(0, "one"), (1, "two"), (2, "thrée")]
+    assert [line.text for answer in part for line in answer.lines] == ["two"]

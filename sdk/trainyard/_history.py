@@ -1,0 +1,156 @@
+"""What the history service tells: runs, metrics and log lines, as they are now or as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from trainyard._errors import RunNotFoundException, TrainyardException, UserErrorException, from_rpc
+
+if TYPE_CHECKING:
+    from trainyard._workspace import Workspace
+
+_PAGE = 100
+
+
+class LogNotFoundException(TrainyardException):
+    """The run has no such log; the message lists those it has."""
+
+    code = "LogNotFound"
+
+
+def moment(text: str | datetime | None) -> Any:
+    """An AsOf: an ISO time (UTC where it names no zone) or a record "topic/partition@offset"; None: now, as no AsOf."""
+    from trainyard.history.v1 import history_pb2 as pb
+
+    if text is None:
+        return None
+    made = pb.AsOf()
+    if isinstance(text, str) and "@" in text:
+        topic, _, partition = text.partition("@")[0].rpartition("/")
+        offset = text.partition("@")[2]
+        if not topic or not partition.isdecimal() or not offset.isdecimal():
+            raise UserErrorException(f"A record is named topic/partition@offset, e.g. trainyard.jobs/3@120; not {text!r}.", target="as_of")
+        made.place.CopyFrom(pb.Place(topic=topic, partition=int(partition), offset=int(offset)))
+        return made
+    try:
+        when = datetime.fromisoformat(text) if isinstance(text, str) else text
+        made.time.FromDatetime((when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None))
+    except (ValueError, OverflowError) as error:
+        raise UserErrorException(f"{text!r} is no ISO time, nor a record topic/partition@offset.", target="as_of") from error
+    return made
+
+
+def run_view(workspace: Workspace, run_id: str, as_of: str | datetime | None = None) -> Any:
+    """A RunView with all that was written before the call. Raises RunNotFoundException."""
+    from trainyard.history.v1 import history_pb2 as pb
+
+    clients = workspace._clients
+    request = pb.GetRunRequest(run_id=run_id, as_of=moment(as_of))
+    return clients.call(clients.history.GetRun, request, RunNotFoundException, where="history").run
+
+
+def points(
+    workspace: Workspace, run_id: str, name: str | None = None, *, recursive: bool = False, as_of: str | datetime | None = None
+) -> dict[str, list[Any]]:
+    """RankedPoints of the newest attempt by run: the run first, then its descendants where they are asked for."""
+    from trainyard.history.v1 import history_pb2 as pb
+
+    clients = workspace._clients
+    request = pb.GetMetricsRequest(run_id=run_id, name=name or "", recursive=recursive, as_of=moment(as_of))
+    found: dict[str, list[Any]] = {}
+    while True:
+        answer = clients.call(clients.history.GetMetrics, request, RunNotFoundException, where="history")
+        for run in answer.runs:
+            found.setdefault(run.run_id, []).extend(run.points)
+        if not answer.next_page_token:
+            return found
+        request.page_token = answer.next_page_token
+
+
+def list_runs(
+    workspace: Workspace,
+    *,
+    experiment: str = "",
+    parent: str = "",
+    roots_only: bool = False,
+    statuses: Sequence[int] = (),
+    tags: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
+    text: str = "",
+    as_of: str | datetime | None = None,
+) -> Iterator[Any]:
+    """Runs without spec and outputs, newest first, a page at a time as they are asked for. An empty value asks for the name alone."""
+    from trainyard.history.v1 import history_pb2 as pb
+
+    clients = workspace._clients
+    request = pb.ListRunsRequest(
+        experiment=experiment,
+        parent_run_id=parent,
+        roots_only=roots_only,
+        statuses=list(statuses),  # type: ignore[arg-type]  # numbers are as good as names
+        tags=dict(tags or {}),
+        properties=dict(properties or {}),
+        text=text,
+        page_size=_PAGE,
+        as_of=moment(as_of),
+    )
+    while True:
+        answer = clients.call(clients.history.ListRuns, request, where="history")
+        yield from answer.runs
+        if not answer.next_page_token:
+            return
+        request.page_token = answer.next_page_token
+
+
+def experiment_names(workspace: Workspace) -> Iterator[str]:
+    """Those with a run, by name."""
+    from trainyard.history.v1 import history_pb2 as pb
+
+    clients = workspace._clients
+    request = pb.ListExperimentsRequest(page_size=1000)
+    while True:
+        answer = clients.call(clients.history.ListExperiments, request, where="history")
+        yield from (found.name for found in answer.experiments)
+        if not answer.next_page_token:
+            return
+        request.page_token = answer.next_page_token
+
+
+def log_lines(
+    workspace: Workspace, run_id: str, log: str = "", *, rank: int = 0, first_line: int = 0, contains: str = "", follow: bool = False
+) -> Iterator[tuple[int, str]]:
+    """(number, text) of a log, of its newest attempt. Raises LogNotFoundException, which names the logs that there are."""
+    import grpc
+
+    from trainyard.history.v1 import history_pb2 as pb
+
+    request = pb.ReadLogRequest(run_id=run_id, log=log, rank=rank, first_line=first_line, contains=contains, follow=follow)
+    try:
+        for answer in workspace._clients.history.ReadLog(request):
+            yield from ((line.number, line.text) for line in answer.lines)
+    except grpc.RpcError as error:
+        raise from_rpc(error, LogNotFoundException, "history") from error
+
+
+def rebuild(workspace: Workspace) -> Iterator[tuple[int, int]]:
+    """(events applied, of how many) as it goes; returns once the new database has taken the place of the old one."""
+    import grpc
+
+    from trainyard.history.v1 import history_pb2 as pb
+
+    try:
+        for step in workspace._clients.history.RebuildHistory(pb.RebuildHistoryRequest()):
+            yield int(step.events), int(step.of)
+    except grpc.RpcError as error:
+        raise from_rpc(error, TrainyardException, "history") from error
+
+
+def wanted(given: object) -> dict[str, str]:
+    """Tags or properties as a filter: a name, or a mapping of names to values."""
+    if not given:
+        return {}
+    if isinstance(given, Mapping):
+        return {str(name): str(value) for name, value in given.items()}
+    return {str(given): ""}

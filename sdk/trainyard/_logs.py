@@ -1,0 +1,43 @@
+"""A run's logs as a client gets at them: archived files by URL, live ones by their last lines."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+from trainyard._history import log_lines
+
+if TYPE_CHECKING:
+    from trainyard._workspace import Workspace
+
+URL_SECONDS = 3600
+_LAST_LINES = 1000
+_PREFIXES = ("azureml-logs/", "logs/")
+
+
+def urls(workspace: Workspace, view: Any) -> dict[str, str]:
+    """Name -> URL. Of a log that is written still and lies in no file yet: a data: URL of its last thousand lines."""
+    files = _files(view)
+    found = {name: workspace._objects.signed_url(file.object_key, URL_SECONDS) for name, file in files.items()}
+    for info in view.logs:
+        if info.log not in files and info.rank == 0:
+            text = _text(workspace, view.run.run_id, info.log, max(0, info.lines - _LAST_LINES))
+            found[info.log] = f"data:text/plain;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+    return dict(sorted(found.items()))
+
+
+def texts(workspace: Workspace, view: Any) -> dict[str, str]:
+    """Name -> all of its text up to now."""
+    found = {name: workspace._objects.get_bytes(file.object_key).decode("utf-8", "replace") for name, file in _files(view).items()}
+    for info in view.logs:
+        if info.log not in found and info.rank == 0:
+            found[info.log] = _text(workspace, view.run.run_id, info.log, 0)
+    return dict(sorted(found.items()))
+
+
+def _files(view: Any) -> dict[str, Any]:
+    return {file.path: file for file in view.files if file.path.startswith(_PREFIXES)}
+
+
+def _text(workspace: Workspace, run_id: str, log: str, first_line: int) -> str:
+    return "".join(f"{text}\n" for _, text in log_lines(workspace, run_id, log, first_line=first_line))

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+
+import pytest
+
+from trainyard._details import details
+from trainyard._errors import UserErrorException
+from trainyard._history import moment, wanted
+from trainyard.event.v1.artifact_pb2 import Failure
+from trainyard.history.v1.history_pb2 import Place, RunView
+from trainyard.job.v1 import job_pb2 as job
+from trainyard.job.v1.spec_pb2 import Argument, DatasetInput, EnvironmentSpec, RunSpec
+
+KEYS = {
+    "runId",
+    "target",
+    "status",
+    "startTimeUtc",
+    "properties",
+    "inputDatasets",
+    "outputDatasets",
+    "runDefinition",
+    "logFiles",
+    "submittedBy",
+}
+
+
+def a_view(**more: object) -> RunView:
+    spec = RunSpec(
+        compute_target="gpucluster",
+        entry_script="train.py",
+        arguments=[Argument(text="--data"), Argument(input="mnist")],
+        environment=EnvironmentSpec(framework="tensorflow", pip_packages=["six"], name="mine", version=3),
+        inputs=[DatasetInput(name="mnist", dataset="mnist dataset", version=2, mode=DatasetInput.MODE_DOWNLOAD)],
+    )
+    run = job.Run(run_id="r_1", status=job.RUN_STATUS_COMPLETED, epoch=1, spec=spec, **more)  # type: ignore[arg-type]
+    return RunView(run=run)
+
+
+def test_all_keys_are_there_with_the_definition_in_full() -> None:
+    found = details(a_view(), {"azureml-logs/70_driver_log.txt": "http://store/x"})
+
+    assert set(found) == KEYS
+    assert found["logFiles"] == {"azureml-logs/70_driver_log.txt": "http://store/x"}
+    assert found["inputDatasets"][0]["dataset"] == {"id": "mnist dataset:2", "name": "mnist dataset", "version": 2}
+    assert found["inputDatasets"][0]["consumptionDetails"]["mechanism"] == "Download"
+    definition = found["runDefinition"]
+    assert (definition["script"], definition["arguments"]) == ("train.py", ["--data", "DatasetConsumptionConfig:mnist"])
+    assert (definition["environment"]["name"], definition["environment"]["version"]) == ("mine", "3")
+    assert definition["docker"]["shmSize"] == "2g"
+    assert definition["history"]["directoriesToWatch"] == ["logs"]
+
+
+def test_git_state_is_shown_under_both_names() -> None:
+    git = {
+        "azureml.git.commit": "abc",
+        "azureml.git.branch": "main",
+        "azureml.git.repository_uri": "http://host/x.git",
+        "azureml.git.dirty": "True",
+    }
+
+    found = details(a_view(properties=git), {})["properties"]
+
+    assert {name: found[name] for name in git} == git
+    assert found["mlflow.source.git.commit"] == "abc"
+    assert found["mlflow.source.git.repoURL"] == "http://host/x.git"
+    assert len(found["AzureML.DerivedImageName"]) == len("trainyard/") + 32
+
+
+def test_an_error_has_azures_whole_shape() -> None:
+    failure = Failure(code="ScriptFailed", message="exited with code 3", target="train.py", last_lines=["ValueError"], rank=0, exit_code=3)
+    lost = Failure(code="AgentLost", message="the node is gone")
+
+    error = details(a_view(failure=failure, agent_ids=["agent-0"]), {})["error"]
+
+    assert set(error) == {"error", "correlation", "environment", "location", "time"}
+    assert (error["error"]["code"], error["error"]["innerError"]["code"]) == ("UserError", "ScriptFailed")
+    assert error["error"]["messageParameters"] == {"rank": "0", "exitCode": "3"}
+    assert error["correlation"]["operation"] == "r_1"
+    assert details(a_view(failure=lost), {})["error"]["error"]["code"] == "ServiceError"
+
+
+def test_a_command_is_shown_as_a_shell_would_take_it() -> None:
+    view = a_view()
+    view.run.spec.command.extend(["python", "a b.py"])
+
+    assert shlex.split(details(view, {})["runDefinition"]["command"]) == ["python", "a b.py"]
+
+
+def test_a_moment_is_a_time_or_a_record() -> None:
+    assert moment(None) is None
+    assert moment("2026-01-02T03:04:05").time.ToDatetime(UTC) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert moment("2026-01-02T03:04:05+01:00").time.ToDatetime(UTC) == datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC)
+    assert moment("trainyard.jobs/3@120").place == Place(topic="trainyard.jobs", partition=3, offset=120)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "trainyard.jobs@3", "a/b@c", "/1@2"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(UserErrorException, match="record"):
+        moment(text)
+
+
+def test_a_filter_is_a_name_or_names_with_values() -> None:
+    assert wanted(None) == {}
+    assert wanted("best") == {"best": ""}
+    assert wanted({"layers": 3}) == {"layers": "3"}

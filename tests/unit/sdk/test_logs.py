@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import urllib.request
+from types import SimpleNamespace
+from typing import Any
+
+from trainyard._logs import texts, urls
+from trainyard._objects import MemoryObjects
+from trainyard.event.v1.artifact_pb2 import Artifact
+from trainyard.history.v1 import history_pb2 as pb
+
+DRIVER, BUILD = "azureml-logs/70_driver_log.txt", "azureml-logs/20_image_build_log.txt"
+
+
+def a_workspace(lines: list[str]) -> Any:
+    """History knows these lines of any log; the store has the file of the build log."""
+    objects = MemoryObjects()
+    objects.put_bytes("runs/r/1/build", b"built\n")
+
+    def read(request: pb.ReadLogRequest) -> list[pb.ReadLogResponse]:
+        numbered = list(enumerate(lines))[request.first_line :]
+        return [pb.ReadLogResponse(lines=[pb.LogLine(number=number, text=text) for number, text in numbered])]
+
+    return SimpleNamespace(_objects=objects, _clients=SimpleNamespace(history=SimpleNamespace(ReadLog=read)))
+
+
+def a_view(count: int) -> pb.RunView:
+    view = pb.RunView(
+        files=[Artifact(path=BUILD, object_key="runs/r/1/build"), Artifact(path="outputs/model", object_key="runs/r/1/model")]
+    )
+    view.run.run_id = "r"
+    view.logs.add(log=BUILD, lines=1)
+    view.logs.add(log=DRIVER, lines=count)
+    return view
+
+
+def test_an_archived_log_has_a_url_of_the_store_and_a_live_one_its_last_thousand_lines() -> None:
+    lines = [f"line {number}" for number in range(1500)]
+
+    found = urls(a_workspace(lines), a_view(len(lines)))
+
+    assert list(found) == [BUILD, DRIVER]
+    with urllib.request.urlopen(found[BUILD]) as answer:
+        assert answer.read() == b"built\n"
+    with urllib.request.urlopen(found[DRIVER]) as answer:
+        assert answer.read().decode().splitlines() == lines[500:]
+
+
+def test_texts_are_whole_wherever_they_lie() -> None:
+    assert texts(a_workspace(["one", "zwei ü"]), a_view(2)) == {BUILD: "built\n", DRIVER: "one\nzwei ü\n"}
