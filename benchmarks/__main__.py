@@ -7,13 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import chassis_throughput, platform_overhead, submit_latency
+from benchmarks import chassis_throughput, log_latency, platform_overhead, run_logging, submit_latency
 from benchmarks.report import Row, print_table
 
 BENCHES = {
     "submit_latency": submit_latency.measure,
     "platform_overhead": platform_overhead.measure,
     "chassis_throughput": chassis_throughput.measure,
+    "run_logging": run_logging.measure,
+    "log_latency": log_latency.measure,
 }
 
 

@@ -25,7 +25,7 @@ LINE_BYTES = 1 << 20
 ASK_SECONDS = 300.0
 _LAST_WORDS_SECONDS = 10.0
 _GATHER_SECONDS = 0.005
-_BATCH, _WAITING = 200, 1_000_000
+_BATCH, _WAITING = 500, 1_000_000
 
 
 class Wire:
@@ -33,7 +33,12 @@ class Wire:
         self._path = path
         self._start(forked=False)
         atexit.register(self._drain, _LAST_WORDS_SECONDS)
-        os.register_at_fork(after_in_child=lambda: self._start(forked=True))
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        """The child's copy of the connection is closed: the parent's lines and the child's must not mix."""
+        self._line.close()
+        self._start(forked=True)
 
     def _start(self, *, forked: bool) -> None:
         self._forked = forked
@@ -142,6 +147,10 @@ class _Line:
         except OSError as error:
             self._broken = True
             complain(f"a metric was not logged, and none will be: the agent is gone ({error})")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def confirmed(self, how: str, seconds: float) -> bool:
         """Asks on this very line, so that the answer comes after all that went before."""
