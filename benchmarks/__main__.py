@@ -7,7 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import chassis_throughput, environments, history_rebuild, platform_overhead, submit_latency
+from benchmarks import (
+    chassis_throughput,
+    environments,
+    history_rebuild,
+    log_latency,
+    platform_overhead,
+    run_logging,
+    submit_latency,
+)
 from benchmarks.report import Row, print_table
 
 BENCHES = {
@@ -16,6 +24,8 @@ BENCHES = {
     "chassis_throughput": chassis_throughput.measure,
     "environments": environments.measure,
     "history_rebuild": history_rebuild.measure,
+    "run_logging": run_logging.measure,
+    "log_latency": log_latency.measure,
 }
 
 

@@ -114,7 +114,10 @@ class ClientRun(LiveRun):
     # -- children and the end
 
     def _open_children(self, names: Sequence[str], tags: Sequence[Mapping[str, str]]) -> list[Any]:
-        return [self._open_child(name, those) for name, those in zip(names, tags, strict=True)]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(self._open_child, names, tags))
 
     def _open_child(self, name: str, tags: Mapping[str, str]) -> Any:
         from trainyard.job.v1 import job_pb2

@@ -68,6 +68,10 @@ class Clients:
         return self._stub("serving", "endpoint.v1.endpoint", "EndpointServiceStub")
 
     @cached_property
+    def environments(self) -> Any:
+        return self._stub("registry", "environment.v1.environment", "EnvironmentServiceStub")
+
+    @cached_property
     def history(self) -> Any:
         return self._stub("history", "history.v1.history", "HistoryServiceStub")
 

@@ -91,22 +91,22 @@ class MetricSender:
 
 def _batches(items: Sequence[tuple[str, int, Point]]) -> Iterator[Outgoing]:
     """What is no metric is told and left out."""
-    from trainyard._points import BATCH_BYTES, FIELDS, as_point
+    from trainyard._points import BATCH_BYTES, checked
 
     waiting: dict[tuple[str, int], list[Any]] = {}
     sizes: dict[tuple[str, int], int] = {}
     for run_id, epoch, row in items:
         try:
-            point = as_point(dict(zip(FIELDS, row, strict=True)))
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            point, weight = checked(row)
+        except (ValueError, TypeError, OverflowError) as error:
             complain(f"a metric was not logged: {error}")
             continue
         place = (run_id, epoch)
-        if sizes.get(place, 0) + point.ByteSize() > BATCH_BYTES:
+        if sizes.get(place, 0) + weight > BATCH_BYTES:
             yield _event(*place, waiting.pop(place))
             sizes[place] = 0
         waiting.setdefault(place, []).append(point)
-        sizes[place] = sizes.get(place, 0) + point.ByteSize()
+        sizes[place] = sizes.get(place, 0) + weight
     for place, points in waiting.items():
         yield _event(*place, points)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from trainyard._values import KINDS, TEXT_LIMIT, wrong_name
@@ -11,47 +12,64 @@ POINT_BYTES, BATCH_BYTES = 500_000, 700_000
 FIELDS = ("name", "kind", "value", "at", "step", "description")
 # Integers beyond this are no doubles.
 _EXACT = 2**53
+# The last second of the year 9999.
+_LATEST = 253_402_300_799
 
 
-def as_point(item: Any, good: set[str] | None = None) -> Any:
-    """A dict with FIELDS as a MetricPoint. `good`: names known to be right, which are not checked again.
-
-    Raises ValueError, TypeError, KeyError or OverflowError for what is no metric.
-    """
+def as_point(item: Any) -> Any:
+    """A dict with FIELDS as a MetricPoint. Raises ValueError, TypeError or OverflowError for what is no metric."""
     from trainyard.job.v1.telemetry_pb2 import MetricPoint
 
-    name, kind, value = item["name"], item["kind"], item["value"]
+    return MetricPoint(**checked([item.get(field) for field in FIELDS])[0])
+
+
+def checked(row: Sequence[Any], good: set[str] | None = None) -> tuple[dict[str, Any], int]:
+    """(what a MetricPoint is made of, about how many bytes it takes) of the values of FIELDS. A batch is made of many such dicts
+    at once, which is several times cheaper than message by message. `good`: names known to be right, which are not checked again.
+
+    Raises ValueError, TypeError or OverflowError for what is no metric.
+    """
+    name, kind, value, at, step, description = row
     if good is None or name not in good:
         trouble = wrong_name(name)
         if trouble:
             raise ValueError(trouble)
         if good is not None and len(good) < 10_000:
             good.add(name)
-    if kind not in KINDS:
-        raise ValueError(f"kind {str(kind)[:50]!r} is none of {', '.join(KINDS)}")
-    point = MetricPoint(name=name, kind=kind)
-    point.logged_at.FromNanoseconds(int(float(item["at"]) * 1e9))
-    if item.get("step") is not None:
-        point.step = int(item["step"])
-    if item.get("description"):
-        point.description = str(item["description"])[:TEXT_LIMIT]
-    _set_value(point, kind, value)
-    return point
-
-
-def _set_value(point: Any, kind: str, value: Any) -> None:
-    if type(value) is float:
-        point.number = value
-    elif isinstance(value, str) and kind not in ("list", "row", "table"):
-        point.text = value[:TEXT_LIMIT]
-    elif type(value) is int and kind == "scalar" and -_EXACT <= value <= _EXACT:
-        point.number = value
+    seconds = int(at)
+    if not 0 <= seconds <= _LATEST:
+        raise ValueError(f"{name!r} was logged at {at!r}, which is no time")
+    fields = {"name": name, "kind": kind, "logged_at": {"seconds": seconds, "nanos": int((at - seconds) * 1e9)}}
+    weight = 60 + len(name) * 4
+    if type(value) is float and kind == "scalar":
+        fields["number"] = value
     else:
-        _check_kind(point.name, kind, value)
-        content = json.dumps(value)
-        if len(content) > POINT_BYTES:
-            raise ValueError(f"{point.name!r} takes {len(content)} bytes as JSON, and {POINT_BYTES} is the most")
-        point.json = content
+        if kind not in KINDS:
+            raise ValueError(f"kind {str(kind)[:50]!r} is none of {', '.join(KINDS)}")
+        field, content = _content(name, kind, value)
+        fields[field] = content
+        weight += len(content.encode()) if isinstance(content, str) else 0
+    if step is not None:
+        fields["step"] = step = int(step)
+        if not -(2**63) <= step < 2**63:
+            raise ValueError(f"{name!r}: the step {step} is none")
+    if description:
+        fields["description"] = text = str(description)[:TEXT_LIMIT]
+        weight += len(text.encode())
+    return fields, weight
+
+
+def _content(name: str, kind: str, value: Any) -> tuple[str, Any]:
+    """The member of the oneof, and its value."""
+    if isinstance(value, str) and kind not in ("list", "row", "table"):
+        return "text", value[:TEXT_LIMIT]
+    if type(value) is int and kind == "scalar" and -_EXACT <= value <= _EXACT:
+        return "number", float(value)
+    _check_kind(name, kind, value)
+    content = json.dumps(value)
+    if len(content) > POINT_BYTES:
+        raise ValueError(f"{name!r} takes {len(content)} bytes as JSON, and {POINT_BYTES} is the most")
+    return "json", content
 
 
 def _check_kind(name: str, kind: str, value: Any) -> None:

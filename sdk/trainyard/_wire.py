@@ -24,8 +24,10 @@ from trainyard._logger import Point, complain
 LINE_BYTES = 1 << 20
 ASK_SECONDS = 300.0
 _LAST_WORDS_SECONDS = 10.0
+# An agent that reads nothing for so long, Kafka being away, is as good as gone.
+_PATIENCE_SECONDS = 3600.0
 _GATHER_SECONDS = 0.005
-_BATCH, _WAITING = 200, 1_000_000
+_BATCH, _WAITING = 500, 1_000_000
 
 
 class Wire:
@@ -33,9 +35,10 @@ class Wire:
         self._path = path
         self._start(forked=False)
         atexit.register(self._drain, _LAST_WORDS_SECONDS)
-        os.register_at_fork(after_in_child=self._in_child)
+        os.register_at_fork(after_in_child=self._after_fork)
 
-    def _in_child(self) -> None:
+    def _after_fork(self) -> None:
+        """The child's copy of the connection is closed: the parent's lines and the child's must not mix."""
         self._line.close()
         self._start(forked=True)
 
@@ -97,7 +100,7 @@ class Wire:
                 self._wake.clear()
                 # The first of many is about to be followed: one line for all of them is cheaper for both ends.
                 time.sleep(_GATHER_SECONDS)
-            self._drain(_LAST_WORDS_SECONDS)
+            self._drain(_PATIENCE_SECONDS)
 
     def _drain(self, seconds: float, then: str = "") -> bool:
         """Writes what waits; False where another thread held the line for that long, or the agent did not confirm it."""
@@ -110,7 +113,7 @@ class Wire:
                 batch: list[Point] = []
                 while self._items and len(batch) < _BATCH and self._items[0][0] == run:
                     batch.append(self._items.popleft()[1])
-                self._line.write(run, batch)
+                self._line.write(run, batch, deadline)
             if self._lost:
                 lost, self._lost = self._lost, 0
                 complain(f"{lost} metrics were not logged: the agent takes them more slowly than they come")
@@ -127,31 +130,30 @@ class _Line:
         self._connection: socket.socket | None = None
         self._broken = False
 
-    def close(self) -> None:
-        """This process's end of it; another process that shares the connection keeps its own."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def write(self, run: str, batch: list[Point]) -> None:
+    def write(self, run: str, batch: list[Point], deadline: float) -> None:
         if self._broken:
             return
         try:
             line = json.dumps({"metrics": batch, **({"run": run} if run else {})}).encode() + b"\n"
         except (ValueError, TypeError) as error:
-            self._apart(run, batch, str(error))
+            self._apart(run, batch, deadline, str(error))
             return
         if len(line) > LINE_BYTES:
-            self._apart(run, batch, f"it takes {len(line)} bytes, and {LINE_BYTES} is the most")
+            self._apart(run, batch, deadline, f"it takes {len(line)} bytes, and {LINE_BYTES} is the most")
             return
         try:
             if self._connection is None:
                 self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 self._connection.connect(self._path)
+            self._connection.settimeout(max(0.1, deadline - time.monotonic()))
             self._connection.sendall(line)
         except OSError as error:
             self._broken = True
             complain(f"a metric was not logged, and none will be: the agent is gone ({error})")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def confirmed(self, how: str, seconds: float) -> bool:
         """Asks on this very line, so that the answer comes after all that went before."""
@@ -166,7 +168,6 @@ class _Line:
                 if not more:
                     raise ConnectionError("it closed the connection")
                 answer += more
-            self._connection.settimeout(None)
             return bool(json.loads(answer).get("ok"))
         except (OSError, ValueError) as error:
             # A late answer must not be taken for that of a later question.
@@ -175,9 +176,9 @@ class _Line:
             complain(f"what was logged is not confirmed: {error or type(error).__name__}")
             return False
 
-    def _apart(self, run: str, batch: list[Point], trouble: str) -> None:
+    def _apart(self, run: str, batch: list[Point], deadline: float, trouble: str) -> None:
         if len(batch) == 1:
             complain(f"metric {batch[0][0]!r} was not logged: {trouble}")
             return
         for point in batch:
-            self.write(run, [point])
+            self.write(run, [point], deadline)

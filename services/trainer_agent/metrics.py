@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from services.trainer_agent.reporter import Reporter, as_record
 from services.trainer_agent.telemetry import Attempt, LogStream
-from trainyard._points import BATCH_BYTES, FIELDS, as_point
+from trainyard._points import BATCH_BYTES, checked
 from trainyard.job.v1.telemetry_pb2 import MetricBatch
 
-_COMPLAINTS = 100
+_COMPLAINTS, _NAMES = 100, 20_000
 
 
 class Metrics:
@@ -35,15 +35,20 @@ class Metrics:
     def take(self, rows: Sequence[Any], run_id: str = "", epoch: int | None = None) -> None:
         """`run_id`: of a child, whose epoch is 0; the attempt's own where it is empty."""
         run_id, epoch = (run_id, 0) if run_id else (self._attempt.run_id, self._attempt.epoch)
-        points: list[Any] = []
+        points: list[dict[str, Any]] = []
         size = 0
+        kinds = self._attempt.kinds
         for row in rows:
             try:
-                point = self._point(row, run_id)
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+                point, weight = checked(row, self._good)
+                if len(kinds) >= _NAMES and (run_id, point["name"]) not in kinds:
+                    raise ValueError(f"{point['name']!r} is one name too many: {_NAMES} are kept")
+                known = kinds.setdefault((run_id, point["name"]), point["kind"])
+                if known != point["kind"]:
+                    raise ValueError(f"{point['name']!r} is a {known}; a {point['kind']} of that name is left out")
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 self.complain(f"a metric was not recorded: {str(error)[:300]}")
                 continue
-            weight = point.ByteSize()
             if points and size + weight > BATCH_BYTES:
                 self._send(run_id, epoch, points)
                 points, size = [], 0
@@ -52,14 +57,7 @@ class Metrics:
         if points:
             self._send(run_id, epoch, points)
 
-    def _point(self, row: Any, run_id: str) -> Any:
-        point = as_point(dict(zip(FIELDS, row, strict=True)) if isinstance(row, list) else row, self._good)
-        known = self._attempt.kinds.setdefault((run_id, point.name), point.kind)
-        if known != point.kind:
-            raise ValueError(f"{point.name!r} is a {known}; a {point.kind} of that name is left out")
-        return point
-
-    def _send(self, run_id: str, epoch: int, points: Iterable[Any]) -> None:
+    def _send(self, run_id: str, epoch: int, points: list[dict[str, Any]]) -> None:
         attempt = self._attempt
         batch = MetricBatch(run_id=run_id, epoch=epoch, rank=self._rank, points=points)
         self._reporter.send(as_record("trainyard.metrics", run_id, batch, attempt.source, attempt.cause))

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import stat
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from services.trainer_agent.adapters.outputs import plain_files
 from services.trainer_agent.layout import Folders
+from trainyard._client_run import new_run_id
 from trainyard._errors import ModelPathNotFoundException, TrainyardException, UserErrorException
 from trainyard._objects import Objects
 from trainyard._paths import safe_relpath
@@ -29,16 +30,21 @@ from trainyard.model.v1 import model_pb2
 
 log = structlog.get_logger()
 JOBS, MODELS, METRICS = "trainyard.jobs", "trainyard.models", "trainyard.metrics"
-_CHILDREN, _FILES = 1000, 3000
+_CHILDREN, _MOST_CHILDREN, _FILES = 1000, 10_000, 3000
+_CLOCK_SLACK_SECONDS = 120.0
+# Apart from the threads that publish and beat: a script that asks for much must not make its agent look dead.
+_threads = ThreadPoolExecutor(8, thread_name_prefix="on-behalf")
 _ENDS = {"COMPLETED": job.RUN_STATUS_COMPLETED, "FAILED": job.RUN_STATUS_FAILED, "CANCELED": job.RUN_STATUS_CANCELED}
 
 
 class Log(Protocol):
     """The platform's log, as a client of it. Blocking; raises PlatformUnavailableException."""
 
-    def ask(self, topic: str, key: str, request: Message, is_answer: Callable[[str, Message], bool]) -> Message:
-        """Publishes the request and waits for the first event of the key that `is_answer` (its cause's id is the request's: "" or
-        not, its message) takes."""
+    def ask(
+        self, topic: str, requests: Mapping[str, Message], is_answer: Callable[[bool, Message], bool], since: float | None = None
+    ) -> Mapping[str, Message]:
+        """Publishes the requests and waits for the first event of each key that `is_answer` (whether it follows from the
+        request, its message) takes: behind the request, or from a time in seconds on."""
         ...
 
     def messages(self, topic: str, key: str, since: float) -> list[Message]:
@@ -83,7 +89,7 @@ class OnBehalf:
                 raise UserErrorException(f"{str(run_id)[:150]!r} is no run of this script.", target="run")
             if what == "metrics":
                 await self._flush()
-            return {"ok": await asyncio.to_thread(method, run_id, request)}
+            return {"ok": await asyncio.get_running_loop().run_in_executor(_threads, method, run_id, request)}
         except TrainyardException as error:
             return {"error": {"code": error.code, "message": error.message, "target": error.target}}
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
@@ -95,10 +101,10 @@ class OnBehalf:
     def _run_request(self, run_id: str, request: Any, answer: type[Message]) -> Any:
         """The fact that answers it; a warning that the request led to is a refusal."""
 
-        def is_answer(cause: str, message: Message) -> bool:
-            return bool(cause) and isinstance(message, (answer, job.RunWarned))
+        def is_answer(follows: bool, message: Message) -> bool:
+            return follows and isinstance(message, (answer, job.RunWarned))
 
-        fact: Any = self._log.ask(JOBS, run_id, request, is_answer)
+        fact: Any = self._log.ask(JOBS, {run_id: request}, is_answer)[run_id]
         if isinstance(fact, job.RunWarned):
             raise UserErrorException(fact.message)
         return fact
@@ -117,22 +123,26 @@ class OnBehalf:
         wanted = request["children"]
         if not isinstance(wanted, list) or not 1 <= len(wanted) <= _CHILDREN:
             raise UserErrorException(f"1 to {_CHILDREN} children are made at a time.", target="children")
-        return [self._open(run_id, child) for child in wanted]
+        if len(self._children) + len(wanted) > _MOST_CHILDREN:
+            raise UserErrorException(f"A script opens {_MOST_CHILDREN} children at most.", target="children")
+        openings = [self._opening(run_id, child) for child in wanted]
+        facts: Any = self._log.ask(
+            JOBS, {it.submission_id: it for it in openings}, lambda _, message: isinstance(message, job.RunOpened | job.RunRejected)
+        )
+        self._children |= {run_id for run_id, fact in facts.items() if isinstance(fact, job.RunOpened)}
+        for fact in facts.values():
+            if isinstance(fact, job.RunRejected):
+                raise UserErrorException(fact.failure.message, code=fact.failure.code, target=fact.failure.target)
+        return [it.submission_id for it in openings]
 
-    def _open(self, parent: str, child: dict[str, Any]) -> str:
-        child_id = f"{self._offer.experiment[:100]}_{int(time.time())}_{secrets.token_hex(4)}"
-        opening = job.OpenRun(
-            submission_id=child_id,
+    def _opening(self, parent: str, child: dict[str, Any]) -> Any:
+        return job.OpenRun(
+            submission_id=new_run_id(self._offer.experiment[:100], time.time()),
             experiment=self._offer.experiment,
             parent_run_id=parent,
             tags=_texts(child.get("tags") or {}),
             display_name=str(child.get("display_name") or "")[:255],
         )
-        fact: Any = self._log.ask(JOBS, child_id, opening, lambda _, message: isinstance(message, job.RunOpened | job.RunRejected))
-        if isinstance(fact, job.RunRejected):
-            raise UserErrorException(fact.failure.message, code=fact.failure.code, target=fact.failure.target)
-        self._children.add(child_id)
-        return child_id
 
     def _close(self, run_id: str, request: dict[str, Any]) -> bool:
         if not self.owns(run_id):
@@ -145,14 +155,14 @@ class OnBehalf:
             message, code = str(given.get("message") or "")[:3000], str(given.get("code") or "")[:100]
             closing.failure.CopyFrom(Failure(code=code, message=message, last_lines=lines))
         ends = (job.RunCompleted, job.RunFailed, job.RunCanceled)
-        if not any(isinstance(message, ends) for message in self._facts(run_id)):
-            self._log.ask(JOBS, run_id, closing, lambda _, message: isinstance(message, ends))
+        # It may have ended already, with its parent: then nothing follows from the request.
+        self._log.ask(JOBS, {run_id: closing}, lambda _, message: isinstance(message, ends), since=self._began - _CLOCK_SLACK_SECONDS)
         return True
 
     # -- reads
 
     def _facts(self, run_id: str) -> list[Any]:
-        return self._log.messages(JOBS, run_id, self._began - 120.0)
+        return self._log.messages(JOBS, run_id, self._began - _CLOCK_SLACK_SECONDS)
 
     def _view(self, run_id: str, _: dict[str, Any]) -> dict[str, Any]:
         """Tags, properties, uploaded files and status, with all that was asked for up to now."""
@@ -190,7 +200,7 @@ class OnBehalf:
 
     def _metrics(self, run_id: str, _: dict[str, Any]) -> list[tuple[str, str, Any]]:
         epoch = self._offer.epoch if run_id == self._offer.run_id else 0
-        batches: list[Any] = self._log.messages(METRICS, run_id, self._began - 5.0)
+        batches: list[Any] = self._log.messages(METRICS, run_id, self._began - _CLOCK_SLACK_SECONDS)
         return [(point.name, point.kind, value_of(point)) for batch in batches if batch.epoch == epoch for point in batch.points]
 
     # -- files
@@ -242,10 +252,10 @@ class OnBehalf:
             asked.requirements.CopyFrom(model_pb2.Requirements(cpus=wishes[0], memory_bytes=int(wishes[1] * 2**30), gpus=wishes[2]))
         answers = (model_pb2.ModelVersionRegistered, model_pb2.ModelVersionRejected)
 
-        def is_answer(_: str, message: Any) -> bool:
+        def is_answer(_: bool, message: Any) -> bool:
             return isinstance(message, answers) and message.submission_id == asked.submission_id
 
-        fact: Any = self._log.ask(MODELS, asked.model, asked, is_answer)
+        fact: Any = self._log.ask(MODELS, {asked.model: asked}, is_answer)[asked.model]
         if isinstance(fact, model_pb2.ModelVersionRejected):
             raise UserErrorException(fact.failure.message, code=fact.failure.code, target=fact.failure.target)
         return {"model": fact.model, "version": fact.version}

@@ -175,6 +175,7 @@ def test_many_runs_at_once_all_complete_and_each_once(platform: Platform) -> Non
 
     for run_id in ids:
         assert platform.until_status(run_id, "COMPLETED", "FAILED") == "COMPLETED"
+        platform.until(lambda run_id=run_id: "RunCompleted" in names(platform.events_of(run_id)), "its end lies in the log")  # type: ignore[misc]
         assert names(platform.events_of(run_id)).count("RunCompleted") == 1
 
 

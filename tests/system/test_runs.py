@@ -8,11 +8,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.system.platform import Platform, an_inline_run, names
 from trainyard import ActivityFailedException, Experiment, Model, Run, UserErrorException
 from trainyard._errors import ModelPathNotFoundException
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.job.v1 import job_pb2
 
 FROM_INSIDE = """
@@ -151,6 +153,34 @@ def test_a_submitted_run_is_not_closed_by_its_client(platform: Platform, tmp_pat
 
     run.cancel()
     assert platform.until_status(run.id, "CANCELED", "COMPLETED", "FAILED") == "CANCELED"
+
+
+def test_refusals_over_grpc_have_their_status(platform: Platform) -> None:
+    jobs = platform.jobs
+    open_id = jobs.OpenRun(job_pb2.OpenRun(experiment="system", properties={"p": "1"})).run.run_id
+    again = jobs.OpenRun(job_pb2.OpenRun(submission_id=open_id, experiment="system"))
+
+    def status(method: Any, request: Any) -> str:
+        with pytest.raises(grpc.RpcError) as caught:
+            method(request)
+        return str(caught.value.code().name)  # type: ignore[attr-defined]
+
+    def a_file(digest: str) -> Any:
+        file = Artifact(path="a", sha256=digest * 64, object_key=f"uploads/{open_id}/{digest}")
+        return job_pb2.AddRunFiles(run_id=open_id, files=ArtifactSet(files=[file]))
+
+    jobs.AddRunFiles(a_file("a"))
+    assert again.repeated_submission and again.run.opened
+    assert status(jobs.AddRunFiles, a_file("b")) == "ALREADY_EXISTS"
+    assert status(jobs.AddRunProperties, job_pb2.AddRunProperties(run_id=open_id, properties={"p": "2"})) == "FAILED_PRECONDITION"
+    assert status(jobs.TagRun, job_pb2.TagRun(run_id=open_id, set={"": "x"})) == "INVALID_ARGUMENT"
+    assert status(jobs.TagRun, job_pb2.TagRun(run_id="nowhere", set={"a": "x"})) == "NOT_FOUND"
+    assert status(jobs.OpenRun, job_pb2.OpenRun(experiment="system", parent_run_id="nowhere")) == "NOT_FOUND"
+    assert status(jobs.OpenRun, job_pb2.OpenRun(experiment="no name")) == "INVALID_ARGUMENT"
+    assert status(jobs.CloseRun, job_pb2.CloseRun(run_id=open_id, status=job_pb2.RUN_STATUS_RUNNING)) == "INVALID_ARGUMENT"
+    closed = jobs.CloseRun(job_pb2.CloseRun(run_id=open_id, status=job_pb2.RUN_STATUS_COMPLETED)).run
+    assert jobs.CloseRun(job_pb2.CloseRun(run_id=open_id, status=job_pb2.RUN_STATUS_FAILED)).run.status == closed.status
+    assert status(jobs.OpenRun, job_pb2.OpenRun(experiment="system", parent_run_id=open_id)) == "FAILED_PRECONDITION"
 
 
 # -- cancel ends in Canceled, whatever stands in its way

@@ -1,0 +1,34 @@
+"""Started by run_logging.py in MLflow's own environment: metrics per second into its SQLite store. Prints one JSON object."""
+
+import json
+import sys
+import tempfile
+import time
+
+import mlflow
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
+
+SINGLE, BATCHES, BATCH = 300, 20, 1000
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        client = MlflowClient()
+        run_id = client.create_run(client.create_experiment("bench")).info.run_id
+        client.log_metric(run_id, "warm", 0.0)
+        begun = time.perf_counter()
+        for number in range(SINGLE):
+            client.log_metric(run_id, "single", number / 3, step=number)
+        single = SINGLE / (time.perf_counter() - begun)
+        begun = time.perf_counter()
+        for batch in range(BATCHES):
+            now = int(time.time() * 1000)
+            client.log_batch(run_id, [Metric("batched", number / 3, now, batch * BATCH + number) for number in range(BATCH)])
+        batched = BATCHES * BATCH / (time.perf_counter() - begun)
+        assert len(client.get_metric_history(run_id, "single")) == SINGLE
+    json.dump({"log_metric": single, "log_batch": batched}, sys.stdout)
+
+
+main()
