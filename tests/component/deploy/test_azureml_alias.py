@@ -116,6 +116,15 @@ def test_the_modules_are_what_the_table_makes() -> None:
     assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
 
 
+def test_other_distributions_below_azureml_are_found_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "azureml" / "mlflow").mkdir(parents=True)
+    (tmp_path / "azureml" / "mlflow" / "__init__.py").write_text("there = True")
+
+    result = run(f"import sys; sys.path.append({str(tmp_path)!r}); import azureml.mlflow; import azureml.core; print(azureml.mlflow.there)")
+
+    assert (result.returncode, result.stdout.strip()) == (0, "True"), result.stderr
+
+
 def test_a_name_that_is_not_here_says_what_to_do_and_an_unknown_one_is_an_error_like_any() -> None:
     code = """
 for line in ("from azureml.train.hyperdrive import choice", "from azureml.core.webservice import AciWebservice",
