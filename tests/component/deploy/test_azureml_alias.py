@@ -23,6 +23,14 @@ COMING = {
     "azureml.data.data_reference.DataReference",
     "azureml.data.datapath.DataPath",
     "azureml.data.datapath.DataPathComputeBinding",
+    "azureml.exceptions.AuthenticationException",
+    "azureml.exceptions.DiscoveryUrlNotFoundException",
+    "azureml.exceptions.ExperimentTimeoutException",
+    "azureml.exceptions.ImageException",
+    "azureml.exceptions.ProjectSystemException",
+    "azureml.exceptions.RunConfigurationException",
+    "azureml.exceptions.RunEnvironmentException",
+    "azureml.exceptions.ServiceException",
     "azureml.widgets.RunDetails",
 }
 GENERATIONS = {
