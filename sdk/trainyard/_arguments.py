@@ -33,7 +33,9 @@ class Arguments:
             value = self._made.setdefault((id(value), name), (value, value._to_input(name)))[1]
         if not isinstance(value, DatasetConsumptionConfig):
             raise UserErrorException(f"{name}: {value!r} is no input; inputs are datasets and references to data.", target=name)
-        if self.inputs.setdefault(value.name, value) != value:
+        there = self.inputs.setdefault(value.name, value)
+        # A reference may stand in the arguments and in data_references, each time as an object of its own.
+        if there != value and there._to_message() != value._to_message():
             raise UserErrorException(f"Two different inputs are named {value.name!r}.", target=value.name)
         return value
 

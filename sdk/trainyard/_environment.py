@@ -62,6 +62,7 @@ class Environment:
         self.docker = DockerSection()
         self.environment_variables: dict[str, str] = {}
         self.inferencing_stack_version: str | None = None
+        self._is_named = True
         self._framework = "none"
         self._framework_version = ""
 
@@ -127,7 +128,7 @@ class Environment:
     def clone(self, new_name: str) -> Environment:
         """A copy to change and register under its own name; it has no version yet."""
         made = copy.deepcopy(self)
-        made.name, made.version = new_name, None
+        made.name, made.version, made._is_named = new_name, None, True
         return made
 
     # -- for a run
@@ -141,7 +142,7 @@ class Environment:
             framework=self._framework,
             framework_version=self._framework_version,
             environment_variables={str(name): str(value) for name, value in self.environment_variables.items()},
-            name=self.name,
+            name=self.name if self._is_named else "",
             version=_number(self.version),
         )
         if self.python.user_managed_dependencies:
@@ -248,6 +249,7 @@ def _dependencies(spec: Any) -> CondaDependencies:
 def of_framework(framework: str, version: str, dependencies: CondaDependencies, variables: Mapping[str, str]) -> Environment:
     """What an estimator's options mean together."""
     made = Environment(f"{framework}-{version or 'default'}")
+    made._is_named = False
     made._framework, made._framework_version = framework, version
     made.python.conda_dependencies = dependencies
     made.environment_variables = dict(variables)

@@ -118,6 +118,8 @@ class Estimator:
         if environment_definition is not None:
             combined = {**packages, "environment_variables": environment_variables, "user_managed": user_managed, "use_gpu": use_gpu}
             _refuse_combination(combined)
+            if framework_version is not None:
+                warnings.warn("framework_version has no effect: environment_definition is given.", stacklevel=3)
             self.run_config.environment = environment_definition
         else:
             dependencies = self._dependencies(**packages)

@@ -117,7 +117,7 @@ class Running:
 
     async def _prepared(self, prepared: Prepared) -> None:
         """Ready: told, and when the whole gang is, the ranks run to their end."""
-        self._report(cluster.TaskPrepared(address=self._node.address, warnings=prepared.python.warnings))
+        self._report(cluster.TaskPrepared(address=self._node.address, warnings=[it[:3000] for it in prepared.python.warnings[:20]]))
         for fact in prepared.materialized:
             self._node.reports.send(as_record("trainyard.datasets", fact.name, fact, self._node.source, self._cause))
         gang = await self._unless_stopped(self._gang)

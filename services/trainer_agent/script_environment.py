@@ -80,7 +80,8 @@ def _script_path(python: ScriptPython) -> list[Path]:
 def argv(python: ScriptPython, offer: Any, inputs: Mapping[str, str], variables: Mapping[str, str]) -> Sequence[str]:
     """A command's words have "$NAME" and "${NAME}" replaced by the script's variables, once; a name that is none of them stays. No shell."""
     if offer.spec.command:
-        return [Template(word).safe_substitute(variables) for word in offer.spec.command]
+        known = {**variables, **inputs}
+        return [Template(word).safe_substitute(known) for word in offer.spec.command]
     values = [inputs[item.input] if item.WhichOneof("value") == "input" else item.text for item in offer.spec.arguments]
     return [str(python.path), offer.spec.entry_script, *values]
 

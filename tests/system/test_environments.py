@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from examples.mnist import make_digits
+from services.chassis.environments import definition
 from tests.system.platform import Platform
 from trainyard import (
     ActivityFailedException,
@@ -178,6 +179,26 @@ def test_several_processes_are_refused_before_anything_is_sent(platform: Platfor
         Experiment(platform.workspace, "distributed").submit(estimator)
 
     assert list(Experiment(platform.workspace, "distributed").get_runs()) == []
+
+
+def test_an_environment_is_in_use_as_long_as_its_run_goes_on(platform: Platform, tmp_path: Path) -> None:
+    platform.pool("holding")
+    go = tmp_path / "go"
+    script = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)\n"
+    environment_id = definition("none", "", ["six==1.17.0", "idna"]).id
+
+    def in_use() -> bool:
+        return any(it.id == environment_id and it.in_use for it in cached(default_cache()))
+
+    run = platform.submit(tmp_path / "code", script, "holding", pip_packages=["six==1.17.0", "idna"])
+    platform.until_status(run.id, "RUNNING")
+    _, kept = prune(default_cache(), unused_since=datetime.now(UTC), ids=[environment_id])
+    assert in_use()
+    assert [it.id for it in kept] == [environment_id]
+
+    go.touch()
+    run.wait_for_completion()
+    assert not in_use()
 
 
 def trainyard_env(platform: Platform, *words: str) -> subprocess.CompletedProcess[str]:

@@ -51,8 +51,10 @@ NAMES: dict[str, dict[str, str]] = {
     "azureml.data.file_dataset": {"trainyard": "FileDataset"},
     "azureml.exceptions": {
         "trainyard": (
-            "ActivityFailedException AzureMLException=TrainyardException ComputeTargetException ExperimentExecutionException "
-            "ModelNotFoundException ModelPathNotFoundException SnapshotException TrainingException UserErrorException WebserviceException"
+            "ActivityFailedException AuthenticationException AzureMLException=TrainyardException ComputeTargetException "
+            "DiscoveryUrlNotFoundException ExperimentExecutionException ExperimentTimeoutException ImageException ModelNotFoundException "
+            "ModelPathNotFoundException ProjectSystemException RunConfigurationException RunEnvironmentException ServiceException "
+            "SnapshotException TrainingException UserErrorException WebserviceException"
         ),
     },
     "azureml.telemetry": {"trainyard._authentication": "set_diagnostics_collection"},

@@ -17,26 +17,21 @@ def path_of(module: str) -> Path:
 
 
 def text_of(module: str) -> str:
-    lines = [
-        f'"""`{module}`, given by Trainyard. Made from _names.py by `python -m azureml._write`."""',
-        "",
-        "from typing import TYPE_CHECKING",
-        "",
-        "from azureml._lazy import serve",
-        "",
-        "__getattr__, __dir__, __all__ = serve(__name__)  # noqa: PLE0605",
-    ]
+    is_package = path_of(module).name == "__init__.py"
     by_home: dict[str, list[tuple[str, str]]] = {}
     for name, (home, old) in sorted(entries(module).items()):
         by_home.setdefault(home, []).append((name, old))
+    imports = ["from pkgutil import extend_path"] * is_package + ["from typing import TYPE_CHECKING"] * bool(by_home)
+    lines = [f'"""`{module}`, given by Trainyard. Made from _names.py by `python -m azureml._write`."""', ""]
+    lines += [*imports, ""] if imports else []
+    lines += ["from azureml._lazy import serve", "", "__getattr__, __dir__, __all__ = serve(__name__)  # noqa: PLE0605"]
+    if is_package:
+        lines += ["# Other distributions may have modules of their own below it.", "__path__ = extend_path(__path__, __name__)"]
     if by_home:
         # For editors, which do not run it.
         lines += ["", "if TYPE_CHECKING:"]
         for home in sorted(by_home):
             lines += [_import(home, name, old) for name, old in sorted(by_home[home], key=_by_kind)]
-    else:
-        lines.remove("from typing import TYPE_CHECKING")
-        lines.pop(1)
     return "\n".join(lines) + "\n"
 
 

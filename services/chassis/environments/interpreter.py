@@ -9,10 +9,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.chassis.environments import uv
 from services.chassis.environments.errors import BuildError
 
 _SECONDS = 30.0
+# A program that a user names is given nothing of ours to read.
+_GIVEN = {"PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH"}
 _OLDEST = (3, 11)
 _LOOK = (
     "import importlib.util as u, json, sys; "
@@ -43,7 +44,7 @@ def probe(path: str) -> Interpreter:
             timeout=_SECONDS,
             stdin=subprocess.DEVNULL,
             cwd="/",
-            env=uv.environment(os.environ),
+            env={name: value for name, value in os.environ.items() if name in _GIVEN},
             check=True,
         )
         version, prefix, has_azureml = json.loads(answer.stdout)

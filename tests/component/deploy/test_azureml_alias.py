@@ -23,6 +23,14 @@ COMING = {
     "azureml.data.data_reference.DataReference",
     "azureml.data.datapath.DataPath",
     "azureml.data.datapath.DataPathComputeBinding",
+    "azureml.exceptions.AuthenticationException",
+    "azureml.exceptions.DiscoveryUrlNotFoundException",
+    "azureml.exceptions.ExperimentTimeoutException",
+    "azureml.exceptions.ImageException",
+    "azureml.exceptions.ProjectSystemException",
+    "azureml.exceptions.RunConfigurationException",
+    "azureml.exceptions.RunEnvironmentException",
+    "azureml.exceptions.ServiceException",
     "azureml.widgets.RunDetails",
 }
 GENERATIONS = {
@@ -114,6 +122,15 @@ def test_the_modules_are_what_the_table_makes() -> None:
     result = run(compare)
 
     assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
+
+
+def test_other_distributions_below_azureml_are_found_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "azureml" / "mlflow").mkdir(parents=True)
+    (tmp_path / "azureml" / "mlflow" / "__init__.py").write_text("there = True")
+
+    result = run(f"import sys; sys.path.append({str(tmp_path)!r}); import azureml.mlflow; import azureml.core; print(azureml.mlflow.there)")
+
+    assert (result.returncode, result.stdout.strip()) == (0, "True"), result.stderr
 
 
 def test_a_name_that_is_not_here_says_what_to_do_and_an_unknown_one_is_an_error_like_any() -> None:

@@ -158,6 +158,17 @@ def test_an_environment_definition_takes_the_place_of_all_other_options(folder: 
         assert caught.value.target == option
 
 
+def test_a_framework_version_beside_an_environment_definition_is_told_to_have_no_effect(folder: Path) -> None:
+    with pytest.warns(UserWarning, match="framework_version has no effect"):
+        estimator = TensorFlow(folder, entry_script="train.py", framework_version="2.0", environment_definition=Environment("mine"))
+
+    assert estimator._to_spec().environment.framework == "none"
+
+
+def test_an_environment_of_an_estimators_options_has_no_name(folder: Path) -> None:
+    assert an_estimator(folder, pip_packages=["six"])._to_spec().environment.name == ""
+
+
 def test_a_user_managed_environment_on_this_machine_is_the_python_that_submits(folder: Path) -> None:
     here = an_estimator(folder, user_managed=True, compute_target="local")._to_spec()
     there = an_estimator(folder, user_managed=True)._to_spec()

@@ -101,6 +101,14 @@ def test_one_reference_given_in_both_places_is_one_input(folder: Path) -> None:
     assert [item.name for item in config._to_spec().inputs] == ["earlier"]
 
 
+def test_two_objects_that_mean_the_same_data_are_one_input(folder: Path) -> None:
+    config = ScriptRunConfig(folder, "train.py", ["--from", Reference()])
+
+    config.run_config.data_references = {"earlier": Reference()}
+
+    assert [item.name for item in config._to_spec().inputs] == ["earlier"]
+
+
 def test_a_run_configuration_brings_script_target_and_environment(folder: Path) -> None:
     configuration = RunConfiguration("train.py", ["--a", 1])
     configuration.target = "pool"

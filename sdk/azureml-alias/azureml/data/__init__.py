@@ -1,10 +1,13 @@
 """`azureml.data`, given by Trainyard. Made from _names.py by `python -m azureml._write`."""
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING
 
 from azureml._lazy import serve
 
 __getattr__, __dir__, __all__ = serve(__name__)  # noqa: PLE0605
+# Other distributions may have modules of their own below it.
+__path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
     from trainyard import FileDataset as FileDataset
