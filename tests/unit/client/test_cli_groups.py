@@ -302,3 +302,30 @@ def test_the_shell_can_be_told_how_to_complete(cli: Cli) -> None:
 
     assert result.exit_code == 0
     assert "_TRAINYARD_COMPLETE" in result.stdout or "COMPLETE" in result.stdout
+
+
+def test_ctrl_c_ends_with_code_130_and_a_full_disk_with_code_1(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: object) -> Any:
+        raise KeyboardInterrupt
+
+    def full(path: object) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainyard._workspace.Workspace.from_config", interrupted)
+    assert cli("run", "list").exit_code == exits.Exit.INTERRUPTED
+    monkeypatch.setattr("trainyard._workspace.Workspace.from_config", full)
+    failed = cli("run", "list")
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "No space left on device" in failed.stderr
+
+
+def test_the_shell_is_given_the_names_of_runs(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    add_run(platform, "exp_1")
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TRAINYARD_CONFIG": str(tmp_path / "config.json"),
+        "_TRAINYARD_COMPLETE": "complete_bash", "COMP_WORDS": "trainyard run show ex", "COMP_CWORD": "3",
+    }  # fmt: skip
+
+    done = subprocess.run([sys.executable, "-m", "trainyard"], env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.stderr) == ("exp_1", "")

@@ -94,6 +94,10 @@ def test_what_no_store_can_keep_is_refused_before_anything_is_sent(platform: Pla
     with pytest.raises(UserErrorException, match="no regular file"):
         register(platform, folder)
     (folder / "pipe").unlink()
+    (folder / "dangling").symlink_to("gone")
+    with pytest.raises(UserErrorException, match="cannot be read"):
+        register(platform, folder)
+    (folder / "dangling").unlink()
     (folder / "new\nline").write_bytes(b"")
     with pytest.raises(UserErrorException, match="cannot hold a file named"):
         register(platform, folder)
