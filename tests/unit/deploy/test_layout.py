@@ -74,7 +74,7 @@ def test_only_agents_write_outputs_and_only_clients_write_snapshots() -> None:
         return {resource for it in statements if "s3:PutObject" in it["Action"] for resource in it["Resource"]}
 
     assert may_write("trainer_agent") == {"arn:aws:s3:::trainyard/runs/*"}
-    assert may_write("client") == {"arn:aws:s3:::trainyard/snapshots/*"}
+    assert may_write("client") == {"arn:aws:s3:::trainyard/snapshots/*", "arn:aws:s3:::trainyard/uploads/models/*"}
     assert may_write("registry") == may_write("serving") == set()
 
 
