@@ -405,3 +405,14 @@ def test_the_environments_commands_are_a_group_where_their_module_is() -> None:
     done = subprocess.run([sys.executable, "-c", PLUGGED], env=environment, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (0, "pruned\n"), done.stderr
+
+
+def test_a_terminal_without_the_characters_is_no_reason_to_stop(platform: Platform, tmp_path: Path, cli: Cli) -> None:
+    add_run(platform, "exp_1", why="日本")
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TRAINYARD_CONFIG": str(tmp_path / "config.json"), "PYTHONIOENCODING": "latin-1",
+    }  # fmt: skip
+
+    done = subprocess.run([sys.executable, "-m", "trainyard", "run", "list"], env=environment, capture_output=True, check=False)
+
+    assert (done.returncode, done.stdout.split(b"\t")[-1]) == (0, b"\\u65e5\\u672c\n")

@@ -110,6 +110,17 @@ def test_what_no_store_can_keep_is_refused_before_anything_is_sent(platform: Pla
     assert platform.asked == []
 
 
+def test_more_files_than_one_event_can_list_are_refused_before_anything_is_sent(platform: Platform, tmp_path: Path) -> None:
+    deep = tmp_path / "model" / ("d" * 200) / ("e" * 200)
+    deep.mkdir(parents=True)
+    for number in range(1100):
+        (deep / f"{number}").write_bytes(b"")
+
+    with pytest.raises(UserErrorException, match="1100 files"):
+        register(platform, tmp_path / "model")
+    assert platform.objects.kept == {}
+
+
 def test_a_link_within_the_folder_is_sent_as_the_file_it_leads_to(platform: Platform, folder: Path) -> None:
     (folder / "also").symlink_to("saved_model.pb")
 
