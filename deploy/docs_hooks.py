@@ -27,6 +27,25 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Pages below docs/ lead to code as well: on the site those links are text. A link to a page that is not there stays, and is reported."""
+    source = Path(page.file.src_uri).parent
+    return markdown if page.file.src_uri == "index.md" else without_code(markdown, REPO / "docs" / source)
+
+
+def without_code(markdown: str, folder: Path) -> str:
+    """The text with each link that leads out of docs/ replaced by its own words."""
+
+    def seen(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        if "://" in target or target.startswith(("#", "mailto:")):
+            return found.group()
+        inside = (folder / target.partition("#")[0]).resolve().is_relative_to(REPO / "docs")
+        return found.group() if inside else text
+
+    return _LINK.sub(seen, markdown)
+
+
 def front_page(readme: str) -> str:
     """The README with its links as they are seen from docs/."""
 

@@ -64,7 +64,7 @@ def _flatten(value: Any) -> tuple[list[int], list[Any]]:
 
 
 def encode(value: Any) -> Any:
-    """An array keeps its dtype; of plain lists floats become float32, whole numbers int64, texts strings."""
+    """A TensorProto. An array keeps its dtype; of plain lists floats become float32, whole numbers int64, texts strings."""
     dtype = str(value.dtype) if hasattr(value, "dtype") else ""
     shape, items = _flatten(value.tolist() if hasattr(value, "tolist") else value)
     if hasattr(value, "shape"):
@@ -81,6 +81,10 @@ def encode(value: Any) -> Any:
 
 
 def decode(tensor: Any) -> Any:
+    """A TensorProto as an array of its dtype and shape, strings as objects; nested lists where numpy is missing.
+
+    Raises WebserviceException for a type that has no place here, e.g. bfloat16.
+    """
     name, field = _BY_NUMBER.get(tensor.dtype, ("", ""))
     if not field:
         raise WebserviceException(f"The answer has a tensor of type {tensor.dtype}, which this client cannot read.", code="UserError")
@@ -106,6 +110,10 @@ def _nested(values: list[Any], shape: list[int]) -> Any:
 
 
 def predict(address: str, model: str, inputs: Mapping[str, Any], signature_name: str, timeout: float) -> dict[str, Any]:
+    """One Predict call: input name -> array or nested lists, output name -> array. address: host:port; timeout: seconds.
+
+    Raises WebserviceException, code "ScoringFailed", with the server's status and words.
+    """
     classes = _classes()
     request = classes["PredictRequest"]()
     request.model_spec.name, request.model_spec.signature_name = model, signature_name

@@ -24,6 +24,8 @@ Tags = Mapping[str, str] | Sequence[str | Sequence[str]]
 # The registry reads every uploaded byte before it answers.
 _REGISTER_SECONDS = 600.0
 _MANY_FILES_SECONDS = 30.0
+# As the registry has it.
+_EVENT_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -339,6 +341,9 @@ class Model:
         )
         if resource_configuration is not None:
             request.requirements.CopyFrom(resource_configuration._to_message())
+        if request.ByteSize() > _EVENT_BYTES:
+            what = f"{model_path} has {len(upload.files.files)} files: listing them takes {request.ByteSize()} bytes, and one event holds {_EVENT_BYTES}."
+            raise UserErrorException(what, target=str(model_path), hint="pack them into fewer files")
         upload.send(workspace._objects)
         clients = workspace._clients
         try:

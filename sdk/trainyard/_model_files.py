@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainyard._errors import ModelNotFoundException, UserErrorException
 from trainyard._meter import Meter
@@ -36,12 +36,15 @@ class Upload:
         self._shown = show_progress
         root = Path(os.path.abspath(model_path))
         self._local = dict(sorted(_listed(root, str(model_path))))
-        sizes = {path: local.stat().st_size for path, local in self._local.items()}
+        sizes = {path: _status(local).st_size for path, local in self._local.items()}
         self._total = sum(sizes.values())
         with Meter("reading the model", self._total, shown=show_progress) as meter, ThreadPoolExecutor(_PARALLEL) as pool:
 
             def digest(path: str) -> str:
-                found = sha256_file(self._local[path])
+                try:
+                    found = sha256_file(self._local[path])
+                except OSError as error:
+                    _unreadable(error)
                 meter.add(sizes[path])
                 return found
 
@@ -84,7 +87,7 @@ def _listed(root: Path, said: str) -> Iterator[tuple[str, Path]]:
     if not root.is_dir():
         raise UserErrorException(f"The model_path {said!r} does not exist, or is neither a file nor a folder.", target=said)
     real_root, found = os.path.realpath(root), 0
-    for here, folders, names in os.walk(root):
+    for here, folders, names in os.walk(root, onerror=_unreadable):
         folders.sort()
         linked = [name for name in folders if (Path(here) / name).is_symlink()]
         if linked:
@@ -97,12 +100,23 @@ def _listed(root: Path, said: str) -> Iterator[tuple[str, Path]]:
             real = os.path.realpath(path)
             if os.path.commonpath([real, real_root]) != real_root:
                 raise UserErrorException(f"{path} is a link that leads out of {root}.", target=str(path), hint="copy the file there")
-            if not stat.S_ISREG(os.stat(real).st_mode):
+            if not stat.S_ISREG(_status(path).st_mode):
                 raise UserErrorException(f"{path} is no regular file.", target=str(path))
             found += 1
             yield _plain(f"{root.name}/{path.relative_to(root).as_posix()}"), path
     if not found:
         raise UserErrorException(f"The model_path {said!r} is a folder without files.", target=said)
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        _unreadable(error)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UserErrorException(f"{error.filename} cannot be read: {error.strerror}", target=str(error.filename)) from error
 
 
 def _plain(path: str) -> str:

@@ -109,6 +109,7 @@ class RunDetails:
             self._draws.append(draw)
             if first.has_ended or (self._thread is not None and self._thread.is_alive()):
                 return
+            self._stop.clear()
             self._thread = threading.Thread(target=self._follow, name="trainyard-widget", daemon=True)
             self._thread.start()
 

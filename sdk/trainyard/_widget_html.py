@@ -13,7 +13,7 @@ _WIDTH, _HEIGHT, _DRAWN = 220, 70, 240
 _COLOURS = {"Completed": "#1a7f37", "Failed": "#cf222e", "Canceled": "#9a6700", "Running": "#0969da"}
 _STYLE = """
 .trainyard{font:13px/1.4 system-ui,sans-serif;color:#1f2328;background:#fff;border:1px solid #d0d7de;border-radius:6px;padding:10px}
-.trainyard h4{margin:10px 0 4px;font-size:13px}.trainyard table{border-collapse:collapse}.trainyard td,.trainyard th{padding:1px 12px 1px 0;
+.trainyard h4{margin:10px 0 4px;font-size:13px}.trainyard table{border-collapse:collapse;font:inherit;color:inherit}.trainyard td,.trainyard th{padding:1px 12px 1px 0;
 text-align:left;vertical-align:top;font-weight:normal;word-break:break-word}.trainyard th{color:#59636e;white-space:nowrap}
 .trainyard pre{background:#f6f8fa;padding:6px;max-height:260px;overflow:auto;margin:4px 0;white-space:pre-wrap;word-break:break-word}
 .trainyard .state{color:#fff;border-radius:9px;padding:1px 9px}.trainyard .charts{display:flex;flex-wrap:wrap;gap:10px}

@@ -37,7 +37,7 @@ class Workspace:
     config_path (the file that describes the stack, None where there is none).
     """
 
-    def __init__(self, subscription_id: str, resource_group: str, workspace_name: str, auth: object = None, **_: object) -> None:
+    def __init__(self, subscription_id: str, resource_group: str, workspace_name: str, auth: object = None) -> None:
         found = _stack_config(Path.cwd())
         if found is None:
             raise UserErrorException("There is no local stack to use.", target="config.json", hint=_UP)
@@ -88,9 +88,16 @@ class Workspace:
 
     @classmethod
     def get(
-        cls, name: str, auth: object = None, subscription_id: str | None = None, resource_group: str | None = None, **_: object
+        cls,
+        name: str,
+        auth: object = None,
+        subscription_id: str | None = None,
+        resource_group: str | None = None,
+        location: str | None = None,
+        cloud: str = "AzureCloud",
+        id: str | None = None,  # noqa: A002 - Azure's word
     ) -> Workspace:
-        """The workspace of that name over the nearest stack. Raises UserErrorException where there is no local stack."""
+        """The workspace of that name over the nearest stack; auth, location, cloud and id change nothing. Raises UserErrorException where there is no local stack."""
         return cls(subscription_id or "local", resource_group or "local", name)
 
     @staticmethod

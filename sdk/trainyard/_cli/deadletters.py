@@ -10,7 +10,7 @@ import typer
 
 from trainyard._cli.common import All, Config, Json, Limit, Since, Token, moment, new_group, page_of, workspace, wrong
 from trainyard._cli.output import iso, one, rows
-from trainyard._errors import TrainyardException
+from trainyard._errors import PlatformUnavailableException, TrainyardException
 
 group = new_group("Messages that no service could take.")
 TOPIC = "trainyard.deadletters"
@@ -64,16 +64,21 @@ def deadletters_show(number: Number, as_json: Json = False, config: Config = Non
 def deadletters_replay(number: Number, as_json: Json = False, config: Config = None) -> None:
     """Publish it once more as it came: same topic, key, headers and value."""
     from kafka import KafkaProducer
+    from kafka.errors import KafkaError
 
     letter = _letter(config, number)
     if len(letter.value) >= _CUT_BYTES:
         raise wrong(f"Dead letter {number} was cut to 512 KiB; it cannot be replayed.", str(number))
-    producer = KafkaProducer(bootstrap_servers=workspace(config)._events.bootstrap)
+    bootstrap = workspace(config)._events.bootstrap
     try:
-        headers = [(header.name, header.value) for header in letter.headers]
-        placed = producer.send(letter.topic, key=letter.key or None, value=letter.value, headers=headers).get(timeout=30)
-    finally:
-        producer.close()
+        producer = KafkaProducer(bootstrap_servers=bootstrap)
+        try:
+            headers = [(header.name, header.value) for header in letter.headers]
+            placed = producer.send(letter.topic, key=letter.key or None, value=letter.value, headers=headers).get(timeout=30)
+        finally:
+            producer.close()
+    except KafkaError as error:
+        raise PlatformUnavailableException(f"Kafka at {bootstrap} did not take it: {error}", target=bootstrap) from error
     one({"topic": letter.topic, "partition": placed.partition, "offset": placed.offset}, as_json=as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,13 +27,17 @@ def note(text: object) -> None:
 
 def emit(value: Any) -> None:
     """One JSON value on a line of its own."""
-    sys.stdout.write(f"{json_safe(json.dumps(value, ensure_ascii=False, default=_other))}\n")
+    try:
+        dumped = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_other)
+    except ValueError:
+        dumped = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=_other)
+    sys.stdout.write(f"{json_safe(dumped)}\n")
     sys.stdout.flush()
 
 
 def fail(error: TrainyardException) -> None:
     """Code, message, hint and last lines of an error, on standard error."""
-    note(f"{error.code}: {error.message}")
+    sys.stderr.write(f"{plain_lines(f'{error.code}: {error.message}')}\n")
     if error.hint:
         note(f"  what to do: {error.hint}")
     for line in error.last_lines:
@@ -118,6 +123,15 @@ def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     for item in items:
         table.add_row(*(Text(cell(item.get(column)), overflow="fold") for column in columns))
     Console().print(table)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: their names, as protobuf's JSON has them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _other(value: Any) -> Any:

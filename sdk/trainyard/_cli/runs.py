@@ -29,7 +29,7 @@ from trainyard._cli.common import (
     wrong,
 )
 from trainyard._cli.output import emit, note, one, rows, say, size
-from trainyard._cli.shapes import file_row, point_row, point_value, run_row, run_view
+from trainyard._cli.shapes import failure, file_row, point_row, point_value, run_row, run_view
 from trainyard._errors import RunNotFoundException, TrainyardException
 from trainyard._text import shown_line
 
@@ -273,7 +273,7 @@ def run_download(
         target = output / prefix.rpartition("/")[2]
         run.download_file(prefix, str(target))
     else:
-        run.download_files(prefix=prefix or None, output_directory=str(output))
+        run.download_files(prefix=f"{prefix.rstrip('/')}/" if prefix else None, output_directory=str(output))
     one({"runId": run_id, "files": len(chosen), "folder": str(output)}, as_json=as_json)
 
 
@@ -330,8 +330,11 @@ def run_wait(
 def wait_for(run: Any, *, quiet: bool, as_json: bool) -> None:
     """Raises typer.Exit with code 4 where the run ended badly."""
     run.wait_for_completion(show_output=not quiet and not as_json, raise_on_error=False)
-    view = _view(run.experiment.workspace._clients, run.id)
-    shown = {**run_row(view.run), **({"error": run_view(view, {})["error"]} if view.run.HasField("failure") else {})}
+    from trainyard.job.v1 import job_pb2
+
+    clients = run.experiment.workspace._clients
+    found = clients.call(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=run.id), RunNotFoundException).run
+    shown = {**run_row(found), **({"error": failure(found.failure)} if found.HasField("failure") else {})}
     if as_json:
         emit(shown)
     elif quiet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,6 @@ class Submission:
 
     source_directory: Path
     spec: RunSpec
-    inputs: dict[str, Any] = field(default_factory=dict)
 
     def _to_spec(self) -> RunSpec:
         return self.spec
@@ -73,7 +72,7 @@ def submit(
     for argument in spec.arguments:
         if argument.text.startswith("@") and argument.text[1:] in used:
             argument.input = argument.text[1:]
-    run = Experiment(space, experiment or _named_after(folder)).submit(Submission(folder, spec, used))  # type: ignore[arg-type]
+    run = Experiment(space, experiment or _named_after(folder)).submit(Submission(folder, spec))  # type: ignore[arg-type]
     if follow:
         from trainyard._cli.runs import wait_for
 

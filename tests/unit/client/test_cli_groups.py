@@ -302,3 +302,117 @@ def test_the_shell_can_be_told_how_to_complete(cli: Cli) -> None:
 
     assert result.exit_code == 0
     assert "_TRAINYARD_COMPLETE" in result.stdout or "COMPLETE" in result.stdout
+
+
+def test_ctrl_c_ends_with_code_130_and_a_full_disk_with_code_1(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: object) -> Any:
+        raise KeyboardInterrupt
+
+    def full(path: object) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainyard._workspace.Workspace.from_config", interrupted)
+    assert cli("run", "list").exit_code == exits.Exit.INTERRUPTED
+    monkeypatch.setattr("trainyard._workspace.Workspace.from_config", full)
+    failed = cli("run", "list")
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "No space left on device" in failed.stderr
+
+
+def test_the_shell_is_given_the_names_of_runs(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    add_run(platform, "exp_1")
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TRAINYARD_CONFIG": str(tmp_path / "config.json"),
+        "_TRAINYARD_COMPLETE": "complete_bash", "COMP_WORDS": "trainyard run show ex", "COMP_CWORD": "3",
+    }  # fmt: skip
+
+    done = subprocess.run([sys.executable, "-m", "trainyard"], env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.stderr) == ("exp_1", "")
+
+
+class Store:
+    """A datastore as the client offers it."""
+
+    name, datastore_type, account_name, container_name = "workspaceblobstore", "AzureBlob", "local", "trainyard"
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def upload(self, **options: Any) -> None:
+        self.calls.append(options)
+
+    def download(self, **options: Any) -> int:
+        self.calls.append(options)
+        return 2
+
+    def list_files(self, prefix: str) -> list[str]:
+        return [path for path in ("a/1", f"a/{HOSTILE}", "b") if path.startswith(prefix)]
+
+
+def test_a_datastore_is_listed_filled_and_read(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainyard import Workspace
+
+    store = Store()
+    monkeypatch.setattr(Workspace, "datastores", {store.name: store}, raising=False)
+    monkeypatch.setattr(Workspace, "get_default_datastore", lambda self: store, raising=False)
+
+    assert [it["name"] for it in objects(cli("datastore", "list", "--json"))] == ["workspaceblobstore"]
+    assert objects(cli("datastore", "upload", "folder", "data", "--overwrite", "--json"))[0]["target"] == "data"
+    assert objects(cli("datastore", "download", "data", "-o", "got", "--json"))[0]["files"] == 2
+    assert [it["path"] for it in objects(cli("datastore", "ls", "a/", "--json"))] == sorted(["a/1", f"a/{HOSTILE}"])
+    assert not set("\x1b\x07\u202e\x9b") & set(cli("datastore", "ls").stdout)
+    assert store.calls == [
+        {"src_dir": "folder", "target_path": "data", "overwrite": True, "show_progress": False},
+        {"target_path": "got", "prefix": "data", "overwrite": False, "show_progress": False},
+    ]
+
+
+def test_a_dataset_is_downloaded_by_the_client(platform: Platform, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainyard import FileDataset
+
+    asked: list[dict[str, Any]] = []
+
+    def download(self: FileDataset, **options: Any) -> list[str]:
+        asked.append(options)
+        return ["got/a"]
+
+    monkeypatch.setattr(FileDataset, "download", download, raising=False)
+    cli("dataset", "register", "mnist", "http://host/a")
+
+    (done,) = objects(cli("dataset", "download", "mnist", "-o", "got", "--overwrite", "--json"))
+
+    assert (done, asked) == ({"dataset": "mnist:1", "files": 1, "folder": "got"}, [{"target_path": "got", "overwrite": True}])
+
+
+PLUGGED = """
+import importlib.machinery, sys, types
+import typer
+module = types.ModuleType("trainyard._cli_env")
+module.__spec__ = importlib.machinery.ModuleSpec("trainyard._cli_env", None)
+module.environments = typer.Typer()
+module.environments.command("prune")(lambda: print("pruned"))
+module.environments.command("list")(lambda: None)
+sys.modules[module.__name__] = module
+from trainyard._cli import app
+app(["env", "prune"])
+"""
+
+
+def test_the_environments_commands_are_a_group_where_their_module_is() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    done = subprocess.run([sys.executable, "-c", PLUGGED], env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "pruned\n"), done.stderr
+
+
+def test_a_terminal_without_the_characters_is_no_reason_to_stop(platform: Platform, tmp_path: Path, cli: Cli) -> None:
+    add_run(platform, "exp_1", why="日本")
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TRAINYARD_CONFIG": str(tmp_path / "config.json"), "PYTHONIOENCODING": "latin-1",
+    }  # fmt: skip
+
+    done = subprocess.run([sys.executable, "-m", "trainyard", "run", "list"], env=environment, capture_output=True, check=False)
+
+    assert (done.returncode, done.stdout.split(b"\t")[-1]) == (0, b"\\u65e5\\u672c\n")

@@ -292,3 +292,29 @@ def test_a_command_and_a_named_environment_make_a_run(platform: Platform, cli: C
     assert list(spec.command) == ["python", "train.py", "--x", "a b"]
     assert (spec.environment.name, spec.environment.version) == ("vision", 3)
     assert result.stdout.strip().startswith("src_")
+
+
+def test_numbers_that_json_has_no_word_for_are_told_by_name(platform: Platform, cli: Cli) -> None:
+    add_run(platform, "exp_1")
+    values = (float("nan"), float("inf"), float("-inf"), 1.5)
+    platform.metrics["exp_1"] = [history_pb2.RankedPoint(point=telemetry_pb2.MetricPoint(name="loss", number=value)) for value in values]
+
+    result = cli("run", "metrics", "exp_1", "--json")
+
+    def refuse_constant(name: str) -> Any:
+        raise AssertionError(f"{name} is no JSON")
+
+    found = [json.loads(line, parse_constant=refuse_constant)["value"] for line in result.stdout.splitlines()]
+    assert found == ["NaN", "Infinity", "-Infinity", 1.5]
+
+
+def test_a_folder_is_not_downloaded_with_its_namesakes(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    import hashlib
+
+    view = add_run(platform, "exp_1", spec={})
+    for path in ("outputs/model/a", "outputs/model2/b"):
+        platform.objects.put_bytes(path, b"x")
+        view.run.outputs.files.append(Artifact(path=path, size_bytes=1, sha256=hashlib.sha256(b"x").hexdigest(), object_key=path))
+
+    assert cli("run", "download", "exp_1", "outputs/model", "-o", str(tmp_path / "got")).exit_code == 0
+    assert [path.name for path in (tmp_path / "got").rglob("*") if path.is_file()] == ["a"]

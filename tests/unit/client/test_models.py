@@ -94,6 +94,10 @@ def test_what_no_store_can_keep_is_refused_before_anything_is_sent(platform: Pla
     with pytest.raises(UserErrorException, match="no regular file"):
         register(platform, folder)
     (folder / "pipe").unlink()
+    (folder / "dangling").symlink_to("gone")
+    with pytest.raises(UserErrorException, match="cannot be read"):
+        register(platform, folder)
+    (folder / "dangling").unlink()
     (folder / "new\nline").write_bytes(b"")
     with pytest.raises(UserErrorException, match="cannot hold a file named"):
         register(platform, folder)
@@ -104,6 +108,17 @@ def test_what_no_store_can_keep_is_refused_before_anything_is_sent(platform: Pla
 
     assert platform.objects.kept == {}
     assert platform.asked == []
+
+
+def test_more_files_than_one_event_can_list_are_refused_before_anything_is_sent(platform: Platform, tmp_path: Path) -> None:
+    deep = tmp_path / "model" / ("d" * 200) / ("e" * 200)
+    deep.mkdir(parents=True)
+    for number in range(1100):
+        (deep / f"{number}").write_bytes(b"")
+
+    with pytest.raises(UserErrorException, match="1100 files"):
+        register(platform, tmp_path / "model")
+    assert platform.objects.kept == {}
 
 
 def test_a_link_within_the_folder_is_sent_as_the_file_it_leads_to(platform: Platform, folder: Path) -> None:
