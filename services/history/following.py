@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -14,12 +14,14 @@ import sqlalchemy as sa
 from services.chassis.choices import told
 from services.chassis.grpc_server import Code, refuse
 from services.chassis.records import Place
+from services.chassis.topics import topics
 from services.history import telemetry, views
 from services.history.applying import Applied
 from services.history.projecting import story_of
-from services.history.reading import clean
+from services.history.reading import JOBS, LOGS, clean, within
 from services.history.telemetry import LogOf
 from services.history.waiting import Freshness
+from trainyard._kafka import partition_of
 from trainyard._objects import Objects
 from trainyard.event.v1.artifact_pb2 import Artifact
 from trainyard.history.v1 import history_pb2 as pb
@@ -63,9 +65,9 @@ class Following:
     async def lines(self, request: pb.ReadLogRequest, look: Look) -> AsyncIterator[pb.ReadLogResponse]:
         """Refuses a log that is not there, unless it is followed: then it is waited for."""
         of = LogOf(clean(request.run_id), clean(request.log) or DRIVER_LOG, request.rank, request.epoch)
-        at, left, sure = int(request.first_line), int(request.most_lines) or None, False
+        at, left, sure = within(request.first_line), int(request.most_lines) or None, False
         while left != 0:
-            seen = dict(self._applied.positions)
+            seen = self._places_of(of.run_id)
             part: _Part = await look(partial(_part, of=of, at=at, newest=not request.epoch))
             if of.epoch and part.epoch != of.epoch:
                 # A newer attempt writes its log anew.
@@ -91,10 +93,15 @@ class Following:
                 continue
             if not request.follow or part.archived is not None or part.written or part.run_ended:
                 return
-            await self._applied.until(partial(self._moved, seen), _LOOK_AGAIN_SECONDS)
+            await self._applied.until(partial(self._moved, of.run_id, seen), _LOOK_AGAIN_SECONDS)
 
-    def _moved(self, seen: Mapping[Place, int]) -> bool:
-        return self._applied.positions != seen
+    def _places_of(self, run_id: str) -> list[int]:
+        """How far the partitions were applied that tell of the run's lines and of its end."""
+        places = (Place(name, partition_of(run_id, topics()[name].partitions)) for name in (LOGS, JOBS))
+        return [self._applied.positions.get(place, 0) for place in places]
+
+    def _moved(self, run_id: str, seen: list[int]) -> bool:
+        return self._places_of(run_id) != seen
 
 
 def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Part:

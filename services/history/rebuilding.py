@@ -63,7 +63,9 @@ class Rebuilder:
                 made = self._databases.settle(made)
                 self._take_its_place(made)
             except BaseException:
-                made.retire()
+                # What fails after the swap must not take the current database with it.
+                if self._applier.database is not made:
+                    made.retire()
                 raise
             log.info("rebuilt", records=done.events, generation=made.generation)
             tell(Step(done.events, done.of, done=True))

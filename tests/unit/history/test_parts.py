@@ -16,10 +16,11 @@ from services.chassis.records import Place
 from services.history import tables
 from services.history.applying import Applied, LogHole, check_log, in_sequence
 from services.history.asking import read_token, token
-from services.history.databases import SqliteDatabases
+from services.history.databases import Database, SqliteDatabases
 from services.history.domain.moment import Moment, Spot
 from services.history.merging import TimeMerge
 from services.history.projecting import apply_with_care
+from services.history.rebuilding import AlreadyRebuilding, Rebuilder, Step
 from services.history.waiting import Freshness
 from tests.history_log import JOBS, METRICS, TASKS, Log, Raw, a_whole_run
 
@@ -220,3 +221,73 @@ def test_a_page_token_comes_back_as_it_was_given_and_nothing_else_is_taken() -> 
     for bad in ("nonsense", token("run", 5), token(5), token(1 << 80, "run"), token(True, "run")):
         with pytest.raises(Refused, match="page_token"):
             read_token(bad, int, str)
+
+
+# -- rebuilds
+
+
+class Still:
+    """A live side that does nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+
+class Generations(SqliteDatabases):
+    """Remembers the generation that it began."""
+
+    made: Database
+
+    def begin(self) -> Database:
+        self.made = super().begin()
+        return self.made
+
+
+def a_rebuilder(tmp_path: Path) -> tuple[Rebuilder, Generations, Still]:
+    databases = Generations(f"sqlite:///{tmp_path / 'history.db'}")
+    filled(databases)
+    still = Still(databases.current())
+    return Rebuilder("127.0.0.1:1", databases, still), databases, still  # type: ignore[arg-type]
+
+
+def test_one_rebuild_goes_on_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rebuilder, _, still = a_rebuilder(tmp_path)
+    refused: list[type] = []
+
+    def fill(*_: object) -> Step:
+        try:
+            rebuilder.run(lambda step: None)
+        except AlreadyRebuilding as error:
+            refused.append(type(error))
+        return Step(0, 0)
+
+    monkeypatch.setattr(rebuilder, "_fill", fill)
+    monkeypatch.setattr(rebuilder, "_take_its_place", lambda made: None)
+    rebuilder.run(lambda step: None)
+
+    assert refused == [AlreadyRebuilding]
+    assert not rebuilder.going_on
+    still.database.close()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_rebuild_that_fails_removes_its_own_database_and_never_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: bool
+) -> None:
+    rebuilder, databases, still = a_rebuilder(tmp_path)
+    still.database.close()
+
+    def fail(made: Database) -> None:
+        if swapped:
+            databases.swap(made)
+            still.database = made
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(rebuilder, "_fill", lambda *_: Step(0, 0))
+    monkeypatch.setattr(rebuilder, "_take_its_place", fail)
+    with pytest.raises(OSError, match="no space"):
+        rebuilder.run(lambda step: None)
+
+    assert run_ids(databases) == ([] if swapped else ["r"])
+    assert (tmp_path / "history.db.g1").exists() == swapped
+    still.database.close()
