@@ -7,9 +7,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from trainyard._logger import Point, complain
@@ -20,23 +20,33 @@ if TYPE_CHECKING:
 
 TOPIC = "trainyard.metrics"
 _LAST_WORDS_SECONDS, _RETRY_SECONDS, _GATHER_SECONDS = 10.0, 0.5, 0.02
+# After so long without a metric the connections are given up: whoever logs now and then does not keep a broker's for ever.
+_IDLE_SECONDS = 2.0
 _MOST = 5000
-Publish = Callable[[Sequence["Outgoing"]], None]
-"""Returns when all are acknowledged; raises OSError or RuntimeError where they are not."""
 _senders: WeakKeyDictionary[Workspace, MetricSender] = WeakKeyDictionary()
 _making = threading.Lock()
+
+
+class Publisher(Protocol):
+    def __call__(self, events: Sequence[Outgoing]) -> None:
+        """Returns when all are acknowledged; raises OSError or RuntimeError where they are not."""
+        ...
+
+    def close(self) -> None:
+        """Connections are given up; the next call makes new ones."""
+        ...
 
 
 def sender_of(workspace: Workspace) -> MetricSender:
     """One for each workspace object."""
     with _making:
         if workspace not in _senders:
-            _senders[workspace] = MetricSender(_kafka(str(workspace._stack["kafka_bootstrap"])))
+            _senders[workspace] = MetricSender(_Kafka(str(workspace._stack["kafka_bootstrap"])))
         return _senders[workspace]
 
 
 class MetricSender:
-    def __init__(self, publish: Publish) -> None:
+    def __init__(self, publish: Publisher) -> None:
         self._publish = publish
         self._items: deque[tuple[str, int, Point]] = deque()
         self._news = threading.Event()
@@ -62,10 +72,13 @@ class MetricSender:
     def _at_exit(self) -> None:
         if not self.flush(_LAST_WORDS_SECONDS):
             complain("the last metrics were not sent: Kafka does not answer")
+        self._publish.close()
 
     def _work(self) -> None:
         while True:
-            self._news.wait()
+            if not self._news.wait(_IDLE_SECONDS):
+                self._publish.close()
+                self._news.wait()
             self._news.clear()
             time.sleep(_GATHER_SECONDS)
             while self._items:
@@ -119,24 +132,36 @@ def _event(run_id: str, epoch: int, points: list[Any]) -> Outgoing:
     return Outgoing(TOPIC, run_id, batch, str(uuid.uuid4()), "trainyard/sdk", datetime.now(UTC), correlation_id=run_id)
 
 
-def _kafka(bootstrap: str) -> Publish:
-    made: list[Any] = []
+class _Kafka:
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._producer: Any = None
+        self._lock = threading.Lock()
 
-    def publish(events: Sequence[Outgoing]) -> None:
+    def __call__(self, events: Sequence[Outgoing]) -> None:
         from kafka import KafkaProducer
         from kafka.errors import KafkaError
 
-        try:
-            if not made:
-                made.append(KafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True, acks="all", max_request_size=2_000_000))
-            futures = [made[0].send(it.topic, key=it.key.encode(), value=it.value(), headers=it.headers()) for it in events]
-            made[0].flush(timeout=30)
-            for future in futures:
-                future.get(timeout=30)
-        except KafkaError as error:
-            # After an error the producer's sequence is void.
-            while made:
-                made.pop().close(timeout=1)
-            raise ConnectionError(f"Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
+        with self._lock:
+            try:
+                if self._producer is None:
+                    self._producer = KafkaProducer(
+                        bootstrap_servers=self._bootstrap, enable_idempotence=True, acks="all", max_request_size=2_000_000
+                    )
+                futures = [self._producer.send(it.topic, key=it.key.encode(), value=it.value(), headers=it.headers()) for it in events]
+                self._producer.flush(timeout=30)
+                for future in futures:
+                    future.get(timeout=30)
+            except KafkaError as error:
+                # After an error the producer's sequence is void.
+                self._give_up()
+                raise ConnectionError(f"Kafka at {self._bootstrap}: {type(error).__name__}: {error}") from error
 
-    return publish
+    def close(self) -> None:
+        with self._lock:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=1)

@@ -188,6 +188,7 @@ class OnBehalf:
 
     def _details(self, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
         from trainyard._details import details
+        from trainyard.history.v1.history_pb2 import RunView
 
         seen = self._view(run_id, request)
         own = run_id == self._offer.run_id
@@ -195,7 +196,7 @@ class OnBehalf:
         run.started_at.FromSeconds(int(self._began))
         if own:
             run.spec.CopyFrom(self._offer.spec)
-        found = details(run)
+        found = details(RunView(run=run), {})
         return {**found, "status": seen["status"], "tags": seen["tags"], "properties": {**found["properties"], **seen["properties"]}}
 
     def _metrics(self, run_id: str, _: dict[str, Any]) -> list[tuple[str, str, Any]]:

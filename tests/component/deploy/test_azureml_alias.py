@@ -15,7 +15,7 @@ REPO = Path(__file__).resolve().parents[3]
 ALIAS = REPO / "sdk" / "azureml-alias"
 pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
 
-# Names whose homes are written on other branches of issue 4; empty once they are merged.
+# Names that data's branch brings.
 COMING = {
     "azureml.core.Datastore",
     "azureml.core.datastore.Datastore",
@@ -23,15 +23,6 @@ COMING = {
     "azureml.data.data_reference.DataReference",
     "azureml.data.datapath.DataPath",
     "azureml.data.datapath.DataPathComputeBinding",
-    "azureml.exceptions.AuthenticationException",
-    "azureml.exceptions.DiscoveryUrlNotFoundException",
-    "azureml.exceptions.ExperimentTimeoutException",
-    "azureml.exceptions.ImageException",
-    "azureml.exceptions.ProjectSystemException",
-    "azureml.exceptions.RunConfigurationException",
-    "azureml.exceptions.RunEnvironmentException",
-    "azureml.exceptions.ServiceException",
-    "azureml.widgets.RunDetails",
 }
 GENERATIONS = {
     "A, 2019-08": """

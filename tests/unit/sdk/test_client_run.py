@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import trainyard
-from trainyard import ActivityFailedException, AzureMLException, TrainyardException
+from trainyard import ActivityFailedException, AzureMLException, TrainyardException, _metric_sender
 from trainyard._errors import from_failure
 from trainyard._git import properties, without_credentials
 from trainyard._metric_sender import MetricSender
@@ -28,6 +28,7 @@ class Broker:
         self.away = away
         self.open = threading.Event()
         self.open.set()
+        self.closed = threading.Event()
 
     def __call__(self, events: Sequence[Any]) -> None:
         self.open.wait(30)
@@ -37,12 +38,28 @@ class Broker:
             raise ConnectionError("away")
         self.taken += events
 
+    def close(self) -> None:
+        self.closed.set()
+
     def points(self) -> list[tuple[str, int, str, float]]:
         return [(it.message.run_id, it.message.epoch, point.name, point.number) for it in self.taken for point in it.message.points]
 
 
 def a_point(name: Any = "x", value: Any = 1.0, kind: str = "scalar") -> Any:
     return (name, kind, value, 1.0, None, "")
+
+
+def test_a_sender_without_work_gives_its_connections_up_and_the_next_point_arrives_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_metric_sender, "_IDLE_SECONDS", 0.01)
+    broker = Broker()
+    sender = MetricSender(broker)
+
+    sender.put("run", 0, a_point(value=1.0))
+    assert broker.closed.wait(30)
+    sender.put("run", 0, a_point(value=2.0))
+
+    assert sender.flush(30)
+    assert [number for _, _, _, number in broker.points()] == [1.0, 2.0]
 
 
 def test_points_arrive_in_order_under_their_runs() -> None:
