@@ -44,7 +44,8 @@ class Experiment:
         spec = config._to_spec()
         spec.tags.update({str(name): str(value) for name, value in (tags or {}).items()})
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))
-        if not any(file.path == spec.entry_script for file in spec.source.snapshot.files):
+        files = _snapshot.listed(self.workspace._objects, spec.source.snapshot).files
+        if not any(file.path == spec.entry_script for file in files):
             raise UserErrorException(
                 f"The entry_script {spec.entry_script!r} is kept out of the snapshot by an ignore file.",
                 target=spec.entry_script,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -13,8 +14,10 @@ from services.chassis.handler import Command
 from services.chassis.logs import about
 from services.registry.domain import files, registration
 from services.registry.domain.registration import Asked
+from services.registry.domain.runs import Run
 from services.registry.handlers import Checked
 from services.registry.ports import Runs
+from trainyard._artifacts import is_listed, resolve
 from trainyard._objects import ObjectMissing, Objects
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure
 
@@ -36,12 +39,18 @@ class Checking:
         asked = codec.loads(content, Asked)
         request = asked.request
         with about(model=request.model, run=request.run_id, submission=request.submission_id):
-            run = await self._runs.read(request.run_id)
+            run = await self._whole(await self._runs.read(request.run_id))
             missing = None
             if run is not None and registration.refused(run, request) is None:
                 missing = await self._missing(run.id, files.chosen(run, request.path))
             log.info("has looked at the run", known=run is not None, status=run.status if run else "", complete=missing is None)
         return Command(Checked(request.submission_id, run, missing, self._clock()), asked.event_id, asked.correlation_id)
+
+    async def _whole(self, run: Run | None) -> Run | None:
+        """With a list of files that lies in the object store, where the event had no room for it."""
+        if run is None or is_listed(run.artifacts):
+            return run
+        return replace(run, artifacts=await asyncio.to_thread(resolve, self._objects, run.artifacts))
 
     async def _missing(self, run_id: str, recorded: list[Artifact]) -> Failure | None:
         slots = asyncio.Semaphore(_AT_ONCE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +18,13 @@ class PreparationFailed(Exception):
 
 
 class DataCache(Protocol):
-    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool) -> list[Any]:
-        """Each SourceFile at its target; returns them with the digests that were measured. Raises PreparationFailed."""
+    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Callable[[str], None]) -> list[Any]:
+        """Each SourceFile at its target; returns them with the digests that were measured. `say` gets a line now and then while it takes
+        long. Raises PreparationFailed."""
         ...
 
 
 class SnapshotCache(Protocol):
-    def unpack(self, snapshot: Any, folder: Path) -> int:
-        """All files of a Snapshot below folder; returns how many were fetched. Raises PreparationFailed."""
+    def unpack(self, snapshot: Any, folder: Path) -> tuple[int, int]:
+        """All files of a Snapshot below folder; returns how many there are, and how many were fetched. Raises PreparationFailed."""
         ...

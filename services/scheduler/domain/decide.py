@@ -16,7 +16,7 @@ from services.scheduler.domain.failures import failure
 from services.scheduler.domain.place import place, shrink
 from services.scheduler.domain.state import Member, Run, State, World
 from trainyard.cluster.v1 import cluster_pb2 as cluster
-from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
+from trainyard.event.v1.artifact_pb2 import ArtifactList, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 
 
@@ -260,11 +260,20 @@ def _failed(run: Run, why: Failure, outputs: ArtifactSet, world: World) -> Fact:
 
 
 def _merged_outputs(run: Run) -> ArtifactSet:
-    """All members' files by path; of two with one path the lower node index counts."""
+    """All members' files by path; of two with one path the lower node index counts. Lists that lie elsewhere are named beside each other."""
+    saved = [member.outputs for member in sorted(run.members, key=lambda it: it.node_index)]
+    if any(outputs.manifest_key for outputs in saved):
+        return saved[0] if len(saved) == 1 else ArtifactSet(parts=[_as_list(outputs) for outputs in saved])
     files = {}
     for member in sorted(run.members, key=lambda it: -it.node_index):
         files.update({file.path: file for file in member.outputs.files})
     return ArtifactSet(files=[files[path] for path in sorted(files)])
+
+
+def _as_list(outputs: ArtifactSet) -> ArtifactList:
+    return ArtifactList(
+        files=outputs.files, manifest_key=outputs.manifest_key, manifest_sha256=outputs.manifest_sha256, count=outputs.count
+    )
 
 
 def _stamp(world: World) -> Timestamp:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.scheduler.domain.failures import failure
+from trainyard import _steps
 from trainyard._errors import UserErrorException
 from trainyard._paths import safe_relpath
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -16,6 +17,7 @@ POOL = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{1,31}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _URL = re.compile(r"https?://[^\s@/]+(/\S*)?\Z")
+_STORED = re.compile(r"(datastores/blobs|runs|uploads)/[^\0]+\Z")
 INLINE_BYTES = 512 << 10
 SNAPSHOT_FILES, ARGUMENTS, TAGS, PACKAGES, INPUT_FILES = 2_000, 1_000, 50, 500, 10_000
 # The platform's own names: a script finds its run by them.
@@ -54,8 +56,11 @@ def _source_faults(spec: Any) -> Iterator[tuple[str, str]]:
             if size > INLINE_BYTES:
                 yield "source", f"The inline source has {size} bytes, more than {INLINE_BYTES}; upload a snapshot instead."
         case "snapshot":
+            if spec.source.snapshot.manifest_key:
+                yield from _manifest_faults(spec.source.snapshot)
+                return
             files = spec.source.snapshot.files
-            paths = [file.path for file in files]
+            paths = [*(file.path for file in files), *spec.source.snapshot.empty_folders]
             if len(paths) > SNAPSHOT_FILES:
                 yield "source", f"The snapshot has {len(paths)} files, more than {SNAPSHOT_FILES}."
             for file in files:
@@ -68,6 +73,14 @@ def _source_faults(spec: Any) -> Iterator[tuple[str, str]]:
     if spec.entry_script not in paths:
         there = ", ".join(sorted(path for path in paths if path.endswith(".py"))[:10]) or "no Python file"
         yield spec.entry_script or "entry_script", f"The entry script {spec.entry_script!r} is not in the source; there is: {there}."
+
+
+def _manifest_faults(snapshot: Any) -> Iterator[tuple[str, str]]:
+    """Its files are read, and looked at again, where they are unpacked."""
+    if not _SHA256.match(snapshot.manifest_sha256) or snapshot.manifest_key != f"snapshots/trees/{snapshot.manifest_sha256}":
+        yield "source", "The snapshot's manifest_key is not 'snapshots/trees/<manifest_sha256>'."
+    if snapshot.files or snapshot.empty_folders:
+        yield "source", "The snapshot lists its files and names a manifest; it must do one of both."
 
 
 def _path_faults(paths: list[str], what: str) -> Iterator[tuple[str, str]]:
@@ -94,11 +107,17 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
         if len(item.files) > INPUT_FILES:
             yield item.name, f"The input {item.name!r} has {len(item.files)} files, more than {INPUT_FILES}."
         for file in item.files:
-            if not _URL.match(file.url):
+            if file.object_key:
+                yield from _stored_faults(item, file)
+            elif not _URL.match(file.url):
                 yield item.name, f"The input {item.name!r}: {file.url[:200]!r} is no http(s) URL without credentials."
             if file.sha256 and not _SHA256.match(file.sha256):
                 yield item.name, f"The input {item.name!r}: {file.path!r} has no SHA-256 of 64 lower-case hex digits."
         yield from _path_faults([file.path for file in item.files], f"input {item.name!r}")
+        if trouble := _steps.wrong(item.steps):
+            yield item.name, f"The input {item.name!r}: {trouble}."
+        if "\0" in item.path_on_compute or ".." in item.path_on_compute.split("/"):
+            yield item.name, f"The input {item.name!r}: path_on_compute {item.path_on_compute[:200]!r} must not have '..' in it."
     if len(set(names)) < len(names):
         yield "inputs", "Two inputs have one name."
     for argument in spec.arguments:
@@ -106,6 +125,13 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
             yield argument.input[:200], f"An argument names the input {argument.input[:200]!r}, which the run does not have."
         if "\0" in argument.text:
             yield "arguments", "An argument has a NUL character."
+
+
+def _stored_faults(item: Any, file: Any) -> Iterator[tuple[str, str]]:
+    if not file.url.startswith("datastore://") or not _STORED.match(file.object_key) or ".." in file.object_key.split("/"):
+        yield item.name, f"The input {item.name!r}: {file.object_key[:200]!r} is no file of a datastore or of a run."
+    if not file.sha256:
+        yield item.name, f"The input {item.name!r}: {file.path!r} lies in the object store, but has no SHA-256."
 
 
 def _environment_faults(environment: Any) -> Iterator[tuple[str, str]]:

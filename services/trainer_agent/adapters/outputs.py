@@ -6,17 +6,17 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
+from trainyard import _artifacts, _transfer
 from trainyard._errors import PlatformUnavailableException, UserErrorException
 from trainyard._objects import Objects
-from trainyard._paths import safe_relpath, sha256_file
+from trainyard._paths import safe_relpath
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 
-_PARALLEL = 8
-# The list of files travels in one message of at most a megabyte.
-MOST_FILES = 3000
+T = TypeVar("T")
+MOST_FILES = 100_000
 
 
 class OutputStore:
@@ -25,22 +25,38 @@ class OutputStore:
         self._retry_seconds = retry_seconds
 
     def save(self, run_id: str, epoch: int, folders: list[tuple[str, Path]], stopped: Callable[[], bool]) -> tuple[ArtifactSet, list[str]]:
-        """Files below each (prefix, folder), and what was left out. A store that is away is waited for; raises PlatformUnavailableException."""
+        """Files below each (prefix, folder), and what was left out; a long list comes as an object of its own.
+
+        A store that is away is waited for; raises PlatformUnavailableException.
+        """
         warnings: list[str] = []
-        found = sorted((path, file) for prefix, folder in folders for path, file in _files(prefix, folder, warnings))
+        found = sorted((path, file) for prefix, folder in folders for path, file in plain_files(prefix, folder, warnings))
         if len(found) > MOST_FILES:
             warnings.append(f"{len(found)} files are more than {MOST_FILES}; those after {found[MOST_FILES - 1][0]!r} were not saved")
         prefix = f"runs/{run_id}/{epoch}"
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            saved = list(pool.map(lambda item: self._one(f"{prefix}/{item[0]}", item[0], item[1], stopped), found[:MOST_FILES]))
-        return ArtifactSet(files=saved), warnings
+
+        def one(item: tuple[str, Path]) -> Artifact | None:
+            path, file = item
+            try:
+                return self._one(f"{prefix}/{path}", path, file, stopped)
+            except OSError as error:
+                # One file that cannot be read does not take the others with it.
+                warnings.append(f"{path!r} was not saved: {error.strerror}")
+                return None
+
+        saved = [artifact for artifact in _transfer.side_by_side(one, found[:MOST_FILES]) if artifact is not None]
+        listed: ArtifactSet = self._patiently(lambda: _artifacts.for_event(self._objects, prefix, ArtifactSet(files=saved)), stopped)
+        return listed, warnings
 
     def _one(self, key: str, path: str, file: Path, stopped: Callable[[], bool]) -> Artifact:
+        sent = self._patiently(lambda: _transfer.send(self._objects, key, file), stopped)
+        return Artifact(path=path, size_bytes=sent.size, sha256=sent.sha256, object_key=key)
+
+    def _patiently(self, work: Callable[[], T], stopped: Callable[[], bool]) -> T:
         deadline, pause = time.monotonic() + self._retry_seconds, 0.2
         while True:
             try:
-                self._objects.put_file(key, file)
-                return Artifact(path=path, size_bytes=file.stat().st_size, sha256=sha256_file(file), object_key=key)
+                return work()
             except PlatformUnavailableException:
                 if stopped() or time.monotonic() >= deadline:
                     raise
@@ -48,7 +64,7 @@ class OutputStore:
                 pause = min(pause * 2, 5.0)
 
 
-def _files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:
+def plain_files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:
     """Plain files only: a link may lead anywhere, a socket or pipe has no content."""
     for here, _, names in os.walk(folder):
         for name in names:

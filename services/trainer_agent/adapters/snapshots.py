@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
+from services.trainer_agent.adapters.blobs import Blobs
 from services.trainer_agent.ports import PreparationFailed
+from trainyard import _snapshot, _transfer
 from trainyard._objects import ObjectMissing, Objects
 from trainyard._paths import below
-
-_PARALLEL = 8
 
 
 class Snapshots:
@@ -20,9 +18,22 @@ class Snapshots:
         self._objects = objects
         self._blobs = blobs
 
-    def unpack(self, snapshot: Any, folder: Path) -> int:
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            return sum(pool.map(lambda file: self._one(file, folder), snapshot.files))
+    def unpack(self, snapshot: Any, folder: Path) -> tuple[int, int]:
+        whole = self._listed(snapshot)
+        for path in whole.empty_folders:
+            below(folder, path).mkdir(parents=True, exist_ok=True)
+        with self._blobs.use() as lease:
+            lease.name(*{file.sha256 for file in whole.files})
+            self._blobs.make_room(sum(file.size_bytes for file in whole.files if not self._blobs.path(file.sha256).exists()))
+            fetched = _transfer.side_by_side(lambda file: self._one(file, folder), whole.files)
+        return len(whole.files), sum(fetched)
+
+    def _listed(self, snapshot: Any) -> Any:
+        try:
+            return _snapshot.listed(self._objects, snapshot)
+        except ObjectMissing as error:
+            what = f"The list of the snapshot's files is not in the object store ({snapshot.manifest_key}). Submit the run again."
+            raise PreparationFailed("SnapshotMissing", what, snapshot.manifest_key) from error
 
     def _one(self, file: Any, folder: Path) -> bool:
         target = below(folder, file.path)
@@ -34,14 +45,17 @@ class Snapshots:
         return fetched
 
     def _fetch(self, file: Any) -> Path:
+        """Once a node: who waited for another's copy finds it."""
         key = f"snapshots/blobs/{file.sha256}"
-        with self._blobs.incoming() as incoming:
+        with self._blobs.part(file.sha256) as part:
             try:
-                self._objects.get_file(key, incoming)
-                return self._blobs.take_in(incoming, file.sha256)[0]
+                if (blob := self._blobs.get(file.sha256)) is not None:
+                    return blob
+                _transfer.fill(self._objects, key, part, size=file.size_bytes, sha256=file.sha256)
+                return self._blobs.take_in(part, file.sha256, is_checked=True)[0]
             except ObjectMissing as error:
                 what = f"{file.path} of the snapshot is not in the object store ({key}). Submit the run again."
                 raise PreparationFailed("SnapshotMissing", what, file.path) from error
-            except WrongDigest as error:
+            except _transfer.WrongBytes as error:
                 what = f"{file.path} of the snapshot is damaged in the object store: {error}."
                 raise PreparationFailed("SnapshotCorrupt", what, file.path) from error

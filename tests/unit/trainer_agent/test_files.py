@@ -32,9 +32,9 @@ def sha256(data: bytes) -> str:
 
 
 def put(blobs: Blobs, data: bytes, name: str = "") -> Path:
-    with blobs.incoming() as incoming:
-        incoming.write_bytes(data)
-        return blobs.take_in(incoming, name)[0]
+    with blobs.part(name or sha256(data)) as part:
+        part.write_bytes(data)
+        return blobs.take_in(part, name)[0]
 
 
 def test_a_blob_is_found_by_its_digest(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_other_bytes_than_those_named_are_not_taken_in(tmp_path: Path) -> None:
         put(blobs, b"data", sha256(b"other"))
 
     assert (caught.value.wanted, caught.value.found) == (sha256(b"other"), sha256(b"data"))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert blobs.get(sha256(b"other")) is None and blobs.get(sha256(b"data")) is None
 
 
 def test_a_blob_that_was_written_to_is_not_given_out_again(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_a_snapshot_is_unpacked_and_fetched_once(tmp_path: Path) -> None:
     snapshots = Snapshots(objects, Blobs(tmp_path / "cache"))
     snapshot = a_snapshot(objects, train=b"1", tool=b"2")
 
-    assert snapshots.unpack(snapshot, tmp_path / "one") == 2
+    assert snapshots.unpack(snapshot, tmp_path / "one") == (2, 2)
     objects.kept.clear()
-    assert snapshots.unpack(snapshot, tmp_path / "two") == 0
+    assert snapshots.unpack(snapshot, tmp_path / "two") == (2, 0)
 
     assert (tmp_path / "two" / "train.py").read_bytes() == b"1"
     assert os.access(tmp_path / "two" / "tool.py", os.X_OK)
@@ -163,11 +163,11 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     class Away(MemoryObjects):
         failures = 2
 
-        def put_file(self, key: str, path: Path) -> None:
+        def put_bytes(self, key: str, data: bytes) -> None:
             if self.failures:
                 self.failures -= 1
                 raise PlatformUnavailableException("away")
-            super().put_file(key, path)
+            super().put_bytes(key, data)
 
     (tmp_path / "a").write_text("x")
 
@@ -258,7 +258,7 @@ def test_an_attempt_begins_with_empty_folders_and_leaves_none(tmp_path: Path) ->
 
 
 def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(targets: Any) -> None:
+    def download(targets: Any, _: Any) -> None:
         for target in targets.values():
             target.write_bytes(b"new")
 
@@ -266,7 +266,7 @@ def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypat
     source = SourceFile(url="http://host/a", path="a", sha256=sha256(b"old"))
 
     with pytest.raises(PreparationFailed) as caught:
-        Data(Blobs(tmp_path / "cache")).place([(source, tmp_path / "a")], writable=False)
+        Data(Blobs(tmp_path / "cache"), MemoryObjects()).place([(source, tmp_path / "a")], writable=False)
 
     assert caught.value.failure.code == "DatasetChanged"
     assert sha256(b"old") in caught.value.failure.message and sha256(b"new") in caught.value.failure.message
@@ -275,13 +275,13 @@ def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypat
 def test_a_file_is_fetched_once_a_node_and_mounted_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
-    def download(targets: Any) -> None:
+    def download(targets: Any, _: Any) -> None:
         for url, target in targets.items():
             fetched.append(url)
             target.write_bytes(b"data")
 
     monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
-    data = Data(Blobs(tmp_path / "cache"))
+    data = Data(Blobs(tmp_path / "cache"), MemoryObjects())
     source = SourceFile(url="http://host/a", path="a", sha256=sha256(b"data"))
 
     (measured,) = data.place([(source, tmp_path / "mounted")], writable=False)
