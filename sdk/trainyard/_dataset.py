@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard import _steps, _stored_sources
+from trainyard import _input_files, _steps, _stored_sources
 from trainyard._conditions import Condition, FileMetadata
 from trainyard._errors import UserErrorException
 from trainyard._sources import mounted_path
@@ -280,7 +280,7 @@ class DatasetConsumptionConfig:
         if not dataset._files():
             raise UserErrorException(f"The input {self.name!r} has no file.", target=self.name)
         origin = dataset._message
-        return DatasetInput(
+        made = DatasetInput(
             name=self.name,
             dataset=origin.name if origin is not None else "",
             version=origin.version if origin is not None else 0,
@@ -290,6 +290,9 @@ class DatasetConsumptionConfig:
             path_on_compute=self.path_on_compute or "",
             always_folder=self.always_folder,
         )
+        if made.ByteSize() > _input_files.MOST_BYTES_IN_REQUEST:
+            _input_files.put_elsewhere(dataset._require_workspace()._objects, made)
+        return made
 
 
 def _mode(name: str) -> Any:

@@ -32,7 +32,7 @@ class Inputs:
 
     def place(self, item: Any) -> Placed:
         """Raises PreparationFailed, UserErrorException for a path that leads elsewhere, OSError."""
-        files = _steps.apply(item.files, item.steps)
+        files = _steps.apply(self._cache.files_of(item), item.steps)
         if item.mode == DatasetInput.MODE_DIRECT:
             return Placed(self._define(item, files), ())
         if not files:

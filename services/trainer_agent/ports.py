@@ -18,6 +18,10 @@ class PreparationFailed(Exception):
 
 
 class DataCache(Protocol):
+    def files_of(self, item: Any) -> list[Any]:
+        """The SourceFiles of a DatasetInput, before its steps. Raises TrainyardException."""
+        ...
+
     def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Callable[[str], None]) -> list[Any]:
         """Each SourceFile at its target; returns them with the digests that were measured. `say` gets a line now and then while it takes
         long. Raises PreparationFailed."""

@@ -102,7 +102,13 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
     for item in spec.inputs:
         if not _VARIABLE.match(item.name):
             yield item.name[:200], f"The input name {item.name[:200]!r} is none: a letter or _, then letters, digits and _."
-        if not item.files:
+        if item.manifest_key:
+            if item.files or item.manifest_key != f"datastores/manifests/{item.manifest_sha256}" or not _SHA256.match(item.manifest_sha256):
+                yield (
+                    item.name,
+                    f"The input {item.name!r}: manifest_key is not 'datastores/manifests/<manifest_sha256>', or files stand beside it.",
+                )
+        elif not item.files:
             yield item.name, f"The input {item.name!r} has no files."
         if len(item.files) > INPUT_FILES:
             yield item.name, f"The input {item.name!r} has {len(item.files)} files, more than {INPUT_FILES}."

@@ -17,7 +17,7 @@ from typing import Any
 from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
 from services.trainer_agent.adapters.environment import FOR_DOWNLOADS, only
 from services.trainer_agent.ports import PreparationFailed
-from trainyard import _transfer
+from trainyard import _input_files, _transfer
 from trainyard._objects import ObjectMissing, Objects
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 
@@ -35,6 +35,9 @@ class Data:
     def __init__(self, blobs: Blobs, objects: Objects) -> None:
         self._blobs = blobs
         self._objects = objects
+
+    def files_of(self, item: Any) -> list[Any]:
+        return _input_files.of(self._objects, item)
 
     def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Say = lambda line: None) -> list[Any]:
         """`writable` gives copies; else hard links to the node's one file, read-only. `say` gets a line now and then while it takes long."""
