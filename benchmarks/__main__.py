@@ -7,12 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import chassis_throughput, environments, platform_overhead, submit_latency
+from benchmarks import artifacts, chassis_throughput, environments, platform_overhead, submit_latency
 from benchmarks.report import Row, print_table
 
 BENCHES = {
     "submit_latency": submit_latency.measure,
     "platform_overhead": platform_overhead.measure,
+    "artifacts": artifacts.measure,
     "chassis_throughput": chassis_throughput.measure,
     "environments": environments.measure,
 }

@@ -40,6 +40,8 @@ _HOMES = {
     "_workspace": ("Workspace",),
     "_experiment": ("Experiment",),
     "_dataset": ("Dataset", "FileDataset", "DatasetConsumptionConfig"),
+    "_datastore": ("Datastore",),
+    "_datapath": ("DataPath", "DataPathComputeBinding", "DataReference", "DataReferenceConfiguration"),
     "_compute": ("ComputeTarget", "AmlCompute"),
     "_estimator": ("TensorFlow", "Estimator"),
     "_environment": ("Environment",),

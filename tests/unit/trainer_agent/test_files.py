@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ import pytest
 from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
 from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
-from services.trainer_agent.adapters.outputs import MOST_LIST_BYTES, OutputStore
+from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
 from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.script_environment import ALIAS, RUN_CONTEXT, TENSORFLOW_1, argv, variables
+from trainyard._artifacts import MOST_BYTES_IN_EVENT, resolve
 from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
 from trainyard._paths import sha256_file
+from trainyard._transfer import Stopped
 from trainyard.cluster.v1.cluster_pb2 import LeaseOffered
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 from trainyard.job.v1.spec_pb2 import Snapshot
@@ -35,9 +38,9 @@ def sha256(data: bytes) -> str:
 
 
 def put(blobs: Blobs, data: bytes, name: str = "") -> Path:
-    with blobs.incoming() as incoming:
-        incoming.write_bytes(data)
-        return blobs.take_in(incoming, name)[0]
+    with blobs.part(name or sha256(data)) as part:
+        part.write_bytes(data)
+        return blobs.take_in(part, name)[0]
 
 
 def test_a_blob_is_found_by_its_digest(tmp_path: Path) -> None:
@@ -56,7 +59,7 @@ def test_other_bytes_than_those_named_are_not_taken_in(tmp_path: Path) -> None:
         put(blobs, b"data", sha256(b"other"))
 
     assert (caught.value.wanted, caught.value.found) == (sha256(b"other"), sha256(b"data"))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert blobs.get(sha256(b"other")) is None and blobs.get(sha256(b"data")) is None
 
 
 def test_threads_that_take_in_equal_files_do_not_meet(tmp_path: Path) -> None:
@@ -104,9 +107,9 @@ def test_a_snapshot_is_unpacked_and_fetched_once(tmp_path: Path) -> None:
     snapshots = Snapshots(objects, Blobs(tmp_path / "cache"))
     snapshot = a_snapshot(objects, train=b"1", tool=b"2")
 
-    assert snapshots.unpack(snapshot, tmp_path / "one") == 2
+    assert snapshots.unpack(snapshot, tmp_path / "one") == (2, 2)
     objects.kept.clear()
-    assert snapshots.unpack(snapshot, tmp_path / "two") == 0
+    assert snapshots.unpack(snapshot, tmp_path / "two") == (2, 0)
 
     assert (tmp_path / "two" / "train.py").read_bytes() == b"1"
     assert os.access(tmp_path / "two" / "tool.py", os.X_OK)
@@ -175,11 +178,11 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     class Away(MemoryObjects):
         failures = 2
 
-        def put_file(self, key: str, path: Path) -> None:
+        def put_bytes(self, key: str, data: bytes) -> None:
             if self.failures:
                 self.failures -= 1
                 raise PlatformUnavailableException("away")
-            super().put_file(key, path)
+            super().put_bytes(key, data)
 
     (tmp_path / "a").write_text("x")
 
@@ -188,46 +191,73 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     assert len(saved.files) == 1
 
 
-def test_more_files_than_one_message_can_list_are_left_out_and_told(tmp_path: Path) -> None:
+def test_a_list_that_an_event_has_no_room_for_is_an_object_of_its_own(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 200) / ("e" * 200)
     folder.mkdir(parents=True)
     for number in range(1500):
         (folder / str(number)).touch()
+    objects = MemoryObjects()
+
+    saved, warnings = OutputStore(objects).save("run", 1, [("outputs", tmp_path)], lambda: False)
+
+    assert saved.ByteSize() <= MOST_BYTES_IN_EVENT
+    assert saved.manifest_key.startswith("runs/run/1/manifests/") and saved.count == 1500
+    assert len(resolve(objects, saved).files) == 1500
+    assert warnings == []
+
+
+def test_more_files_than_a_run_may_leave_are_left_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.trainer_agent.adapters.outputs.MOST_FILES", 2)
+    for name in "abc":
+        (tmp_path / name).touch()
 
     saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path)], lambda: False)
 
-    assert 500 < len(saved.files) < 1500
-    assert saved.ByteSize() <= MOST_LIST_BYTES
-    assert warnings[0].startswith("1500 files are more than one list takes")
+    assert [file.path for file in saved.files] == ["outputs/a", "outputs/b"]
+    assert warnings == ["3 files are more than 2: 1 were not saved, those after 'outputs/b'"]
+
+
+def test_outputs_that_are_a_link_are_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "outputs").symlink_to("/etc")
+
+    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path / "outputs")], lambda: False)
+
+    assert not saved.files
+    assert warnings == ["'outputs' was not saved: it is a link or no folder any more"]
 
 
 def test_a_snapshot_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
     class Away(MemoryObjects):
-        failures = 2
+        failures = 5
 
-        def get_file(self, key: str, path: Path) -> None:
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
             if self.failures:
                 self.failures -= 1
                 raise PlatformUnavailableException("away")
-            super().get_file(key, path)
+            return super().read(key, start)
 
     objects = Away()
     snapshot = a_snapshot(objects, train=b"1")
 
-    assert Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code") == 1
+    assert Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code") == (1, 1)
     assert (tmp_path / "code" / "train.py").read_bytes() == b"1"
 
 
 def test_a_stopped_attempt_waits_for_no_store(tmp_path: Path) -> None:
     class Away(MemoryObjects):
-        def get_file(self, key: str, path: Path) -> None:
+        asked = 0
+
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+            self.asked += 1
             raise PlatformUnavailableException("away")
 
     objects = Away()
     snapshot = a_snapshot(objects, train=b"1")
 
     with pytest.raises(PlatformUnavailableException):
-        Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code", lambda: True)
+        Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code", lambda: objects.asked > 0)
+
+    assert objects.asked == 1
 
 
 # -- what a script is started with
@@ -351,7 +381,7 @@ def test_an_attempt_begins_with_empty_folders_and_leaves_none(tmp_path: Path) ->
 
 
 def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(targets: Any, _: object) -> None:
+    def download(targets: Any, *_: Any) -> None:
         for target in targets.values():
             target.write_bytes(b"new")
 
@@ -359,7 +389,7 @@ def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypat
     source = SourceFile(url="http://host/a", path="a", sha256=sha256(b"old"))
 
     with pytest.raises(PreparationFailed) as caught:
-        Data(Blobs(tmp_path / "cache")).place([(source, tmp_path / "a")], writable=False)
+        Data(Blobs(tmp_path / "cache"), MemoryObjects()).place([(source, tmp_path / "a")], writable=False)
 
     assert caught.value.failure.code == "DatasetChanged"
     assert sha256(b"old") in caught.value.failure.message and sha256(b"new") in caught.value.failure.message
@@ -368,13 +398,13 @@ def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypat
 def test_a_file_is_fetched_once_a_node_and_mounted_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
-    def download(targets: Any, _: object) -> None:
+    def download(targets: Any, *_: Any) -> None:
         for url, target in targets.items():
             fetched.append(url)
             target.write_bytes(b"data")
 
     monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
-    data = Data(Blobs(tmp_path / "cache"))
+    data = Data(Blobs(tmp_path / "cache"), MemoryObjects())
     source = SourceFile(url="http://host/a", path="a", sha256=sha256(b"data"))
 
     (measured,) = data.place([(source, tmp_path / "mounted")], writable=False)
@@ -388,14 +418,14 @@ def test_a_file_is_fetched_once_a_node_and_mounted_or_copied(tmp_path: Path, mon
 
 
 def test_one_url_under_two_paths_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(targets: Any, _: object) -> None:
+    def download(targets: Any, *_: Any) -> None:
         for target in targets.values():
             target.write_bytes(b"data")
 
     monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
     sources = [(SourceFile(url="http://host/a", path=name), tmp_path / name) for name in ("a", "b")]
 
-    measured = Data(Blobs(tmp_path / "cache")).place(sources, writable=False)
+    measured = Data(Blobs(tmp_path / "cache"), MemoryObjects()).place(sources, writable=False)
 
     assert [file.sha256 for file in measured] == [sha256(b"data")] * 2
     assert (tmp_path / "b").read_bytes() == b"data"
@@ -406,4 +436,86 @@ def test_a_download_ends_with_its_attempt(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/never"
 
         with pytest.raises(PreparationFailed, match="ended with -9"):
-            Data(Blobs(tmp_path / "cache")).place([(SourceFile(url=url), tmp_path / "a")], writable=False, stopped=lambda: True)
+            data = Data(Blobs(tmp_path / "cache"), MemoryObjects())
+            data.place([(SourceFile(url=url), tmp_path / "a")], writable=False, stopped=lambda: True)
+
+
+def stored(objects: MemoryObjects, data: bytes) -> Any:
+    digest = sha256(data)
+    objects.put_bytes(f"datastores/blobs/{digest}", data)
+    return SourceFile(url="datastore://d/a", path="a", size_bytes=len(data), sha256=digest, object_key=f"datastores/blobs/{digest}")
+
+
+def test_a_file_of_a_datastore_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
+    class Away(MemoryObjects):
+        failures = 5
+
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+            if self.failures:
+                self.failures -= 1
+                raise PlatformUnavailableException("away")
+            return super().read(key, start)
+
+    objects = Away()
+    source = stored(objects, b"data")
+
+    Data(Blobs(tmp_path / "cache"), objects).place([(source, tmp_path / "a")], writable=False)
+
+    assert (tmp_path / "a").read_bytes() == b"data"
+
+
+def test_what_came_from_the_store_before_an_attempt_was_stopped_is_gone_on_with(tmp_path: Path) -> None:
+    class Watched(MemoryObjects):
+        starts: list[int] = []
+        blocks = 0
+
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+            self.starts.append(start)
+            for block in super().read(key, start):
+                self.blocks += 1
+                yield block
+
+    objects = Watched()
+    source = stored(objects, bytes(5 << 20))
+    data = Data(Blobs(tmp_path / "cache"), objects)
+
+    with pytest.raises(Stopped):
+        data.place([(source, tmp_path / "a")], writable=False, stopped=lambda: objects.blocks >= 3)
+    data.place([(source, tmp_path / "a")], writable=False)
+
+    assert objects.starts == [0, 2 << 20]
+    assert (tmp_path / "a").stat().st_size == 5 << 20
+
+
+def test_a_stopped_attempt_waits_for_no_other_ones_download(tmp_path: Path) -> None:
+    objects, blobs = MemoryObjects(), Blobs(tmp_path / "cache")
+    source = stored(objects, b"data")
+
+    with blobs.part(source.sha256), pytest.raises(Stopped):
+        Data(blobs, objects).place([(source, tmp_path / "a")], writable=False, stopped=lambda: True)
+
+
+def test_a_digest_that_is_none_names_nothing_in_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    data = Data(Blobs(tmp_path / "cache"), MemoryObjects())
+    source = SourceFile(url="http://host/a", path="a", sha256="../../precious")
+
+    with pytest.raises(PreparationFailed, match="no SHA-256"):
+        data.place([(source, tmp_path / "a")], writable=False)
+
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_two_digests_that_are_named_for_one_url_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(targets: Any, *_: Any) -> None:
+        for target in targets.values():
+            target.write_bytes(b"data")
+
+    monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
+    known = SourceFile(url="http://host/a", path="known", sha256=sha256(b"data"))
+    new = SourceFile(url="http://host/a", path="new")
+
+    measured = Data(Blobs(tmp_path / "cache"), MemoryObjects()).place([(it, tmp_path / it.path) for it in (known, new)], writable=False)
+
+    assert [(file.path, file.size_bytes) for file in measured] == [("known", 4), ("new", 4)]
+    assert (tmp_path / "new").read_bytes() == b"data"
