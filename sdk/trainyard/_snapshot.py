@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard import _transfer
 from trainyard._errors import SnapshotException, TrainyardException, UserErrorException
+from trainyard._ignore import IgnoreRules
 from trainyard._meter import Meter
 from trainyard._paths import below, safe_relpath, sha256_file
 
 if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
-
     from trainyard._objects import Objects
     from trainyard.job.v1.spec_pb2 import Snapshot
 
 DEFAULT_IGNORES = (
-    ".git/", ".azureml/", ".trainyard/", ".ipynb_checkpoints/", "azureml-logs/", "azureml-offline/", "azureml-setup/", "/outputs/", "__pycache__/", "*.pyc",
+    ".azureml/", ".trainyard/", ".ipynb_checkpoints/", "azureml-logs/", "azureml-offline/", "azureml-setup/", "/outputs/", "__pycache__/", "*.pyc",
     ".venv/", "venv/", "node_modules/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".DS_Store",
 )  # fmt: skip
 # Fewer are asked for one by one, more by a listing of all that the store has.
@@ -84,16 +83,14 @@ def _biggest(files: Sequence[Found], *, by_count: bool) -> list[tuple[str, int]]
     return sorted(sums.items(), key=lambda item: -item[1])[:5]
 
 
-def ignores(folder: Path) -> GitIgnoreSpec:
+def ignores(folder: Path) -> IgnoreRules:
     """.amlignore wins over .gitignore; only the one at the root is read. The defaults come first: `!name` takes one back."""
-    import pathspec
-
     lines: list[str] = list(DEFAULT_IGNORES)
     for name in (".amlignore", ".gitignore"):
         if (folder / name).is_file():
-            lines += (folder / name).read_text("utf-8", errors="replace").splitlines()
+            lines += (folder / name).read_text("utf-8", errors="surrogateescape").removeprefix("\ufeff").split("\n")
             break
-    return pathspec.GitIgnoreSpec.from_lines(lines)
+    return IgnoreRules(lines)
 
 
 def walk(folder: Path) -> Iterator[Found]:
@@ -106,7 +103,7 @@ def walk(folder: Path) -> Iterator[Found]:
 class _Walk:
     def __init__(self, folder: Path) -> None:
         self._root = os.path.realpath(folder)
-        self._ignored = ignores(folder).match_file
+        self._ignored = ignores(folder).names
 
     def files(self) -> Iterator[Found | str]:
         """Files, and the paths of folders that are empty on disk."""
@@ -122,10 +119,13 @@ class _Walk:
             yield _named(prefix.removesuffix("/"))
         for entry in found:
             path = prefix + entry.name
+            if entry.name == ".git":
+                # As git itself has it, whatever a rule takes back.
+                continue
             if entry.is_dir(follow_symlinks=False):
-                if not self._ignored(f"{path}/"):
+                if not self._ignored(path, is_folder=True):
                     yield from self._below(entry.path, f"{path}/")
-            elif not self._ignored(path) and (file := self._file(entry, path)) is not None:
+            elif not self._ignored(path, is_folder=False) and (file := self._file(entry, path)) is not None:
                 yield file
 
     def _file(self, entry: os.DirEntry[str], path: str) -> Found | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from trainyard._errors import UserErrorException
+from trainyard._ignore import IgnoreRules
 
 MAX_STEPS = 100
 _WHOLE = 1 << 64
@@ -40,8 +41,6 @@ def wrong(steps: Sequence[Any]) -> str:
             return "a transformation is none of take, skip, filter and split"
         if kind == "split" and not (math.isfinite(step.split.percentage) and 0 < step.split.percentage < 1):
             return f"a split's percentage lies between 0 and 1, and {step.split.percentage} does not"
-        if kind == "filter" and (trouble := _wrong_pattern(step.filter.pattern)):
-            return trouble
     return ""
 
 
@@ -96,28 +95,16 @@ def _is_first(path: str, split: Any) -> bool:
 
 
 def _matches(condition: Any) -> Callable[[Any], bool]:
-    import pathspec
-
-    spec = pathspec.GitIgnoreSpec.from_lines([condition.pattern]) if condition.pattern else None
+    rules = IgnoreRules([condition.pattern]) if condition.pattern else None
 
     def matches(file: Any) -> bool:
         return bool(
-            (spec is None or spec.match_file(file.path))
+            (rules is None or rules.ignores(file.path))
             and (not condition.HasField("min_bytes") or file.size_bytes >= condition.min_bytes)
             and (not condition.HasField("max_bytes") or file.size_bytes <= condition.max_bytes)
         )
 
     return matches
-
-
-def _wrong_pattern(pattern: str) -> str:
-    import pathspec
-
-    try:
-        pathspec.GitIgnoreSpec.from_lines([pattern] if pattern else [])
-    except ValueError as error:
-        return f"{pattern[:200]!r} is no pattern of paths: {error}"
-    return ""
 
 
 def _count(count: object, what: str) -> int:

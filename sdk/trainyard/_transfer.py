@@ -123,7 +123,11 @@ def receive(objects: Objects, key: str, target: Path, *, size: int, sha256: str,
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.parent / f".{sha256[:16]}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}.part"
-    fill(objects, key, part, size=size, sha256=sha256, told=told)
+    try:
+        fill(objects, key, part, size=size, sha256=sha256, told=told)
+    except WrongBytes:
+        part.unlink()
+        raise
     part.replace(target)
 
 
@@ -134,11 +138,12 @@ def fill(
     resumed = part.exists() and part.stat().st_size > 0
     if _fetch(objects, key, part, size, told, stopped) == sha256:
         return
-    part.unlink()
+    # Emptied and not removed: who holds a lock on the file keeps it.
+    os.truncate(part, 0)
     # The beginning that was left behind may be the fault; a second time it is the store's.
     if resumed and _fetch(objects, key, part, size, told, stopped) == sha256:
         return
-    part.unlink(missing_ok=True)
+    os.truncate(part, 0)
     raise WrongBytes(f"{key} in the object store is not what was uploaded: its SHA-256 is not {sha256}.", target=key)
 
 

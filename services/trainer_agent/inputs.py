@@ -30,7 +30,7 @@ class Inputs:
         self._folders = folders
         self._say = say
 
-    def place(self, item: Any, stopped: Callable[[], bool]) -> Placed:
+    def place(self, item: Any, stopped: Callable[[], bool] = lambda: False) -> Placed:
         """Raises PreparationFailed, UserErrorException for a path that leads elsewhere, OSError; something soon after `stopped()`."""
         files = _steps.apply(self._cache.files_of(item, stopped), item.steps)
         if item.mode == DatasetInput.MODE_DIRECT:

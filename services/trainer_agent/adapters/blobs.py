@@ -90,7 +90,8 @@ class Blobs:
         try:
             yield path
         finally:
-            if not path.exists() or not path.stat().st_size:
+            # Once it was taken in, what lies there is another's.
+            if _is_at(handle, path) and not path.stat().st_size:
                 path.unlink(missing_ok=True)
                 path.with_name(f"{name}.tag").unlink(missing_ok=True)
             os.close(handle)
@@ -120,14 +121,19 @@ def _own(path: Path, stopped: Callable[[], bool]) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(handle, stopped)
-            if os.path.samestat(os.fstat(handle), path.stat()):
+            if _is_at(handle, path):
                 return handle
-        except FileNotFoundError:
-            pass
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(handle: int, stopped: Callable[[], bool]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
+from services.trainer_agent.inputs import Inputs
 from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.script_environment import ALIAS, RUN_CONTEXT, TENSORFLOW_1, argv, variables
+from trainyard import _steps, _transfer
 from trainyard._artifacts import MOST_BYTES_IN_EVENT, resolve
 from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
@@ -25,7 +28,7 @@ from trainyard._paths import sha256_file
 from trainyard._transfer import Stopped
 from trainyard.cluster.v1.cluster_pb2 import LeaseOffered
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
-from trainyard.job.v1.spec_pb2 import Snapshot
+from trainyard.job.v1.spec_pb2 import DatasetInput, Snapshot
 
 
 def sha256(data: bytes) -> str:
@@ -519,3 +522,109 @@ def test_two_digests_that_are_named_for_one_url_are_not_mixed_up(tmp_path: Path,
 
     assert [(file.path, file.size_bytes) for file in measured] == [("known", 4), ("new", 4)]
     assert (tmp_path / "new").read_bytes() == b"data"
+
+
+def test_many_outputs_are_listed_in_an_object_and_one_that_cannot_be_read_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = MemoryObjects()
+    for number in range(3_000):
+        (tmp_path / f"{number}").write_text(str(number))
+    send = _transfer.send
+
+    def refused(store: MemoryObjects, key: str, path: Path) -> _transfer.Sent:
+        if path.name == "7":
+            raise PermissionError(13, "Permission denied")
+        return send(store, key, path)
+
+    monkeypatch.setattr(_transfer, "send", refused)
+
+    saved, warnings = OutputStore(objects).save("run", 1, [("outputs", tmp_path)], lambda: False)
+
+    assert (len(saved.files), saved.count, saved.ByteSize() < 1000) == (0, 2_999, True)
+    assert saved.manifest_key.startswith("runs/run/1/manifests/")
+    assert [file.path for file in resolve(objects, saved).files] == sorted(f"outputs/{number}" for number in range(3_000) if number != 7)
+    assert warnings == ["'outputs/7' was not saved: Permission denied"]
+
+
+# -- where inputs lie
+
+
+def place_input(tmp_path: Path, *names: str, **fields: Any) -> tuple[Folders, Any]:
+    objects = MemoryObjects()
+    item = DatasetInput(name="data", dataset="letters", version=1, **{"mode": DatasetInput.MODE_MOUNT, **fields})
+    for name in names:
+        key = f"datastores/blobs/{sha256(name.encode())}"
+        objects.put_bytes(key, name.encode())
+        item.files.add(url=f"datastore://d/{name}", path=name, size_bytes=len(name), sha256=sha256(name.encode()), object_key=key)
+    folders = Folders.make(tmp_path / "home", "agent-0", "run", 1)
+    return folders, Inputs(Data(Blobs(tmp_path / "cache"), objects), folders, lambda line: None).place(item)
+
+
+def test_one_file_is_given_itself_unless_a_folder_is_asked_for(tmp_path: Path) -> None:
+    folders, one = place_input(tmp_path, "deep/a")
+    _, whole = place_input(tmp_path, "deep/a", always_folder=True)
+    _, two = place_input(tmp_path, "deep/a", "b")
+
+    assert one.path == folders.data / "data/deep/a"
+    assert whole.path == two.path == folders.data / "data"
+    folders.remove()
+
+
+def test_steps_are_done_again_on_the_node(tmp_path: Path) -> None:
+    folders, placed = place_input(tmp_path, "a", "b", "c", steps=[_steps.skip(1)])
+    with pytest.raises(PreparationFailed, match=r"no file left after skip\(3\)"):
+        place_input(tmp_path, "a", "b", "c", steps=[_steps.skip(3)])
+
+    assert [file.path for file in placed.files] == ["b", "c"]
+    folders.remove()
+
+
+def test_a_path_on_the_node_is_a_link_that_goes_with_the_attempt(tmp_path: Path) -> None:
+    wanted = tmp_path / "mnt" / "letters"
+    folders, placed = place_input(tmp_path, "a", "b", path_on_compute=str(wanted))
+    seen = sorted(path.name for path in wanted.iterdir())
+    folders.remove()
+
+    assert (placed.path, seen) == (wanted, ["a", "b"])
+    assert not wanted.is_symlink()
+
+
+def test_a_path_that_is_taken_on_the_node_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("x")
+
+    with pytest.raises(PreparationFailed, match="cannot be put at .*mine"):
+        place_input(tmp_path, "a", path_on_compute=str(tmp_path / "mine"))
+
+    Folders.sweep(tmp_path / "home", "agent-0")
+    assert (tmp_path / "mine/file").read_text() == "x"
+
+
+def test_a_killed_agents_link_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "left").symlink_to(tmp_path / "gone")
+
+    folders, placed = place_input(tmp_path, "a", "b", path_on_compute=str(tmp_path / "left"))
+
+    assert sorted(path.name for path in placed.path.iterdir()) == ["a", "b"]
+    folders.remove()
+
+
+def test_a_direct_input_is_its_definition(tmp_path: Path) -> None:
+    folders, placed = place_input(tmp_path, "a", mode=DatasetInput.MODE_DIRECT)
+
+    told = json.loads(placed.path.read_text())
+
+    assert (told["name"], told["version"], told["files"][0]["path"], told["files"][0]["size"]) == ("letters", 1, "a", 1)
+    assert not (folders.data / "data").exists()
+    folders.remove()
+
+
+@pytest.mark.parametrize("key", ["snapshots/blobs/x", "secrets", "datastores/names/d"])
+def test_a_run_is_given_nothing_of_the_store_but_datasets_and_what_runs_left(tmp_path: Path, key: str) -> None:
+    objects = MemoryObjects()
+    objects.put_bytes(key, b"x")
+    source = SourceFile(url="datastore://d/a", path="a", size_bytes=1, sha256=sha256(b"x"), object_key=key)
+
+    with pytest.raises(PreparationFailed, match="no file that a run may read"):
+        Data(Blobs(tmp_path / "cache"), objects).place([(source, tmp_path / "a")], writable=False)
