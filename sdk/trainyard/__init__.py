@@ -9,9 +9,14 @@ if TYPE_CHECKING:
     # For type checkers and editors, which cannot see names that load on first use.
     from trainyard._compute import AmlCompute as AmlCompute
     from trainyard._compute import ComputeTarget as ComputeTarget
+    from trainyard._datapath import DataPath as DataPath
+    from trainyard._datapath import DataPathComputeBinding as DataPathComputeBinding
+    from trainyard._datapath import DataReference as DataReference
+    from trainyard._datapath import DataReferenceConfiguration as DataReferenceConfiguration
     from trainyard._dataset import Dataset as Dataset
     from trainyard._dataset import DatasetConsumptionConfig as DatasetConsumptionConfig
     from trainyard._dataset import FileDataset as FileDataset
+    from trainyard._datastore import Datastore as Datastore
     from trainyard._errors import ActivityFailedException as ActivityFailedException
     from trainyard._errors import ComputeTargetException as ComputeTargetException
     from trainyard._errors import ExperimentExecutionException as ExperimentExecutionException

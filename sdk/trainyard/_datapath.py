@@ -39,11 +39,13 @@ class DataPath:
 
     @property
     def datastore_name(self) -> str | None:
+        """None where no place was bound yet."""
         return self._datastore.name if self._datastore is not None else None
 
     def create_data_reference(
         self, data_reference_name: str | None = None, datapath_compute_binding: DataPathComputeBinding | None = None
     ) -> DataReference:
+        """As an input of a run, bound to the node as the binding says; raises UserErrorException where no datastore was named."""
         binding = datapath_compute_binding or DataPathComputeBinding()
         return DataReference(
             self._there(),
@@ -94,9 +96,11 @@ class DataReference:
         return DataReference(self.datastore, data_reference_name, whole, self.mode, self.path_on_compute, self.overwrite)
 
     def as_mount(self) -> DataReference:
+        """The same place, read-only on the node."""
         return self._bound("mount", None, False)
 
     def as_download(self, path_on_compute: str | None = None, overwrite: bool = False) -> DataReference:
+        """The same place, as a copy that the script may write to."""
         return self._bound("download", path_on_compute, overwrite)
 
     def as_upload(self, path_on_compute: str | None = None, overwrite: bool = False) -> DataReference:

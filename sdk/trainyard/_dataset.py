@@ -48,18 +48,22 @@ class FileDataset:
 
     @property
     def version(self) -> int | None:
+        """Counts from 1 under each name; None for one that was never registered."""
         return int(self._message.version) if self._is_registered else None
 
     @property
     def id(self) -> str | None:
+        """ "<name>:<version>", as Dataset.get_by_id takes it; None for one that was never registered."""
         return f"{self.name}:{self.version}" if self._is_registered else None
 
     @property
     def description(self) -> str:
+        """As it was registered, else ""."""
         return self._message.description if self._is_registered else ""
 
     @property
     def tags(self) -> dict[str, str]:
+        """A copy of those that were registered, else empty."""
         return dict(self._message.tags) if self._is_registered else {}
 
     @property
@@ -220,9 +224,11 @@ class FileDataset:
         return DatasetConsumptionConfig(name, self)
 
     def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
+        """An input named "input", read-only on the node; `path_on_compute` is where it appears."""
         return self.as_named_input("input").as_mount(path_on_compute)
 
     def as_download(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
+        """An input named "input", as a copy that the script may write to."""
         return self.as_named_input("input").as_download(path_on_compute)
 
     def as_hdfs(self) -> DatasetConsumptionConfig:
@@ -262,9 +268,11 @@ class DatasetConsumptionConfig:
             raise UserErrorException(what, target="path_on_compute")
 
     def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
+        """The same input, read-only on the node; `path_on_compute` is where it appears."""
         return replace(self, mode="mount", path_on_compute=path_on_compute)
 
     def as_download(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
+        """The same input, as a copy that the script may write to."""
         return replace(self, mode="download", path_on_compute=path_on_compute)
 
     def as_hdfs(self) -> DatasetConsumptionConfig:
@@ -303,6 +311,8 @@ def _mode(name: str) -> Any:
 
 
 class _FileDatasetFactory:
+    """Makes datasets of whole files."""
+
     @staticmethod
     def from_files(path: Any, validate: bool = True, partition_format: str | None = None, is_file: bool = False) -> FileDataset:
         """From http(s) URLs, `(datastore, 'path/**')`, DataPath, local files, folders and globs, or a list of them.

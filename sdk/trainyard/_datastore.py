@@ -101,6 +101,7 @@ class Datastore(AbstractDatastore):
 
     @staticmethod
     def get_default(workspace: Workspace) -> Datastore:
+        """The one that every workspace has, where local files of datasets go."""
         return Datastore(workspace)
 
     @staticmethod

@@ -183,6 +183,7 @@ class Workspace:
         return Datastore._all(self)
 
     def get_default_datastore(self) -> Datastore:
+        """The one that is always there; local files of datasets go to it."""
         from trainyard._datastore import Datastore
 
         return Datastore.get_default(self)
