@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import (
+    artifacts,
     chassis_throughput,
     environments,
     history_rebuild,
@@ -21,6 +22,7 @@ from benchmarks.report import Row, print_table
 BENCHES = {
     "submit_latency": submit_latency.measure,
     "platform_overhead": platform_overhead.measure,
+    "artifacts": artifacts.measure,
     "chassis_throughput": chassis_throughput.measure,
     "environments": environments.measure,
     "history_rebuild": history_rebuild.measure,

@@ -5,7 +5,16 @@ from __future__ import annotations
 PAGES: dict[str, tuple[str, ...]] = {
     "Workspaces": ("Workspace",),
     "Experiments and runs": ("Experiment", "Run"),
-    "Data": ("Dataset", "FileDataset", "DatasetConsumptionConfig"),
+    "Data": (
+        "Dataset",
+        "FileDataset",
+        "DatasetConsumptionConfig",
+        "Datastore",
+        "DataPath",
+        "DataReference",
+        "DataPathComputeBinding",
+        "DataReferenceConfiguration",
+    ),
     "Compute targets": ("ComputeTarget", "AmlCompute"),
     "Estimators": ("TensorFlow", "Estimator"),
     "Run configurations": (

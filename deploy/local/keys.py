@@ -11,10 +11,24 @@ from pathlib import Path
 
 BUCKET = "trainyard"
 _READ, _WRITE = "s3:GetObject", "s3:PutObject"
+# To go on with an upload that was broken off.
+_PARTS = ("s3:ListMultipartUploadParts", "s3:AbortMultipartUpload")
 # user -> prefix -> actions
 _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
-    "client": {"snapshots/*": (_READ, _WRITE), "runs/*": (_READ,), "uploads/*": (_READ, _WRITE)},
-    "trainer_agent": {"snapshots/*": (_READ,), "runs/*": (_READ, _WRITE), "uploads/*": (_READ, _WRITE)},
+    "client": {
+        "snapshots/*": (_READ, _WRITE, *_PARTS),
+        "runs/*": (_READ,),
+        "datastores/*": (_READ, _WRITE, *_PARTS),
+        "uploads/*": (_READ, _WRITE, *_PARTS),
+    },
+    "trainer_agent": {
+        "snapshots/*": (_READ,),
+        "runs/*": (_READ, _WRITE, *_PARTS),
+        "datastores/blobs/*": (_READ,),
+        "datastores/manifests/*": (_READ,),
+        "uploads/*": (_READ, _WRITE, *_PARTS),
+    },
+    "dataset": {"datastores/*": (_READ,)},
     "registry": {"runs/*": (_READ,), "uploads/*": (_READ,)},
     "serving": {"runs/*": (_READ,), "uploads/*": (_READ,)},
     "history": {"runs/*": (_READ,), "uploads/*": (_READ,)},
@@ -53,7 +67,7 @@ def policy(user: str) -> dict[str, object]:
         {"Effect": "Allow", "Action": list(actions), "Resource": [f"arn:aws:s3:::{BUCKET}/{prefix}"]}
         for prefix, actions in _ALLOWED[user].items()
     ]
-    listing = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{BUCKET}"]}
+    listing = {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:ListBucketMultipartUploads"], "Resource": [f"arn:aws:s3:::{BUCKET}"]}
     return {"Version": "2012-10-17", "Statement": [*statements, listing]}
 
 

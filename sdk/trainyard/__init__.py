@@ -10,9 +10,14 @@ if TYPE_CHECKING:
     from trainyard._compute import AmlCompute as AmlCompute
     from trainyard._compute import ComputeTarget as ComputeTarget
     from trainyard._conda import CondaDependencies as CondaDependencies
+    from trainyard._datapath import DataPath as DataPath
+    from trainyard._datapath import DataPathComputeBinding as DataPathComputeBinding
+    from trainyard._datapath import DataReference as DataReference
+    from trainyard._datapath import DataReferenceConfiguration as DataReferenceConfiguration
     from trainyard._dataset import Dataset as Dataset
     from trainyard._dataset import DatasetConsumptionConfig as DatasetConsumptionConfig
     from trainyard._dataset import FileDataset as FileDataset
+    from trainyard._datastore import Datastore as Datastore
     from trainyard._distributed import Mpi as Mpi
     from trainyard._distributed import MpiConfiguration as MpiConfiguration
     from trainyard._distributed import ParameterServer as ParameterServer
@@ -58,6 +63,8 @@ _HOMES = {
     "_workspace": ("Workspace",),
     "_experiment": ("Experiment",),
     "_dataset": ("Dataset", "FileDataset", "DatasetConsumptionConfig"),
+    "_datastore": ("Datastore",),
+    "_datapath": ("DataPath", "DataPathComputeBinding", "DataReference", "DataReferenceConfiguration"),
     "_compute": ("ComputeTarget", "AmlCompute"),
     "_estimator": ("TensorFlow", "Estimator"),
     "_environment": ("Environment",),

@@ -1,17 +1,23 @@
-"""File datasets: lists of URLs whose bytes stay where they are."""
+"""File datasets: named, versioned lists of files whose bytes stay where they are."""
 
 from __future__ import annotations
 
 import re
+import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainyard import _input_files, _steps, _stored_sources
+from trainyard._conditions import Condition, FileMetadata
 from trainyard._errors import UserErrorException
 from trainyard._sources import mounted_path
 
 if TYPE_CHECKING:
+    from trainyard._datapath import DataPath
+    from trainyard._dataset_files import MountContext
     from trainyard._workspace import Workspace
     from trainyard.job.v1.spec_pb2 import DatasetInput
 
@@ -20,43 +26,58 @@ _INPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _REGISTER_SECONDS = 600.0
 
 
-def _checked(url: object) -> str:
-    if not isinstance(url, str):
-        raise UserErrorException(f"A dataset is made of http(s) URLs; {url!r} is a {type(url).__name__}.", target=repr(url))
-    mounted_path(url)
-    return url
-
-
 class FileDataset:
-    """Files by URL; registered once it has a name and a version."""
+    """Files by URL or by their place in a datastore; registered once it has a name and a version.
 
-    def __init__(self, urls: Sequence[str], message: Any = None) -> None:
+    `take`, `skip`, `filter` and `random_split` give other datasets: what they do is recorded, kept with a version that is registered, and
+    done again on the node.
+    """
+
+    def __init__(self, urls: Sequence[str], message: Any = None, *, workspace: Workspace | None = None, steps: Sequence[Any] = ()) -> None:
         # What is registered was checked by the service; one that is wrong all the same must not hide the others of a list.
         self._urls = [_checked(url) for url in urls] if message is None else list(urls)
         self._message = message
+        self._workspace = workspace
+        self._new_steps = list(steps)
+        """Those that its registered version, if it has one, does not know."""
 
     @property
     def name(self) -> str | None:
-        return self._message.name if self._message is not None else None
+        """None for one that was never registered under a name."""
+        return self._message.name if self._is_registered else None
 
     @property
     def version(self) -> int | None:
-        return int(self._message.version) if self._message is not None else None
+        """Counts from 1 under each name; None for one that was never registered."""
+        return int(self._message.version) if self._is_registered else None
 
     @property
     def id(self) -> str | None:
-        return f"{self.name}:{self.version}" if self._message is not None else None
+        """ "<name>:<version>", as Dataset.get_by_id takes it; None for one that was never registered."""
+        return f"{self.name}:{self.version}" if self._is_registered else None
 
     @property
     def description(self) -> str:
-        return self._message.description if self._message is not None else ""
+        """As it was registered, else ""."""
+        return self._message.description if self._is_registered else ""
 
     @property
     def tags(self) -> dict[str, str]:
-        return dict(self._message.tags) if self._message is not None else {}
+        """A copy of those that were registered, else empty."""
+        return dict(self._message.tags) if self._is_registered else {}
+
+    @property
+    def _is_registered(self) -> bool:
+        return self._message is not None and not self._new_steps
+
+    @property
+    def steps(self) -> list[str]:
+        """What was done to the list of files, in words, in order."""
+        return [_steps.told(step) for step in self._all_steps()]
 
     def __repr__(self) -> str:
-        return f"FileDataset(name={self.name!r}, version={self.version}, files={len(self._urls)})"
+        steps = f", steps={self.steps}" if self._all_steps() else ""
+        return f"FileDataset(name={self.name!r}, version={self.version}, sources={len(self._urls)}{steps})"
 
     def register(
         self,
@@ -66,7 +87,10 @@ class FileDataset:
         tags: Mapping[str, str] | None = None,
         create_new_version: bool = False,
     ) -> FileDataset:
-        """Records size, ETag and SHA-256 of every file under a name; the files themselves are not copied."""
+        """Records size and SHA-256 of every file under a name; the files themselves are not copied.
+
+        Raises UserErrorException: a name that is taken (without create_new_version), a source that cannot be read, a path with no file.
+        """
         from trainyard.dataset.v1 import dataset_pb2
 
         request = dataset_pb2.RegisterDataset(
@@ -74,96 +98,287 @@ class FileDataset:
             name=name,
             description=description or "",
             tags=dict(tags or {}),
-            urls=self._urls,
             create_new_version=create_new_version,
+            steps=self._new_steps,
         )
+        if self._message is not None:
+            # The files as that version has them, not as they may be now.
+            request.based_on, request.based_on_version = self._message.name, self._message.version
+        else:
+            request.urls.extend(self._urls)
         clients = workspace._clients
         answer = clients.call(clients.datasets.RegisterDataset, request, UserErrorException, timeout=_REGISTER_SECONDS)
-        return _from_message(answer.dataset)
+        return _from_message(answer.dataset, workspace)
+
+    def unregister_all_versions(self) -> None:
+        """Takes the name off the list. Runs that used it are not touched; the next version under the name counts on."""
+        from trainyard.dataset.v1 import dataset_pb2
+
+        if not self._is_registered or self._workspace is None:
+            raise UserErrorException("This dataset is not registered.", target="dataset")
+        clients = self._workspace._clients
+        request = dataset_pb2.UnregisterDataset(submission_id=uuid.uuid4().hex, name=self._message.name)
+        clients.call(clients.datasets.UnregisterDataset, request, UserErrorException)
+
+    # -- the list of files
 
     def to_path(self) -> list[str]:
-        return [f"/{file.path}" for file in self._sources()]
+        """The files' paths below the folder that a run gets, each with a slash in front."""
+        return [f"/{file.path}" for file in self._files()]
+
+    def take(self, count: int) -> FileDataset:
+        """The first `count` files."""
+        return self._then(_steps.take(count))
+
+    def skip(self, count: int) -> FileDataset:
+        """All but the first `count` files."""
+        return self._then(_steps.skip(count))
+
+    @property
+    def file_metadata(self) -> FileMetadata:
+        """For conditions: `ds.filter(ds.file_metadata['Size'] > 1000)`; 'Size' is in bytes."""
+        return FileMetadata()
+
+    def filter(self, expression: Condition | str) -> FileDataset:
+        """Files for which the condition holds; a text is a glob over paths, as in .gitignore."""
+        if isinstance(expression, str):
+            return self._then(_steps.filter(expression))
+        if not isinstance(expression, Condition):
+            what = f"filter takes a condition or a glob, not {expression!r}."
+            raise UserErrorException(
+                what, target="expression", hint="write ds.filter(ds.file_metadata['Size'] > 1000) or ds.filter('*.gz')"
+            )
+        return self._then(_steps.filter("", expression.at_least, expression.at_most))
+
+    def random_split(self, percentage: float, seed: int | None = None) -> tuple[FileDataset, FileDataset]:
+        """Two datasets: about that share of the files (0 < percentage < 1), and the rest. The same seed gives the same split, and files that
+        are added later move no other file."""
+        chosen = secrets.randbits(32) if seed is None else seed
+        first, second = (_steps.split(percentage, chosen, second=second) for second in (False, True))
+        return self._then(first), self._then(second)
+
+    def _then(self, step: Any) -> FileDataset:
+        steps = [*self._new_steps, step]
+        if trouble := _steps.wrong([*self._all_steps(), step]):
+            raise UserErrorException(f"The transformation cannot be applied: {trouble}.", target="steps")
+        return FileDataset(self._urls, self._message, workspace=self._workspace, steps=steps)
+
+    def _all_steps(self) -> list[Any]:
+        return [*(self._message.steps if self._message is not None else ()), *self._new_steps]
+
+    def _files(self) -> list[Any]:
+        """SourceFiles after the steps."""
+        sources = self._sources()
+        if _steps.needs_sizes(self._all_steps()) and any(not file.sha256 for file in sources):
+            what = "The sizes of files at http(s) URLs are known once the dataset is registered; a filter by size needs them."
+            raise UserErrorException(what, target="filter", hint="register the dataset first, then filter it")
+        return _steps.apply(sources, self._all_steps())
+
+    def _sources(self) -> list[Any]:
+        """SourceFiles before the steps."""
+        from trainyard.dataset.v1.dataset_pb2 import SourceFile
+
+        if self._message is not None:
+            return list(self._message.files)
+        found = [SourceFile(url=url, path=mounted_path(url)) for url in self._urls if not _stored_sources.is_stored(url)]
+        stored = [url for url in self._urls if _stored_sources.is_stored(url)]
+        return found + (_stored_sources.expand(stored, self._listing, SourceFile) if stored else [])
+
+    def _listing(self, datastore: str, prefix: str) -> Any:
+        from trainyard._datastore import Datastore
+
+        return Datastore.get(self._require_workspace(), datastore).stored(prefix)
+
+    def _require_workspace(self) -> Workspace:
+        if self._workspace is None:
+            from trainyard._workspace import Workspace
+
+            self._workspace = Workspace.from_config()
+        return self._workspace
+
+    # -- the files themselves
+
+    def download(self, target_path: str | None = None, overwrite: bool = False) -> list[str]:
+        """Every file below `target_path` (default: a new folder for temporary files); returns their paths in the order of `to_path`.
+
+        Checked against its digest where the dataset has one; what a broken download has left is gone on with. A file that is there is an
+        error unless `overwrite`. Raises UserErrorException for that, and for a source that cannot be read or has changed.
+        """
+        from trainyard._dataset_files import download
+
+        return download(self, target_path, overwrite=overwrite)
+
+    def mount(self, mount_point: str | None = None, **_: Any) -> MountContext:
+        """A context manager: inside it the files lie, read-only, below its `mount_point`; at its end they are gone."""
+        from trainyard._dataset_files import MountContext
+
+        return MountContext(self, mount_point)
+
+    # -- as a run's input
 
     def as_named_input(self, name: str) -> DatasetConsumptionConfig:
+        """An input of that name: an argument, the environment variables NAME and AZUREML_DATAREFERENCE_name, and a key of
+        run.input_datasets."""
         if not isinstance(name, str) or not _INPUT_NAME.match(name):
             raise UserErrorException(f"An input's name is a letter or _, then letters, digits and _: {name!r} is not.", target=name)
         return DatasetConsumptionConfig(name, self)
 
     def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
+        """An input named "input", read-only on the node; `path_on_compute` is where it appears."""
         return self.as_named_input("input").as_mount(path_on_compute)
 
     def as_download(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
+        """An input named "input", as a copy that the script may write to."""
         return self.as_named_input("input").as_download(path_on_compute)
 
-    def _sources(self) -> list[Any]:
-        from trainyard.dataset.v1 import dataset_pb2
+    def as_hdfs(self) -> DatasetConsumptionConfig:
+        """Raises UserErrorException: there is no HDFS here."""
+        return self.as_named_input("input").as_hdfs()
 
-        if self._message is not None:
-            return list(self._message.files)
-        return [dataset_pb2.SourceFile(url=url, path=mounted_path(url)) for url in self._urls]
+
+def _checked(url: object) -> str:
+    if not isinstance(url, str):
+        raise UserErrorException(f"A dataset is made of URLs; {url!r} is a {type(url).__name__}.", target=repr(url))
+    if _stored_sources.is_stored(url):
+        _stored_sources.parse(url)
+    else:
+        mounted_path(url)
+    return url
 
 
 @dataclass(frozen=True)
 class DatasetConsumptionConfig:
-    """A dataset as a script's input; stands in its arguments for the path on the node."""
+    """A dataset as a script's input; stands in its arguments for the path on the node: the folder, or the file of a one-file dataset.
+
+    `mode`: 'mount' (read-only), 'download' (a copy) or 'direct' (nothing is fetched; the path is a JSON file with the definition).
+    """
 
     name: str
     dataset: FileDataset
     mode: str = "mount"
+    path_on_compute: str | None = None
+    always_folder: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("mount", "download", "direct"):
+            raise UserErrorException(f"mode is one of mount, download, direct, not {self.mode!r}.", target="mode")
+        path = self.path_on_compute
+        if path is not None and (not path or "\0" in path or ".." in path.split("/")):
+            what = f"path_on_compute {path!r} is no path: absolute, or below the script's folder, without '..'."
+            raise UserErrorException(what, target="path_on_compute")
 
     def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
-        return self._as("mount", path_on_compute)
+        """The same input, read-only on the node; `path_on_compute` is where it appears."""
+        return replace(self, mode="mount", path_on_compute=path_on_compute)
 
     def as_download(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
-        return self._as("download", path_on_compute)
+        """The same input, as a copy that the script may write to."""
+        return replace(self, mode="download", path_on_compute=path_on_compute)
 
-    def _as(self, mode: str, path_on_compute: str | None) -> DatasetConsumptionConfig:
-        if path_on_compute is not None:
-            raise UserErrorException(
-                "path_on_compute is not supported yet.", target=path_on_compute, hint="take the path from the script's argument"
-            )
-        return replace(self, mode=mode)
+    def as_hdfs(self) -> DatasetConsumptionConfig:
+        """Raises UserErrorException: there is no HDFS here."""
+        raise UserErrorException(
+            "A dataset cannot be given by HDFS: a node reads files.", target="as_hdfs", hint="use as_mount() or as_download()"
+        )
 
     def _to_message(self) -> DatasetInput:
         from trainyard.job.v1.spec_pb2 import DatasetInput
 
-        mode = DatasetInput.MODE_DOWNLOAD if self.mode == "download" else DatasetInput.MODE_MOUNT
         dataset = self.dataset
-        return DatasetInput(name=self.name, dataset=dataset.name or "", version=dataset.version or 0, mode=mode, files=dataset._sources())
+        # Looked at before it is sent: a condition that cannot be judged must not fail on the node.
+        if not dataset._files():
+            raise UserErrorException(f"The input {self.name!r} has no file.", target=self.name)
+        origin = dataset._message
+        made = DatasetInput(
+            name=self.name,
+            dataset=origin.name if origin is not None else "",
+            version=origin.version if origin is not None else 0,
+            mode=_mode(self.mode),
+            files=dataset._sources(),
+            steps=dataset._all_steps(),
+            path_on_compute=self.path_on_compute or "",
+            always_folder=self.always_folder,
+        )
+        if made.ByteSize() > _input_files.MOST_BYTES_IN_REQUEST:
+            _input_files.put_elsewhere(dataset._require_workspace()._objects, made)
+        return made
+
+
+def _mode(name: str) -> Any:
+    from trainyard.job.v1.spec_pb2 import DatasetInput
+
+    return DatasetInput.Mode.Value(f"MODE_{name.upper()}")
 
 
 class _FileDatasetFactory:
+    """Makes datasets of whole files."""
+
     @staticmethod
-    def from_files(path: str | Sequence[str], validate: bool = True) -> FileDataset:
-        """Lazy: the URLs are looked at when the dataset is registered or run with."""
-        urls = list(path) if isinstance(path, Sequence) and not isinstance(path, str | bytes) else [path]
-        if not urls:
-            raise UserErrorException("A dataset needs at least one URL.", target="path")
-        return FileDataset(urls)
+    def from_files(path: Any, validate: bool = True, partition_format: str | None = None, is_file: bool = False) -> FileDataset:
+        """From http(s) URLs, `(datastore, 'path/**')`, DataPath, local files, folders and globs, or a list of them.
+
+        Lazy for URLs: they are looked at when the dataset is registered or run with. Paths in a datastore are looked at here if `validate`.
+        Local files are uploaded to the default datastore, under a folder named by their content.
+        """
+        from trainyard._dataset_sources import Sources
+
+        if partition_format is not None:
+            raise UserErrorException("partition_format has no use for files.", target="partition_format", hint="leave it out")
+        found = Sources.of(path)
+        made = FileDataset(found.urls, workspace=found.workspace)
+        if validate and any(map(_stored_sources.is_stored, found.urls)):
+            made._sources()
+        return made
+
+    @staticmethod
+    def upload_directory(
+        src_dir: str | Path,
+        target: DataPath | tuple[Any, str],
+        pattern: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> FileDataset:
+        """Uploads a folder's files (`pattern`: a glob over them) to a place in a datastore and makes a dataset of that place."""
+        from trainyard._dataset_sources import upload_directory
+
+        found = upload_directory(Path(src_dir), target, pattern, overwrite=overwrite, show_progress=show_progress)
+        return FileDataset(found.urls, workspace=found.workspace)
 
 
 class Dataset:
+    """Where datasets are made and found."""
+
     File = _FileDatasetFactory
 
     @staticmethod
     def get_by_name(workspace: Workspace, name: str, version: int | str = "latest") -> FileDataset:
+        """Raises UserErrorException, which names those there are."""
         from trainyard.dataset.v1 import dataset_pb2
 
-        clients = workspace._clients
         if version != "latest" and not str(version).isdecimal():
             raise UserErrorException(f"A dataset's version is 'latest' or a number from 1, not {version!r}.", target=repr(version))
         number = 0 if version == "latest" else int(version)
+        clients = workspace._clients
         answer = clients.call(clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=name, version=number), UserErrorException)
-        return _from_message(answer.dataset)
+        return _from_message(answer.dataset, workspace)
+
+    @staticmethod
+    def get_by_id(workspace: Workspace, id: str) -> FileDataset:  # noqa: A002
+        """`id` is "<name>:<version>". Raises UserErrorException."""
+        name, _, version = id.rpartition(":")
+        if not name or not version.isdecimal():
+            raise UserErrorException(f"A dataset's id is '<name>:<version>'; {id!r} is none.", target=id)
+        return Dataset.get_by_name(workspace, name, int(version))
 
     @staticmethod
     def get_all(workspace: Workspace) -> dict[str, FileDataset]:
+        """Name -> latest version."""
         from trainyard.dataset.v1 import dataset_pb2
 
         clients = workspace._clients
         answer = clients.call(clients.datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
-        return {message.name: _from_message(message) for message in answer.datasets}
+        return {message.name: _from_message(message, workspace) for message in answer.datasets}
 
 
-def _from_message(message: Any) -> FileDataset:
-    return FileDataset([file.url for file in message.files], message)
+def _from_message(message: Any, workspace: Workspace | None = None) -> FileDataset:
+    return FileDataset([file.url for file in message.files], message, workspace=workspace)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard._errors import TrainyardException
+from trainyard import _transfer
+from trainyard._meter import Meter
 
 if TYPE_CHECKING:
     from trainyard._objects import Objects
@@ -144,16 +145,12 @@ def _error(run: Any) -> dict[str, Any]:
     }
 
 
-def fetch(objects: Objects, artifact: Any, target: Path) -> None:
-    """The artifact's bytes, or an error: never others."""
-    from trainyard._paths import sha256_file
+def fetch(objects: Objects, artifact: Any, target: Path, told: Callable[[int], None] = lambda _: None) -> None:
+    """The artifact's bytes, or an error: never others. What came before a break is gone on with."""
+    _transfer.receive(objects, artifact.object_key, target, size=artifact.size_bytes, sha256=artifact.sha256, told=told)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.part")
-    objects.get_file(artifact.object_key, partial)
-    if sha256_file(partial) != artifact.sha256:
-        partial.unlink()
-        raise TrainyardException(
-            f"{artifact.path} in the object store is not what was uploaded: its digest differs.", target=artifact.object_key
-        )
-    partial.replace(target)
+
+def fetch_all(objects: Objects, files: Sequence[tuple[Any, Path]]) -> None:
+    """As `fetch`, many at once; shows how far it is."""
+    with Meter("downloading", sum(artifact.size_bytes for artifact, _ in files)) as meter:
+        _transfer.side_by_side(lambda item: fetch(objects, item[0], item[1], meter.add), files)

@@ -60,7 +60,8 @@ class Experiment:
         spec.properties.update(_git.properties(Path(config.source_directory)))
         spec.display_name = display_name
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))
-        if spec.entry_script and not any(file.path == spec.entry_script for file in spec.source.snapshot.files):
+        files = _snapshot.listed(self.workspace._objects, spec.source.snapshot).files if spec.entry_script else ()
+        if spec.entry_script and not any(file.path == spec.entry_script for file in files):
             raise UserErrorException(
                 f"The entry_script {spec.entry_script!r} is kept out of the snapshot by an ignore file.",
                 target=spec.entry_script,

@@ -51,6 +51,16 @@ def run_view(workspace: Workspace, run_id: str, as_of: str | datetime | None = N
     return clients.call(clients.history.GetRun, request, RunNotFoundException, where="history").run
 
 
+def files_of(workspace: Workspace, view: Any) -> list[Any]:
+    """A RunView's Artifacts, sorted by path; a list too long for an event is read from the object store."""
+    from trainyard._artifacts import is_listed, resolve
+
+    if is_listed(view.run.outputs):
+        return list(view.files)
+    found = {file.path: file for file in (*resolve(workspace._objects, view.run.outputs).files, *view.files)}
+    return [found[path] for path in sorted(found)]
+
+
 def points(
     workspace: Workspace, run_id: str, name: str | None = None, *, recursive: bool = False, as_of: str | datetime | None = None
 ) -> dict[str, list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from trainyard._history import log_lines
+from trainyard._history import files_of, log_lines
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -17,7 +17,7 @@ _PREFIXES = ("azureml-logs/", "logs/")
 
 def urls(workspace: Workspace, view: Any) -> dict[str, str]:
     """Name -> URL. Of a log that is written still and lies in no file yet: a data: URL of its last thousand lines."""
-    files = _files(view)
+    files = _files(workspace, view)
     found = {name: workspace._objects.signed_url(file.object_key, URL_SECONDS) for name, file in files.items()}
     for info in view.logs:
         if info.log not in files and info.rank == 0:
@@ -28,15 +28,17 @@ def urls(workspace: Workspace, view: Any) -> dict[str, str]:
 
 def texts(workspace: Workspace, view: Any) -> dict[str, str]:
     """Name -> all of its text up to now."""
-    found = {name: workspace._objects.get_bytes(file.object_key).decode("utf-8", "replace") for name, file in _files(view).items()}
+    found = {
+        name: workspace._objects.get_bytes(file.object_key).decode("utf-8", "replace") for name, file in _files(workspace, view).items()
+    }
     for info in view.logs:
         if info.log not in found and info.rank == 0:
             found[info.log] = _text(workspace, view.run.run_id, info.log, 0)
     return dict(sorted(found.items()))
 
 
-def _files(view: Any) -> dict[str, Any]:
-    return {file.path: file for file in view.files if file.path.startswith(_PREFIXES)}
+def _files(workspace: Workspace, view: Any) -> dict[str, Any]:
+    return {file.path: file for file in files_of(workspace, view) if file.path.startswith(_PREFIXES)}
 
 
 def _text(workspace: Workspace, run_id: str, log: str, first_line: int) -> str:

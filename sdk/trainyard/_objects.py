@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +17,8 @@ from trainyard._errors import PlatformUnavailableException, TrainyardException
 if TYPE_CHECKING:
     from minio import Minio
 
-_POOL = 16
+_POOL = 32
+_BLOCK = 1 << 20
 _BUSY = ("SlowDown", "ServiceUnavailable", "InternalError", "SlowDownRead", "SlowDownWrite", "XMinioServerNotInitialized")
 
 
@@ -22,6 +26,15 @@ class ObjectMissing(TrainyardException):
     """There is no object under that key."""
 
     code = "ObjectMissing"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it: `modified` is the store's own time."""
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class Objects(Protocol):
@@ -49,8 +62,23 @@ class Objects(Protocol):
         """A URL under which anyone may GET the object for so long, with a client that asks for URLs."""
         ...
 
+    def put_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        """One object of several parts, sent side by side; all but the last of one size, at least 5 MiB.
+
+        Parts that an earlier, broken attempt at this key has sent are not sent again. What `parts` raises ends it: then there is no object.
+        """
+        ...
+
+    def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """The content from an offset on, block by block. Raises ObjectMissing."""
+        ...
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that begin with prefix, sorted."""
+        ...
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """As `list`, with what the store says of each; read as the store lists, so that a long list needs no memory."""
         ...
 
     def remove(self, key: str) -> None:
@@ -78,11 +106,17 @@ class MinioObjects:
         return Minio(self.endpoint, *self._keys, secure=False, region="us-east-1", http_client=http)
 
     def _call(self, key: str, action: Callable[[Minio], Any]) -> Any:
+        with self._told(key):
+            return action(self._client)
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        """What the client library raises becomes one of ours."""
         import urllib3
         from minio.error import S3Error
 
         try:
-            return action(self._client)
+            yield
         except S3Error as error:
             if error.code in ("NoSuchKey", "NoSuchObject"):
                 raise ObjectMissing(f"The object store has no {key}.", target=key) from error
@@ -132,15 +166,29 @@ class MinioObjects:
         self._call(key, lambda client: client.fget_object(self.bucket, key, str(path)))
 
     def signed_url(self, key: str, seconds: int) -> str:
-        from datetime import timedelta
-
         return str(self._call(key, lambda client: client.presigned_get_object(self.bucket, key, timedelta(seconds=seconds))))
 
-    def list(self, prefix: str) -> Iterator[str]:
-        def names(client: Minio) -> list[str]:
-            return sorted(str(found.object_name) for found in client.list_objects(self.bucket, prefix=prefix, recursive=True))
+    def put_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        from trainyard._multipart import Multipart
 
-        yield from self._call(prefix, names)
+        self._call(key, lambda client: Multipart(client, self.bucket, key).send(parts))
+
+    def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+        with self._told(key):
+            response = self._client.get_object(self.bucket, key, offset=start)
+            try:
+                yield from response.stream(_BLOCK)
+            finally:
+                response.close()
+                response.release_conn()
+
+    def list(self, prefix: str) -> Iterator[str]:
+        yield from sorted(entry.key for entry in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        with self._told(prefix):
+            for found in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
+                yield Entry(str(found.object_name), int(found.size or 0), found.last_modified or datetime.fromtimestamp(0, UTC))
 
     def remove(self, key: str) -> None:
         self._call(key, lambda client: client.remove_object(self.bucket, key))
@@ -151,6 +199,7 @@ class MemoryObjects:
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
+        self._written: dict[str, int] = {}
 
     def exists(self, key: str) -> bool:
         return key in self.kept
@@ -160,6 +209,7 @@ class MemoryObjects:
 
     def put_bytes(self, key: str, data: bytes) -> None:
         self.kept[key] = bytes(data)
+        self._written[key] = max(self._written.values(), default=0) + 1
 
     def put_file(self, key: str, path: Path) -> None:
         self.put_bytes(key, path.read_bytes())
@@ -175,8 +225,21 @@ class MemoryObjects:
     def signed_url(self, key: str, seconds: int) -> str:
         return f"data:application/octet-stream;base64,{base64.b64encode(self.get_bytes(key)).decode()}"
 
+    def put_parts(self, key: str, parts: Iterable[bytes]) -> None:
+        self.put_bytes(key, b"".join(parts))
+
+    def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+        data = self.get_bytes(key)
+        for offset in range(start, len(data), _BLOCK):
+            yield data[offset : offset + _BLOCK]
+
     def list(self, prefix: str) -> Iterator[str]:
         yield from sorted(key for key in self.kept if key.startswith(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Times count the writes."""
+        for key in self.list(prefix):
+            yield Entry(key, len(self.kept[key]), datetime.fromtimestamp(0, UTC) + timedelta(seconds=self._written.get(key, 0)))
 
     def remove(self, key: str) -> None:
         self.kept.pop(key, None)

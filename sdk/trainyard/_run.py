@@ -221,9 +221,10 @@ class Run(ClientRun):
         return when
 
     def _files(self) -> dict[str, Any]:
-        from trainyard._history import run_view
+        from trainyard._history import files_of, run_view
 
-        return {file.path: file for file in run_view(self.experiment.workspace, self.id).files}
+        workspace = self.experiment.workspace
+        return {file.path: file for file in files_of(workspace, run_view(workspace, self.id))}
 
     def get_file_names(self) -> list[str]:
         """Paths of what it left behind and of what was uploaded apart, sorted: outputs/..., logs/..., azureml-logs/..."""
@@ -237,7 +238,7 @@ class Run(ClientRun):
         target = Path(output_file_path) if output_file_path else Path(Path(name).name)
         if target.is_dir() or str(output_file_path or "").endswith("/"):
             target = target / Path(name).name
-        self._download(files[name], target)
+        self._download([(files[name], target)])
 
     def download_files(
         self,
@@ -247,8 +248,6 @@ class Run(ClientRun):
         append_prefix: bool = True,
     ) -> None:
         """Everything below prefix; append_prefix=False leaves the prefix out of the local paths."""
-        from concurrent.futures import ThreadPoolExecutor
-
         from trainyard._paths import safe_relpath
 
         chosen = [(path, file) for path, file in sorted(self._files().items()) if not prefix or path.startswith(prefix)]
@@ -261,13 +260,39 @@ class Run(ClientRun):
         for index, (path, _) in enumerate(chosen):
             local = path if append_prefix or not prefix else path[len(prefix) :].lstrip("/") or Path(path).name
             targets.append(folder / (output_paths[index] if output_paths is not None else safe_relpath(local)))
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda pair: self._download(pair[0][1], pair[1]), zip(chosen, targets, strict=True)))
+        self._download([(file, target) for (_, file), target in zip(chosen, targets, strict=True)])
 
-    def _download(self, artifact: Any, target: Path) -> None:
-        from trainyard._details import fetch
+    def _download(self, files: list[tuple[Any, Path]]) -> None:
+        from trainyard._details import fetch_all
 
-        fetch(self.experiment.workspace._objects, artifact, target)
+        fetch_all(self.experiment.workspace._objects, files)
+
+    def restore_snapshot(self, path: str | None = None) -> str:
+        """The source folder as the run got it, below `path` (default: a new folder named after the run); returns where it lies.
+
+        Every file is checked against its digest. Files that are there under the same names are replaced, others stay.
+        """
+        from trainyard import _snapshot
+        from trainyard._paths import below
+
+        folder = Path(path) if path is not None else Path(self.id)
+        source = self._message.spec.source
+        if source.WhichOneof("where") == "inline":
+            for name, content in source.inline.files.items():
+                target = below(folder, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+        elif source.WhichOneof("where") == "snapshot":
+            _snapshot.restore(self.experiment.workspace._objects, source.snapshot, folder)
+        else:
+            raise UserErrorException(f"Run {self.id} has no snapshot of a source folder.", target=self.id)
+        return str(folder)
+
+    def _get_outputs_datapath(self) -> Any:
+        """A DataPath of what this run has left in ./outputs, to be mounted by another run."""
+        from trainyard._datastore import outputs_of
+
+        return outputs_of(self.experiment.workspace, self.id)
 
     def cancel(self, reason: str = "") -> None:
         """Asks for its end, and its children's: a script gets TERM, then KILL. Returns at once; one that has ended stays as it is."""

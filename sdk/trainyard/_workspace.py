@@ -15,6 +15,7 @@ from trainyard._errors import UserErrorException
 if TYPE_CHECKING:
     from trainyard._compute import ComputeTarget
     from trainyard._dataset import FileDataset
+    from trainyard._datastore import AbstractDatastore, Datastore
     from trainyard._environment import Environment
     from trainyard._experiment import Experiment
     from trainyard._grpc import Clients
@@ -180,6 +181,19 @@ class Workspace:
         from trainyard._dataset import Dataset
 
         return Dataset.get_all(self)
+
+    @property
+    def datastores(self) -> dict[str, AbstractDatastore]:
+        """Name -> datastore, the default one included."""
+        from trainyard._datastore import Datastore
+
+        return Datastore._all(self)
+
+    def get_default_datastore(self) -> Datastore:
+        """The one that is always there; local files of datasets go to it."""
+        from trainyard._datastore import Datastore
+
+        return Datastore.get_default(self)
 
     @property
     def models(self) -> dict[str, Model]:

@@ -41,6 +41,7 @@ class Agent(BaseModel):
     heartbeat_seconds: float = Field(1.0, gt=0)
     grace_seconds: float = Field(5.0, ge=0, description="between TERM and KILL")
     build_seconds: float = Field(1800.0, gt=0, description="deadline of an environment build")
+    cache_bytes: int = Field(50_000_000_000, ge=0, description="what the node's cache of data and snapshots may hold; 0: no bound")
 
 
 class Serving(BaseModel):

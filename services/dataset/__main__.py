@@ -1,4 +1,5 @@
-"""The dataset service: named, versioned lists of URLs. It reads what users point it to, so it holds no object-store keys."""
+"""The dataset service: named, versioned lists of files. It reads what users point it to, so its keys of the object store list datastores
+and read nothing else."""
 
 import sys
 
@@ -6,19 +7,23 @@ from services.chassis.service import Service
 from services.chassis.settings import Settings
 from services.chassis.worker import Worker
 from services.dataset import api
+from services.dataset.adapters.datastore_sources import StoredOrOther
 from services.dataset.adapters.http_sources import HttpSources
 from services.dataset.handlers import TOPIC, DatasetHandler
 from services.dataset.probing import Probing
 from services.dataset.shelf import PROBE
+from trainyard._objects import MinioObjects
 
 
 def main() -> int:
     settings = Settings.load("dataset")
+    store = settings.object_store
+    objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
     return (
         Service("dataset", settings)
         .listens(TOPIC, to=DatasetHandler())
         .serves("trainyard.dataset.v1.DatasetService", api.datasets)
-        .works(lambda _: Worker(PROBE, Probing(HttpSources()), parallel=64))
+        .works(lambda _: Worker(PROBE, Probing(StoredOrOther(objects, HttpSources())), parallel=64))
         .run()
     )
 

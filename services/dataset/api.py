@@ -15,7 +15,7 @@ from services.dataset.handlers import TOPIC
 from services.dataset.shelf import Shelf
 from trainyard.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 
-_STATUS = {"UserError": Code.INVALID_ARGUMENT, "AlreadyExists": Code.ALREADY_EXISTS}
+_STATUS = {"UserError": Code.INVALID_ARGUMENT, "AlreadyExists": Code.ALREADY_EXISTS, "DatasetNotFound": Code.NOT_FOUND}
 
 
 def datasets(server: grpc.aio.Server, context: Context) -> None:
@@ -44,6 +44,17 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
     ) -> dataset_pb2.GetDatasetResponse:
         return dataset_pb2.GetDatasetResponse(dataset=self._version(request.name, request.version))
 
+    async def UnregisterDataset(
+        self, request: dataset_pb2.UnregisterDataset, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> dataset_pb2.UnregisterDatasetResponse:
+        if why := domain.unanswerable(request):
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", f"The request cannot be taken: {why}.", "request")
+        await self._context.request(TOPIC, request.name, request)
+        answer = await self._answer(request.submission_id, call.time_remaining())
+        if answer.failure is not None:
+            raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
+        return dataset_pb2.UnregisterDatasetResponse()
+
     async def ListDatasets(
         self, _: dataset_pb2.ListDatasetsRequest, __: grpc.aio.ServicerContext[Any, Any]
     ) -> dataset_pb2.ListDatasetsResponse:
@@ -62,7 +73,8 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         with self._context.store.reading() as documents:
             shelf = Shelf(documents)
             latest = shelf.latest(name)
-            if not latest:
+            # A version by its number is found after its name has left the lists: runs name it so.
+            if not latest or (not version and shelf.is_unregistered(name)):
                 names = shelf.names()
                 what = f"There is no dataset {name[:255]!r}; there is: {told(close_to(name, names), names)}."
                 raise refuse(Code.NOT_FOUND, "DatasetNotFound", what, name)

@@ -8,9 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 
+from trainyard import _steps, _stored_sources
 from trainyard._errors import UserErrorException
 from trainyard._sources import mounted_path
-from trainyard.dataset.v1.dataset_pb2 import DatasetRejected, DatasetVersionRegistered, RegisterDataset, SourceFile
+from trainyard.dataset.v1.dataset_pb2 import (
+    Dataset,
+    DatasetRejected,
+    DatasetUnregistered,
+    DatasetVersionRegistered,
+    RegisterDataset,
+    SourceFile,
+    Step,
+    UnregisterDataset,
+)
 from trainyard.event.v1.artifact_pb2 import Failure
 
 MAX_URLS = 10_000
@@ -21,7 +31,7 @@ MAX_EVENT_BYTES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9 ._]{0,254}\Z")
 _LONGEST_SIZE = (1 << 64) - 1
 
-Fact = DatasetVersionRegistered | DatasetRejected
+Fact = DatasetVersionRegistered | DatasetRejected | DatasetUnregistered
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Known:
-    """All that counts for a request: its name's latest version (0: none yet), and what its submission has come to."""
+    """All that counts for a request: its name's latest version (0: none yet), whether the name was taken off the lists since, and what the
+    submission has come to."""
 
     latest: int = 0
     pending: Asked | None = None
     answer: Answer | None = None
+    is_unregistered: bool = False
 
 
-def unanswerable(request: RegisterDataset) -> str:
+def unanswerable(request: RegisterDataset | UnregisterDataset) -> str:
     """Why no answer could name this request; "" if one can."""
     if not 1 <= len(request.submission_id) <= 128 or not request.submission_id.isprintable():
         return "submission_id must be 1-128 printable characters: it is what a repeat is known by"
@@ -71,20 +83,38 @@ def decide(known: Known, asked: Asked) -> list[Fact]:
     return [_rejected(asked.request, failure)] if failure is not None else []
 
 
-def conclude(known: Known, found: Sequence[SourceFile] | Failure, at: datetime) -> list[Fact]:
-    """The answer to what is pending, by what was found; rules that others may have changed meanwhile are looked at again."""
+def decide_unregister(known: Known, request: UnregisterDataset) -> list[Fact]:
+    if known.answer is not None:
+        return []
+    if not known.latest or known.is_unregistered:
+        failure = Failure(code="DatasetNotFound", message=f"There is no dataset {request.name[:255]!r}.", target=request.name[:255])
+        return [DatasetRejected(submission_id=request.submission_id, name=request.name, failure=failure)]
+    return [DatasetUnregistered(submission_id=request.submission_id, name=request.name, latest_version=known.latest)]
+
+
+def conclude(known: Known, found: Sequence[SourceFile] | Failure, at: datetime, base: Dataset | None = None) -> list[Fact]:
+    """The answer to what is pending, by what was found; rules that others may have changed meanwhile are looked at again.
+
+    `base`: the dataset that the request is based on, whose files and steps count instead of what was found; None where there is no such.
+    """
     if known.pending is None:
         return []
     request = known.pending.request
-    failure = found if isinstance(found, Failure) else _taken(known, request)
+    steps = [*(base.steps if base is not None else ()), *request.steps]
+    if request.based_on:
+        found = base.files if base is not None else _no_base(request)
+    failure = found if isinstance(found, Failure) else _taken(known, request) or _nothing_left(found, steps)
     if failure is not None:
         return [_rejected(request, failure)]
     assert not isinstance(found, Failure)
-    fact = _registered(request, known.latest + 1, found)
+    fact = _registered(request, known.latest + 1, found, steps)
     fact.registered_at.FromDatetime(at)
     if fact.ByteSize() > MAX_EVENT_BYTES:
         for file in fact.files:
             file.ClearField("etag")
+    if fact.ByteSize() > MAX_EVENT_BYTES:
+        what = f"The list of {len(fact.files)} files takes {fact.ByteSize()} bytes; one event holds {MAX_EVENT_BYTES}."
+        return [_rejected(request, _wrong(f"{what} Make several datasets of them, or an archive.", "urls"))]
     return [fact]
 
 
@@ -97,6 +127,8 @@ def evolve(known: Known, event: Asked | Fact, cause_id: str = "") -> Known:
             return replace(known, pending=event)
         case DatasetVersionRegistered() if event.version == known.latest + 1:
             return Known(event.version, None, Answer(event.name, event.version, cause_id))
+        case DatasetUnregistered() if event.latest_version == known.latest and known.latest:
+            return replace(known, pending=None, answer=Answer(event.name, known.latest, cause_id), is_unregistered=True)
         case DatasetRejected():
             return replace(known, pending=None, answer=Answer(event.name, 0, cause_id, event.failure))
     return known
@@ -111,6 +143,10 @@ def invalid(request: RegisterDataset) -> Failure | None:
         return _wrong(f"The description has {len(request.description)} characters; at most {MAX_DESCRIPTION} are allowed.", "description")
     if len(request.tags) > MAX_TAGS:
         return _wrong(f"The dataset has {len(request.tags)} tags; at most {MAX_TAGS} are allowed.", "tags")
+    if trouble := _steps.wrong(request.steps):
+        return _wrong(f"The transformations cannot be applied: {trouble}.", "steps")
+    if request.based_on:
+        return _wrong("The request names URLs and a dataset it is based on; it must do one of both.", "urls") if request.urls else None
     if not 1 <= len(request.urls) <= MAX_URLS:
         return _wrong(f"The dataset has {len(request.urls)} URLs; 1 to {MAX_URLS} are allowed.", "urls")
     return _wrong_urls(request) or _too_large(request)
@@ -120,6 +156,9 @@ def _wrong_urls(request: RegisterDataset) -> Failure | None:
     urls: dict[str, str] = {}
     for url in request.urls:
         try:
+            if _stored_sources.is_stored(url):
+                _stored_sources.parse(url)
+                continue
             path = mounted_path(url)
         except UserErrorException as error:
             return _wrong(f"{error.message} What to do: {error.hint}.", error.target)
@@ -135,8 +174,8 @@ def _wrong_urls(request: RegisterDataset) -> Failure | None:
 
 def _too_large(request: RegisterDataset) -> Failure | None:
     """The fact, at its largest and without ETags, must fit into one record."""
-    unread = [SourceFile(url=url, path=mounted_path(url), size_bytes=_LONGEST_SIZE, sha256="0" * 64) for url in request.urls]
-    fact = _registered(request, _LONGEST_SIZE, unread)
+    unread = [SourceFile(url=url, path=mounted_path(url), size_bytes=_LONGEST_SIZE, sha256="0" * 64) for url in _web(request)]
+    fact = _registered(request, _LONGEST_SIZE, unread, request.steps)
     fact.registered_at.FromDatetime(datetime.max)
     if fact.ByteSize() <= MAX_EVENT_BYTES:
         return None
@@ -145,13 +184,29 @@ def _too_large(request: RegisterDataset) -> Failure | None:
 
 
 def _taken(known: Known, request: RegisterDataset) -> Failure | None:
-    if not known.latest or request.create_new_version:
+    if not known.latest or request.create_new_version or known.is_unregistered:
         return None
     what = f"Dataset {request.name!r} exists; its latest version is {known.latest}."
     return Failure(code="AlreadyExists", message=f"{what} To add a version, set create_new_version.", target=request.name)
 
 
-def _registered(request: RegisterDataset, version: int, files: Sequence[SourceFile]) -> DatasetVersionRegistered:
+def _web(request: RegisterDataset) -> list[str]:
+    return [url for url in request.urls if not _stored_sources.is_stored(url)]
+
+
+def _no_base(request: RegisterDataset) -> Failure:
+    what = f"There is no dataset {request.based_on[:255]!r} with a version {request.based_on_version}, which this one is based on."
+    return _wrong(what, "based_on")
+
+
+def _nothing_left(files: Sequence[SourceFile], steps: Sequence[Step]) -> Failure | None:
+    if _steps.apply(files, steps):
+        return None
+    told = ", ".join(map(_steps.told, steps)) or "its sources are read"
+    return _wrong(f"The dataset has no file left after {told}.", "steps" if steps else "urls")
+
+
+def _registered(request: RegisterDataset, version: int, files: Sequence[SourceFile], steps: Sequence[Step]) -> DatasetVersionRegistered:
     return DatasetVersionRegistered(
         submission_id=request.submission_id,
         name=request.name,
@@ -159,6 +214,7 @@ def _registered(request: RegisterDataset, version: int, files: Sequence[SourceFi
         description=request.description,
         tags=request.tags,
         files=files,
+        steps=steps,
     )
 
 

@@ -12,7 +12,14 @@ from services.dataset import domain
 from services.dataset.domain import Asked, Fact
 from services.dataset.shelf import Shelf
 from trainyard._cloudevents import Received
-from trainyard.dataset.v1.dataset_pb2 import DatasetRejected, DatasetVersionRegistered, RegisterDataset, SourceFile
+from trainyard.dataset.v1.dataset_pb2 import (
+    DatasetRejected,
+    DatasetUnregistered,
+    DatasetVersionRegistered,
+    RegisterDataset,
+    SourceFile,
+    UnregisterDataset,
+)
 from trainyard.event.v1.artifact_pb2 import Failure
 
 TOPIC = "trainyard.datasets"
@@ -28,15 +35,17 @@ class Probed:
 
 
 class DatasetHandler:
-    answers = (RegisterDataset,)
+    answers = (RegisterDataset, UnregisterDataset)
 
     def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
         request = event.message
-        if not isinstance(request, RegisterDataset):
+        if not isinstance(request, RegisterDataset | UnregisterDataset):
             return []
         if why := _unusable(event, request):
             raise InvalidMessage(why)
         known = Shelf(documents).known(request.name, request.submission_id)
+        if isinstance(request, UnregisterDataset):
+            return _emits(domain.decide_unregister(known, request))
         return _emits(domain.decide(known, _asked(event, request)))
 
     def apply(self, event: Received, documents: Documents) -> None:
@@ -44,7 +53,7 @@ class DatasetHandler:
         match event.message:
             case RegisterDataset() as request if not _unusable(event, request):
                 _fold(shelf, request, _asked(event, request))
-            case DatasetVersionRegistered() | DatasetRejected() as fact:
+            case DatasetVersionRegistered() | DatasetRejected() | DatasetUnregistered() as fact:
                 _fold(shelf, fact, fact, event.causation_id)
 
     def command(self, command: Command, documents: Documents) -> Iterable[Emit]:
@@ -54,7 +63,8 @@ class DatasetHandler:
         if pending is None:
             return []
         known = shelf.known(pending.request.name, probed.submission_id)
-        return _emits(domain.conclude(known, probed.found, probed.at))
+        base = shelf.version(pending.request.based_on, pending.request.based_on_version)
+        return _emits(domain.conclude(known, probed.found, probed.at, base))
 
     def reset(self, documents: Documents) -> None:
         """Nothing is kept in memory."""
@@ -68,9 +78,11 @@ def _fold(shelf: Shelf, message: RegisterDataset | Fact, event: Asked | Fact, ca
     shelf.keep(message.submission_id, before, after)
     if isinstance(event, DatasetVersionRegistered):
         shelf.add(event)
+    if isinstance(event, DatasetUnregistered):
+        shelf.take_off(event.name)
 
 
-def _unusable(event: Received, request: RegisterDataset) -> str:
+def _unusable(event: Received, request: RegisterDataset | UnregisterDataset) -> str:
     """Why the request can only become a dead letter; "" for one that will be answered."""
     if why := domain.unanswerable(request):
         return why

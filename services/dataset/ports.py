@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from services.chassis.http_source import Unreachable
+from trainyard._http_source import Unreachable
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 
 Progress = Callable[[int, int], None]
@@ -16,7 +16,7 @@ class Sources(Protocol):
     """Files somewhere else, read through once and not kept."""
 
     async def read(self, urls: Sequence[str], progress: Progress) -> list[SourceFile]:
-        """Size, ETag and SHA-256 of each, in the order asked; the paths stay empty. Raises Unreachable."""
+        """The files at these sources, with their paths, sizes, ETags and SHA-256 digests, in the order asked. Raises Unreachable."""
         ...
 
 

@@ -13,7 +13,6 @@ from services.chassis.logs import about
 from services.dataset.domain import Asked
 from services.dataset.handlers import Probed
 from services.dataset.ports import Progress, Sources, Unreachable
-from trainyard._sources import mounted_path
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -39,8 +38,6 @@ class Probing:
                 found: list[SourceFile] | Failure = _failure(error)
             else:
                 log.info("has read every source", bytes=sum(file.size_bytes for file in files))
-                for file in files:
-                    file.path = mounted_path(file.url)
                 found = files
         return Command(Probed(request.submission_id, found, self._clock()), asked.event_id, asked.correlation_id)
 

@@ -9,7 +9,7 @@ from services.chassis.store import Documents
 from services.dataset.domain import Answer, Asked, Known
 from trainyard.dataset.v1.dataset_pb2 import Dataset, DatasetVersionRegistered
 
-LATEST, VERSION, ANSWER, PROBE = "dataset", "version", "answer", "probe"
+LATEST, VERSION, ANSWER, PROBE, UNREGISTERED = "dataset", "version", "answer", "probe", "unregistered"
 
 
 class Shelf:
@@ -19,7 +19,7 @@ class Shelf:
         self._documents = documents
 
     def known(self, name: str, submission_id: str) -> Known:
-        return Known(self.latest(name), self.pending(submission_id), self.answer(submission_id))
+        return Known(self.latest(name), self.pending(submission_id), self.answer(submission_id), self.is_unregistered(name))
 
     def keep(self, submission_id: str, before: Known, after: Known) -> None:
         if after.pending is None:
@@ -32,6 +32,14 @@ class Shelf:
     def add(self, fact: DatasetVersionRegistered) -> None:
         self._documents.put(VERSION, f"{fact.name}:{fact.version}", _shown(fact).SerializeToString(deterministic=True))
         self._documents.put(LATEST, fact.name, str(fact.version).encode())
+        self._documents.remove(UNREGISTERED, fact.name)
+
+    def take_off(self, name: str) -> None:
+        """Its versions stay, and the count of them."""
+        self._documents.put(UNREGISTERED, name, b"")
+
+    def is_unregistered(self, name: str) -> bool:
+        return self._documents.get(UNREGISTERED, name) is not None
 
     def pending(self, submission_id: str) -> Asked | None:
         content = self._documents.get(PROBE, submission_id)
@@ -50,7 +58,8 @@ class Shelf:
         return None if content is None else Dataset.FromString(content)
 
     def names(self) -> list[str]:
-        return [name for name, _ in self._documents.all(LATEST)]
+        """Those on the lists."""
+        return [name for name, _ in self._documents.all(LATEST) if not self.is_unregistered(name)]
 
     def latest_of_each(self) -> Iterator[Dataset]:
         """By name."""
@@ -68,4 +77,5 @@ def _shown(fact: DatasetVersionRegistered) -> Dataset:
         tags=fact.tags,
         files=fact.files,
         registered_at=fact.registered_at,
+        steps=fact.steps,
     )

@@ -21,9 +21,10 @@ from services.history.projecting import story_of
 from services.history.reading import JOBS, LOGS, clean, within
 from services.history.telemetry import LogOf
 from services.history.waiting import Freshness
+from trainyard._artifacts import is_listed, resolve
 from trainyard._kafka import partition_of
-from trainyard._objects import Objects
-from trainyard.event.v1.artifact_pb2 import Artifact
+from trainyard._objects import ObjectMissing, Objects
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
 
 DRIVER_LOG = "azureml-logs/70_driver_log.txt"
@@ -47,6 +48,8 @@ class _Part:
     run_ended: bool = False
     archived: Artifact | None = None
     """Holds what the tables lack."""
+    elsewhere: ArtifactSet | None = None
+    """May name what holds it."""
     exists: bool = False
     known: bool = False
     """The run is."""
@@ -75,6 +78,8 @@ class Following:
                 of = replace(of, epoch=part.epoch)
                 continue
             of = replace(of, epoch=part.epoch)
+            if part.elsewhere is not None and (archived := await asyncio.to_thread(self._find, part.elsewhere, of.log)) is not None:
+                part = _Part(part.epoch, written=True, run_ended=True, archived=archived, known=True)
             if part.run_ended and not part.written and not sure:
                 # The lines that were written before the end may not have been applied before it.
                 sure = True
@@ -103,6 +108,12 @@ class Following:
     def _moved(self, run_id: str, seen: list[int]) -> bool:
         return self._places_of(run_id) != seen
 
+    def _find(self, files: ArtifactSet, path: str) -> Artifact | None:
+        try:
+            return next((file for file in resolve(self._objects, files).files if file.path == path), None)
+        except ObjectMissing:
+            return None
+
 
 def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Part:
     epoch = telemetry.newest_log_epoch(connection, of.run_id, of.log, of.rank) if newest else of.epoch
@@ -110,19 +121,20 @@ def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Pa
         return _Part(epoch)
     of = replace(of, epoch=epoch)
     story = story_of(connection, of.run_id)
-    ended = story is not None and story.ended
+    ended, elsewhere = story is not None and story.ended, None
     first = telemetry.first_line(connection, of)
     if story is not None and ended and of.rank == 0 and epoch in (0, story.run.epoch) and (first is None or at < first):
         archived = next((file for file in story.files if file.path == of.log), None)
         if archived is not None:
             return _Part(epoch or story.run.epoch, written=True, run_ended=True, archived=archived, known=True)
+        elsewhere = None if is_listed(story.run.outputs) else story.run.outputs
     lines = list(islice(telemetry.lines(connection, of, at), _AT_ONCE))
     exists = telemetry.exists(connection, of)
     logs: list[str] = []
     if not exists:
         logs = views.close_runs(connection, of.run_id) if story is None else [it.log for it in views.logs_of(connection, of.run_id, None)]
     written = telemetry.has_ended(connection, of)
-    return _Part(epoch, lines, len(lines) == _AT_ONCE, written, ended, None, exists, story is not None, logs)
+    return _Part(epoch, lines, len(lines) == _AT_ONCE, written, ended, None, elsewhere, exists, story is not None, logs)
 
 
 def _numbered(content: bytes, start: int) -> Iterator[tuple[int, str]]:

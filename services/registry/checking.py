@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from services.chassis.handler import Command
 from services.chassis.logs import about
 from services.registry.domain import registration, uploads
 from services.registry.domain.registration import Asked
+from services.registry.domain.runs import Run
 from services.registry.handlers import Checked
 from services.registry.ports import Runs
+from trainyard._artifacts import is_listed, resolve
+from trainyard._errors import PlatformUnavailableException, TrainyardException
 from trainyard._objects import ObjectMissing, Objects
 from trainyard._paths import sha256_file
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure
@@ -42,8 +46,8 @@ class Checking:
         with about(model=request.model, run=request.run_id, submission=request.submission_id):
             uploaded = uploads.is_upload(request)
             run = None if uploaded else await self._runs.read(request.run_id)
-            missing = None
-            if registration.refused(run, request) is None:
+            run, missing = await self._whole(run)
+            if missing is None and registration.refused(run, request) is None:
                 recorded = registration.chosen_files(run, request)
                 # An agent's word for a digest is taken; a client's upload is read.
                 missing = await self._missing(recorded, self._wrong_bytes if uploaded else self._wrong_size, request)
@@ -55,6 +59,19 @@ class Checking:
                 complete=missing is None,
             )
         return Command(Checked(request.submission_id, run, missing, self._clock()), asked.event_id, asked.correlation_id)
+
+    async def _whole(self, run: Run | None) -> tuple[Run | None, Failure | None]:
+        """With a list of files that lies in the object store, where the event had no room for it; and what is wrong with that list."""
+        if run is None or is_listed(run.artifacts):
+            return run, None
+        try:
+            return replace(run, artifacts=await asyncio.to_thread(resolve, self._objects, run.artifacts)), None
+        except PlatformUnavailableException:
+            raise
+        except TrainyardException as error:
+            # It will be no better when it is asked again.
+            what = f"The list of the files of run {run.id} cannot be read: {error.message} Nothing was registered; run the script again."
+            return run, Failure(code="ArtifactMissing", message=what[:3000], target=error.target[:1000])
 
     async def _missing(
         self, recorded: list[Artifact], wrong_with: Callable[[Artifact], str], request: RegisterModelVersion

@@ -37,7 +37,7 @@ async def run(settings: Settings) -> int:
     me = Me(settings.agent.id, uuid.uuid4().hex)
     home, store = settings.home.resolve(), settings.object_store
     objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
-    blobs = Blobs(settings.cache / "blobs")
+    blobs = Blobs(settings.cache / "blobs", settings.agent.cache_bytes)
     source = f"trainyard/trainer_agent/{me.agent_id}"
     node = Node(
         me=me,
@@ -45,7 +45,7 @@ async def run(settings: Settings) -> int:
         mark=f"{home}/{me.agent_id}",
         source=source,
         grace_seconds=settings.agent.grace_seconds,
-        preparer=Preparer(settings.cache, Snapshots(objects, blobs), Data(blobs), settings.agent.build_seconds, me.agent_id),
+        preparer=Preparer(settings.cache, Snapshots(objects, blobs), Data(blobs, objects), settings.agent.build_seconds, me.agent_id),
         outputs=OutputStore(objects),
         reports=Reporter(KafkaPublisher(settings.kafka_bootstrap)),
         telemetry=Reporter(

@@ -23,11 +23,12 @@ from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.prepare import Prepared, Preparer
 from services.trainer_agent.reporter import Cause, Reporter, as_record
 from services.trainer_agent.script_socket import ScriptSocket
-from services.trainer_agent.telemetry import BUILD_LOG, DRIVER_LOG, Attempt, LogStream
+from services.trainer_agent.telemetry import BUILD_LOG, DATA_LOG, DRIVER_LOG, Attempt, LogStream
+from trainyard._artifacts import count
 from trainyard._errors import TrainyardException
 from trainyard._objects import Objects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
-from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
+from trainyard.event.v1.artifact_pb2 import Failure
 
 log = structlog.get_logger()
 _LAST_WORDS_SECONDS = 30.0
@@ -143,7 +144,20 @@ class Running:
         def build_log() -> LogStream:
             return self._log(0, BUILD_LOG)
 
-        return await self._node.preparer.prepare(self.offer.spec, self._folders, self._phase, build_log)
+        opened: list[LogStream] = []
+
+        def data_log(line: str) -> None:
+            opened[:] = opened or [self._log(0, DATA_LOG)]
+            opened[0].write([line])
+
+        try:
+            return await self._node.preparer.prepare(self.offer.spec, self._folders, self._phase, build_log, data_log)
+        finally:
+            # What a thread has handed over is written before the log is closed.
+            await asyncio.sleep(0)
+            for stream in opened:
+                stream.close()
+            opened[:] = []
 
     async def _rank(self, rank: int, prepared: Prepared) -> None:
         """Starts the script, listens to it, and reports its end."""
@@ -205,7 +219,7 @@ class Running:
             saved, warnings = await asyncio.to_thread(self._node.outputs.save, offer.run_id, offer.epoch, folders, lambda: self._discarded)
             report.outputs.CopyFrom(saved)
             report.warnings.extend(warnings[:50])
-            self._phase("outputs", f"{len(saved.files)} files, {_bytes(saved)}", True)
+            self._phase("outputs", f"{count(saved)} files", True)
         except Exception as error:
             # Whatever it is: a run of which no end is told would hold its node for ever.
             if not isinstance(error, TrainyardException | OSError):
@@ -238,8 +252,3 @@ class Running:
         message.run_id, message.epoch = self.offer.run_id, self.offer.epoch
         message.agent_id, message.incarnation = self._node.me.agent_id, self._node.me.incarnation
         self._node.reports.send(as_record("trainyard.tasks", self.offer.run_id, message, self._node.source, self._cause))
-
-
-def _bytes(saved: ArtifactSet) -> str:
-    size = sum(file.size_bytes for file in saved.files)
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"

@@ -1,6 +1,7 @@
 """Downloads URLs into files, in a process of its own that holds no secrets: `python -m services.trainer_agent.fetch`.
 
-Standard input has a JSON object {url: file}; the first URL that cannot be read ends it with 1 and {"url", "error"} on standard output.
+Standard input has a JSON object {url: file}; a file may hold the beginning that an earlier attempt has left. Standard output tells how
+many bytes have come, as JSON lines {"bytes"}; the first URL that cannot be read ends it with 1 and a line {"url", "error"}.
 """
 
 from __future__ import annotations
@@ -8,38 +9,60 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
 
-from services.chassis.http_source import Limits, Unreachable, client, read
 from services.chassis.machine import end_with_parent
+from trainyard._http_source import Limits, Unreachable, client, download
+
+_TELL_SECONDS = 1.0
 
 
-async def fetch(targets: Mapping[str, str], limits: Limits) -> None:
+async def fetch(targets: Mapping[str, str], limits: Limits, told: Callable[[int], object]) -> None:
     """Raises Unreachable; a disk that does not take a file is told so as well."""
     slots = asyncio.Semaphore(limits.at_once)
 
     async def one(http: httpx.AsyncClient, url: str, target: Path) -> None:
         async with slots:
-            with target.open("wb") as file:
-                await read(http, url, limits, file.write)
+            await download(http, url, target, limits, told)
 
     async with client(limits) as http, asyncio.TaskGroup() as tasks:
         for url, target in targets.items():
             tasks.create_task(one(http, url, Path(target)))
 
 
+class _Telling:
+    """Now and then, how many bytes have come."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._at = time.monotonic()
+
+    def __call__(self, number: int) -> None:
+        self._bytes += number
+        now = time.monotonic()
+        if now - self._at >= _TELL_SECONDS:
+            self._at = now
+            say({"bytes": self._bytes})
+
+
+def say(what: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     end_with_parent()
     code = 0
     try:
-        asyncio.run(fetch(json.load(sys.stdin), Limits()))
+        asyncio.run(fetch(json.load(sys.stdin), Limits(), _Telling()))
     except* Unreachable as group:
         error = group.exceptions[0]
         assert isinstance(error, Unreachable)
-        sys.stdout.write(json.dumps({"url": error.url, "error": str(error)}))
+        say({"url": error.url, "error": str(error)})
         code = 1
     return code
 

@@ -57,7 +57,16 @@ class Folders:
         """Files that the script asks to have uploaded."""
         return self.root / "spool"
 
+    def remember_link(self, link: Path) -> None:
+        """It leads into this attempt's folders, and goes with them."""
+        with (self.root / "links").open("a") as file:
+            file.write(f"{link}\0")
+
     def remove(self) -> None:
+        links = self.root / "links"
+        for link in map(Path, links.read_text().split("\0")[:-1] if links.exists() else ()):
+            if link.is_symlink() and self.root in Path(os.readlink(link)).parents:
+                link.unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.rmtree(self.sockets, ignore_errors=True)
 

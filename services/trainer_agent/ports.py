@@ -18,14 +18,27 @@ class PreparationFailed(Exception):
 
 
 class DataCache(Protocol):
-    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, stopped: Callable[[], bool]) -> list[Any]:
-        """Each SourceFile at its target; returns them with the digests that were measured. Raises PreparationFailed, soon after `stopped()`."""
+    def files_of(self, item: Any, stopped: Callable[[], bool]) -> list[Any]:
+        """The SourceFiles of a DatasetInput, before its steps. A store that is away is waited for until `stopped()`.
+
+        Raises TrainyardException.
+        """
+        ...
+
+    def place(
+        self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> list[Any]:
+        """Each SourceFile at its target; returns them with the digests that were measured. `say` gets a line now and then while it takes
+        long.
+
+        Raises PreparationFailed, and soon after `stopped()` that or TrainyardException.
+        """
         ...
 
 
 class SnapshotCache(Protocol):
-    def unpack(self, snapshot: Any, folder: Path, stopped: Callable[[], bool]) -> int:
-        """All files of a Snapshot below folder; returns how many were fetched. Raises PreparationFailed.
+    def unpack(self, snapshot: Any, folder: Path, stopped: Callable[[], bool]) -> tuple[int, int]:
+        """All files of a Snapshot below folder; returns how many there are, and how many were fetched. Raises PreparationFailed.
 
         A store that is away is waited for until `stopped()`; PlatformUnavailableException when that takes too long.
         """

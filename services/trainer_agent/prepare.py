@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.trainer_agent.inputs import Inputs
 from services.trainer_agent.interpreting import ScriptPython, interpret
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import DataCache, PreparationFailed, SnapshotCache
@@ -16,7 +17,6 @@ from services.trainer_agent.telemetry import LogStream
 from trainyard._errors import TrainyardException
 from trainyard._paths import below
 from trainyard.dataset.v1.dataset_pb2 import DatasetMaterialized
-from trainyard.job.v1.spec_pb2 import DatasetInput
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,15 @@ class Preparer:
     agent_id: str
 
     async def prepare(
-        self, spec: Any, folders: Folders, phase: Callable[[str, str, bool], None], build_log: Callable[[], LogStream]
+        self,
+        spec: Any,
+        folders: Folders,
+        phase: Callable[[str, str, bool], None],
+        build_log: Callable[[], LogStream],
+        data_log: Callable[[str], None],
     ) -> Prepared:
-        """`phase(name, detail, done)` reports; `build_log()` opens the log of a build that turns out to be needed.
+        """`phase(name, detail, done)` reports; `build_log()` opens the log of a build that turns out to be needed; `data_log` gets lines
+        while data are fetched that take long.
 
         Raises PreparationFailed. When cancelled, a build that is under way is killed.
         """
@@ -49,33 +55,38 @@ class Preparer:
         if not spec.inputs:
             return Prepared(python, {}, ())
         phase("data", ", ".join(item.name for item in spec.inputs), False)
-        placed = [await _in_thread(lambda stopped, item=item: self._input(item, folders.data, stopped)) for item in spec.inputs]  # type: ignore[misc]
-        phase("data", f"{sum(len(item.files) for item in spec.inputs)} files", True)
+        inputs = Inputs(self.data, folders, _on_loop(data_log))
+        placed = [await _in_thread(lambda stopped, item=item: inputs.place(item, stopped)) for item in spec.inputs]  # type: ignore[misc]
+        phase("data", f"{sum(len(it.files) for it in placed)} files", True)
         return Prepared(
             python,
-            {item.name: str(path) for item, (path, _) in zip(spec.inputs, placed, strict=True)},
+            {item.name: str(it.path) for item, it in zip(spec.inputs, placed, strict=True)},
             tuple(
-                DatasetMaterialized(name=item.dataset, version=item.version, agent_id=self.agent_id, files=files)
-                for item, (_, files) in zip(spec.inputs, placed, strict=True)
+                DatasetMaterialized(name=item.dataset, version=item.version, agent_id=self.agent_id, files=it.files)
+                for item, it in zip(spec.inputs, placed, strict=True)
                 if item.dataset
             ),
         )
 
     def _source(self, source: Any, code: Path, stopped: Callable[[], bool]) -> str:
         if source.WhichOneof("where") == "snapshot":
-            fetched = self.snapshots.unpack(source.snapshot, code, stopped)
-            return f"{len(source.snapshot.files)} files, {fetched} of them fetched"
+            files, fetched = self.snapshots.unpack(source.snapshot, code, stopped)
+            return f"{files} files, {fetched} of them fetched"
         for path, content in source.inline.files.items():
             target = below(code, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         return f"{len(source.inline.files)} files from the request"
 
-    def _input(self, item: Any, data: Path, stopped: Callable[[], bool]) -> tuple[Path, list[Any]]:
-        root = data / item.name
-        writable = item.mode == DatasetInput.MODE_DOWNLOAD
-        files = self.data.place([(file, below(root, file.path)) for file in item.files], writable=writable, stopped=stopped)
-        return (root if len(files) != 1 else below(root, files[0].path)), files
+
+def _on_loop(say: Callable[[str], None]) -> Callable[[str], None]:
+    """For threads: `say` itself is called on the loop."""
+    loop = asyncio.get_running_loop()
+
+    def hand_over(line: str) -> None:
+        loop.call_soon_threadsafe(say, line)
+
+    return hand_over
 
 
 async def _in_thread(work: Callable[[Callable[[], bool]], Any]) -> Any:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from minio import Minio
 
 from tests.conftest import free_port
-from trainyard._errors import PlatformUnavailableException, TrainyardException
+from trainyard._errors import PlatformUnavailableException, TrainyardException, UserErrorException
 from trainyard._objects import MemoryObjects, MinioObjects, ObjectMissing, Objects
 
 pytestmark = pytest.mark.contract
@@ -181,3 +184,80 @@ def test_a_bucket_is_made_once(minio_server: tuple[str, str, str]) -> None:
     objects.make_bucket()
 
     assert objects.get_bytes("key") == b"content"
+
+
+# -- parts, streams and listings
+
+PART = 5 << 20
+
+
+def blocks(count: int) -> list[bytes]:
+    """Parts of the least size that the store takes, and a short last one."""
+    return [bytes([number]) * PART for number in range(count)] + [b"end"]
+
+
+def test_parts_become_one_object(objects: Objects) -> None:
+    objects.put_parts("big", blocks(3))
+
+    assert objects.size("big") == 3 * PART + 3
+    assert b"".join(objects.read("big", 2 * PART)) == bytes([2]) * PART + b"end"
+
+
+def test_an_object_is_read_from_an_offset_on(objects: Objects) -> None:
+    objects.put_bytes("key", b"0123456789")
+
+    assert b"".join(objects.read("key")) == b"0123456789"
+    assert b"".join(objects.read("key", 7)) == b"789"
+    with pytest.raises(ObjectMissing):
+        list(objects.read("none"))
+
+
+def test_parts_that_break_off_leave_no_object(objects: Objects) -> None:
+    def broken() -> Iterator[bytes]:
+        yield from blocks(2)[:2]
+        raise UserErrorException("the file changed")
+
+    with pytest.raises(UserErrorException, match="the file changed"):
+        objects.put_parts("big", broken())
+
+    assert not objects.exists("big")
+    objects.put_parts("big", blocks(1))
+    assert objects.size("big") == PART + 3
+
+
+@pytest.mark.component
+def test_parts_that_a_broken_attempt_has_sent_are_not_sent_again(
+    minio_server: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, access_key, secret_key = minio_server
+    objects = MinioObjects(endpoint, access_key, secret_key, f"contract-{os.getpid()}-{next(_buckets)}")
+    objects.make_bucket()
+    sent: list[int] = []
+    upload = Minio._upload_part
+
+    def counted(self: Minio, *arguments: Any) -> Any:
+        sent.append(arguments[-1])
+        return upload(self, *arguments)
+
+    def broken() -> Iterator[bytes]:
+        yield from blocks(2)[:2]
+        raise ConnectionError("cut")
+
+    monkeypatch.setattr(Minio, "_upload_part", counted)
+    with pytest.raises(PlatformUnavailableException):
+        objects.put_parts("big", broken())
+    # One of the parts is another now; only this one and the new one go again.
+    objects.put_parts("big", [blocks(2)[0], b"x" * PART, b"end"])
+
+    assert sorted(sent) == [1, 2, 2, 3]
+    assert b"".join(objects.read("big")) == blocks(2)[0] + b"x" * PART + b"end"
+
+
+def test_a_listing_tells_sizes_and_which_was_written_last(objects: Objects) -> None:
+    for key in ("d/b", "d/a", "e"):
+        objects.put_bytes(key, key.encode())
+
+    found = list(objects.entries("d/"))
+
+    assert [(entry.key, entry.size) for entry in found] == [("d/a", 3), ("d/b", 3)]
+    assert found[0].modified > found[1].modified

@@ -121,6 +121,17 @@ def _view(clients: Any, run_id: str, at: str = "") -> Any:
     return clients.call(clients.history.GetRun, history_pb2.GetRunRequest(run_id=run_id, as_of=as_of(at)), RunNotFoundException).run
 
 
+def _whole_view(space: Any, run_id: str, at: str) -> Any:
+    """With every file, those too that an event had no room to list."""
+    from trainyard._history import files_of
+
+    view = _view(space._clients, run_id, at)
+    files = files_of(space, view)
+    del view.files[:]
+    view.files.extend(files)
+    return view
+
+
 def _points(clients: Any, run_id: str, **fields: Any) -> Any:
     """(run id, point), page by page."""
     from trainyard.history.v1 import history_pb2
@@ -139,8 +150,9 @@ def _points(clients: Any, run_id: str, **fields: Any) -> Any:
 @group.command("show")
 def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
     """All that is known of a run, now or as of a time: status and why, metrics, files, logs, children, failure."""
-    clients = workspace(config)._clients
-    view = _view(clients, run_id, at)
+    space = workspace(config)
+    clients = space._clients
+    view = _whole_view(space, run_id, at)
     last = {ranked.point.name: point_value(ranked.point) for _, ranked in _points(clients, run_id, as_of=as_of(at))}
     shown = run_view(view, last)
     if not as_json:
@@ -244,7 +256,7 @@ def run_files(
     config: Config = None,
 ) -> None:
     """What a run has left behind, by path; bytes."""
-    view = _view(workspace(config)._clients, run_id, at)
+    view = _whole_view(workspace(config), run_id, at)
     files = [file_row(file) for file in view.files if file.path.startswith(prefix)]
     page = page_of(files, lambda row: str(row["path"]), limit=limit, token=page_token, everything=everything)
     rows(page, ("bytes", "path"), as_json=as_json)

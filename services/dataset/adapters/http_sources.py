@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import httpx
 
-from services.chassis import http_source
-from services.chassis.http_source import Found, Limits
 from services.dataset.ports import Progress
+from trainyard import _http_source as http_source
+from trainyard._http_source import Found, Limits
+from trainyard._sources import mounted_path
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 
 
@@ -42,4 +43,7 @@ class HttpSources:
                 for puller in pullers:
                     puller.cancel()
                 await asyncio.gather(*pullers, return_exceptions=True)
-        return [SourceFile(url=url, size_bytes=found[n].size, etag=found[n].etag, sha256=found[n].sha256) for n, url in enumerate(urls)]
+        return [
+            SourceFile(url=url, path=mounted_path(url), size_bytes=found[n].size, etag=found[n].etag, sha256=found[n].sha256)
+            for n, url in enumerate(urls)
+        ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.history.domain.moment import Fact, in_order
 from trainyard.cluster.v1 import cluster_pb2 as cluster
-from trainyard.event.v1.artifact_pb2 import Artifact
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.history.v1.history_pb2 import Transition
 from trainyard.job.v1 import job_pb2 as job
 
@@ -72,8 +72,11 @@ class Story:
 
     @property
     def files(self) -> list[Artifact]:
-        """Sorted by path. What was uploaded by hand goes before what the attempt left behind."""
-        outputs = {file.path: file for file in self.run.outputs.files} if self.ended else self.uploaded
+        """Sorted by path. What was uploaded by hand goes before what the attempt left behind.
+
+        Without those of lists that lie in the object store: the run's outputs name them.
+        """
+        outputs = {file.path: file for file in _listed(self.run.outputs)} if self.ended else self.uploaded
         found = {**outputs, **self.added}
         return [found[path] for path in sorted(found)]
 
@@ -166,7 +169,7 @@ def _evolve(story: Story, fact: Fact) -> None:
                 run.why = f"{message.phase}: {message.detail}" if message.detail else message.phase
         case cluster.OutputsUploaded():
             if message.epoch == run.epoch:
-                story.uploaded.update((file.path, file) for file in message.outputs.files)
+                story.uploaded.update((file.path, file) for file in _listed(message.outputs))
         case _:
             _move(story, message)
     _turned(story, fact.spot.at)
@@ -256,6 +259,13 @@ def _turned(story: Story, at: int) -> None:
     last = story.transitions[-1] if story.transitions else None
     if last is None or last.status != run.status or (last.epoch != run.epoch and run.status != job.RUN_STATUS_CANCEL_REQUESTED):
         story.transitions.append(Transition(status=run.status, epoch=run.epoch, why=run.why, at=_stamp(at)))
+
+
+def _listed(files: ArtifactSet) -> Iterator[Artifact]:
+    """Of two with one path the last counts."""
+    for part in reversed(files.parts):
+        yield from part.files
+    yield from files.files
 
 
 def _stamp(at: int) -> Timestamp:

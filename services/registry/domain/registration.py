@@ -9,6 +9,7 @@ from math import isfinite
 
 from services.registry.domain import files, uploads
 from services.registry.domain.runs import Run
+from trainyard._artifacts import is_listed
 from trainyard._errors import UserErrorException
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.model.v1.model_pb2 import Lineage, ModelVersionRegistered, ModelVersionRejected, RegisterModelVersion
@@ -99,7 +100,8 @@ def refused(run: Run | None, request: RegisterModelVersion) -> Failure | None:
     if not run.has_ended:
         what = f"Run {run.id} is {run.status}: its files are final once it has ended, unless its script registers them."
         return Failure(code="RunNotEnded", message=f"{what} Wait for its completion and register then.", target=run.id[:1000])
-    if not files.chosen(run, request.path):
+    # Of a list that could not be read the caller says what is wrong.
+    if is_listed(run.artifacts) and not files.chosen(run, request.path):
         return files.not_found(run, request.path)
     return None
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
+from trainyard._artifacts import together
 from trainyard._lineage import environment_id
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.job.v1 import job_pb2 as job
@@ -86,8 +87,8 @@ def _ended(run: Run, message: job.RunCompleted | job.RunFailed | job.RunCanceled
 
 def _merged(first: ArtifactSet, counts: ArtifactSet) -> ArtifactSet:
     """By path; of two with one path the second set's counts."""
-    files = {file.path: file for files in (first, counts) for file in files.files}
-    return ArtifactSet(files=[files[path] for path in sorted(files)])
+    merged: ArtifactSet = together(counts, first)
+    return merged
 
 
 def _lineage(queued: job.RunQueued) -> Lineage:

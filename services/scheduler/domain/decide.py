@@ -15,6 +15,7 @@ from services.scheduler.domain.failures import failure
 from services.scheduler.domain.opened import stamp as _stamp
 from services.scheduler.domain.place import place, shrink
 from services.scheduler.domain.state import Member, Run, State, World
+from trainyard._artifacts import together
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
@@ -278,7 +279,5 @@ def _failed(run: Run, why: Failure, outputs: ArtifactSet, world: World) -> Fact:
 
 def _merged_outputs(run: Run) -> ArtifactSet:
     """All members' files by path; of two with one path the lower node index counts."""
-    files = {}
-    for member in sorted(run.members, key=lambda it: -it.node_index):
-        files.update({file.path: file for file in member.outputs.files})
-    return ArtifactSet(files=[files[path] for path in sorted(files)])
+    merged: ArtifactSet = together(*(it.outputs for it in sorted(run.members, key=lambda it: it.node_index)))
+    return merged

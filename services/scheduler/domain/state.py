@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from trainyard._artifacts import together
 from trainyard.cluster.v1.cluster_pb2 import Resources
 from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2
@@ -73,8 +74,8 @@ class Run:
 
     def all_files(self) -> ArtifactSet:
         """Outputs and uploads by path; of two with one path the output counts."""
-        files = {file.path: file for files in (self.files, self.outputs) for file in files.files}
-        return ArtifactSet(files=[files[path] for path in sorted(files)])
+        files: ArtifactSet = together(self.outputs, self.files)
+        return files
 
     @property
     def is_terminal(self) -> bool:

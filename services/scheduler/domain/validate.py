@@ -9,6 +9,7 @@ from typing import Any
 from services.scheduler.domain import labels
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.times import seconds
+from trainyard import _steps
 from trainyard._errors import UserErrorException
 from trainyard._paths import safe_relpath
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -19,6 +20,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 SPECIFICATION = 64 << 10
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _URL = re.compile(r"https?://[^\s@/]+(/\S*)?\Z")
+_STORED = re.compile(r"(datastores/blobs|runs|uploads)/[^\0]+\Z")
 INLINE_BYTES = 512 << 10
 # The specification travels on in facts and offers, which say more than the request did and must fit into a message as well.
 SPEC_BYTES = 960 << 10
@@ -91,7 +93,7 @@ def _source_faults(spec: Any) -> Iterator[tuple[str, str]]:
     paths = _paths(spec.source)
     if spec.command:
         yield from _command_faults(spec)
-    elif spec.entry_script not in paths:
+    elif not spec.entry_script or (spec.entry_script not in paths and not spec.source.snapshot.manifest_key):
         there = ", ".join(sorted(path for path in paths if path.endswith(".py"))[:10]) or "no Python file"
         yield spec.entry_script or "entry_script", f"The entry script {spec.entry_script!r} is not in the source; there is: {there}."
 
@@ -100,16 +102,30 @@ def _folder_faults(source: Any) -> Iterator[tuple[str, str]]:
     size = sum(len(content) for content in source.inline.files.values())
     if size > INLINE_BYTES:
         yield "source", f"The inline source has {size} bytes, more than {INLINE_BYTES}; upload a snapshot instead."
-    if len(source.snapshot.files) > SNAPSHOT_FILES:
-        yield "source", f"The snapshot has {len(source.snapshot.files)} files, more than {SNAPSHOT_FILES}."
+    if source.snapshot.manifest_key:
+        yield from _manifest_faults(source.snapshot)
+        return
+    paths = _paths(source)
+    if source.WhichOneof("where") == "snapshot" and len(paths) > SNAPSHOT_FILES:
+        yield "source", f"The snapshot has {len(paths)} files, more than {SNAPSHOT_FILES}."
     for file in source.snapshot.files:
         if not _SHA256.match(file.sha256):
             yield file.path, f"The snapshot's {file.path!r} has no SHA-256 of 64 lower-case hex digits."
-    yield from _path_faults(_paths(source), "source")
+    yield from _path_faults(paths, "source")
 
 
 def _paths(source: Any) -> list[str]:
-    return list(source.inline.files) if source.WhichOneof("where") == "inline" else [file.path for file in source.snapshot.files]
+    if source.WhichOneof("where") == "inline":
+        return list(source.inline.files)
+    return [*(file.path for file in source.snapshot.files), *source.snapshot.empty_folders]
+
+
+def _manifest_faults(snapshot: Any) -> Iterator[tuple[str, str]]:
+    """Its files are read, and looked at again, where they are unpacked."""
+    if not _SHA256.match(snapshot.manifest_sha256) or snapshot.manifest_key != f"snapshots/trees/{snapshot.manifest_sha256}":
+        yield "source", "The snapshot's manifest_key is not 'snapshots/trees/<manifest_sha256>'."
+    if snapshot.files or snapshot.empty_folders:
+        yield "source", "The snapshot lists its files and names a manifest; it must do one of both."
 
 
 def _command_faults(spec: Any) -> Iterator[tuple[str, str]]:
@@ -140,16 +156,28 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
     for item in spec.inputs:
         if not _VARIABLE.match(item.name):
             yield item.name[:200], f"The input name {item.name[:200]!r} is none: a letter or _, then letters, digits and _."
-        if not item.files:
+        if item.manifest_key:
+            if item.files or item.manifest_key != f"datastores/manifests/{item.manifest_sha256}" or not _SHA256.match(item.manifest_sha256):
+                yield (
+                    item.name,
+                    f"The input {item.name!r}: manifest_key is not 'datastores/manifests/<manifest_sha256>', or files stand beside it.",
+                )
+        elif not item.files:
             yield item.name, f"The input {item.name!r} has no files."
         if len(item.files) > INPUT_FILES:
             yield item.name, f"The input {item.name!r} has {len(item.files)} files, more than {INPUT_FILES}."
         for file in item.files:
-            if not _URL.match(file.url):
+            if file.object_key:
+                yield from _stored_faults(item, file)
+            elif not _URL.match(file.url):
                 yield item.name, f"The input {item.name!r}: {file.url[:200]!r} is no http(s) URL without credentials."
             if file.sha256 and not _SHA256.match(file.sha256):
                 yield item.name, f"The input {item.name!r}: {file.path!r} has no SHA-256 of 64 lower-case hex digits."
         yield from _path_faults([file.path for file in item.files], f"input {item.name!r}")
+        if trouble := _steps.wrong(item.steps):
+            yield item.name, f"The input {item.name!r}: {trouble}."
+        if "\0" in item.path_on_compute or ".." in item.path_on_compute.split("/"):
+            yield item.name, f"The input {item.name!r}: path_on_compute {item.path_on_compute[:200]!r} must not have '..' in it."
     if len(set(names)) < len(names):
         yield "inputs", "Two inputs have one name."
     for argument in spec.arguments:
@@ -157,6 +185,13 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
             yield argument.input[:200], f"An argument names the input {argument.input[:200]!r}, which the run does not have."
         if "\0" in argument.text:
             yield "arguments", "An argument has a NUL character."
+
+
+def _stored_faults(item: Any, file: Any) -> Iterator[tuple[str, str]]:
+    if not file.url.startswith("datastore://") or not _STORED.match(file.object_key) or ".." in file.object_key.split("/"):
+        yield item.name, f"The input {item.name!r}: {file.object_key[:200]!r} is no file of a datastore or of a run."
+    if not file.sha256:
+        yield item.name, f"The input {item.name!r}: {file.path!r} lies in the object store, but has no SHA-256."
 
 
 def _environment_faults(environment: Any) -> Iterator[tuple[str, str]]:

@@ -3,11 +3,11 @@ import hashlib
 
 import pytest
 
-from services.chassis.http_source import Limits
 from services.dataset.adapters.http_sources import HttpSources
 from services.dataset.ports import Unreachable
 from tests.component.dataset.source_server import FILES, SourceServer, etag
 from tests.conftest import free_port
+from trainyard._http_source import Limits
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 
 pytestmark = pytest.mark.component

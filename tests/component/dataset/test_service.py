@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 
 from services.chassis.records import NewRecord
 from tests.component.dataset.source_server import FILES, SourceServer, etag
-from tests.component.service_process import REPO, ServiceProcess
+from tests.component.service_process import ServiceProcess
 from tests.component.topic_log import TopicLog
 from tests.conftest import free_port
 from trainyard._errors import TrainyardException, from_rpc
@@ -240,9 +238,3 @@ def test_a_lost_database_is_filled_again_by_replay(service: ServiceProcess, data
 
     assert ("version", "kept:1") in before
     assert service.documents() == before
-
-
-def test_it_never_loads_a_client_of_the_object_store() -> None:
-    check = "import sys, services.dataset.__main__; sys.exit('minio' in sys.modules or 'trainyard._objects' in sys.modules)"
-
-    assert subprocess.run([sys.executable, "-c", check], env={"PYTHONPATH": f"{REPO}:{REPO}/sdk"}).returncode == 0

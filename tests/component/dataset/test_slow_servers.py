@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from services.chassis.http_source import Limits
 from services.dataset.adapters.http_sources import HttpSources
+from trainyard._http_source import Limits
 
 
 def no_progress(files: int, size: int) -> None:

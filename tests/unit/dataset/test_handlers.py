@@ -8,22 +8,26 @@ from services.chassis.handler import Command
 from services.chassis.records import NewRecord
 from services.dataset.domain import Asked
 from services.dataset.handlers import TOPIC, DatasetHandler, Probed
-from services.dataset.shelf import ANSWER, LATEST, PROBE, VERSION, Shelf
+from services.dataset.shelf import ANSWER, LATEST, PROBE, UNREGISTERED, VERSION, Shelf
 from tests.unit.on_memory import OnMemory
+from trainyard import _steps
 from trainyard.dataset.v1.dataset_pb2 import (
     Dataset,
     DatasetMaterialized,
     DatasetRejected,
+    DatasetUnregistered,
     DatasetVersionRegistered,
     RegisterDataset,
     SourceFile,
+    Step,
+    UnregisterDataset,
 )
 from trainyard.event.v1.dead_letter_pb2 import DeadLetter
 
 
 @pytest.fixture
 def service() -> Iterator[OnMemory]:
-    made = OnMemory("dataset", DatasetHandler, [TOPIC], [ANSWER, LATEST, VERSION, PROBE])
+    made = OnMemory("dataset", DatasetHandler, [TOPIC], [ANSWER, LATEST, VERSION, PROBE, UNREGISTERED])
     yield made
     made.close()
 
@@ -133,3 +137,98 @@ def test_a_new_store_takes_up_what_the_log_leaves_open(service: OnMemory) -> Non
 
     assert replayed == service.documents()
     assert (PROBE, "s2") in replayed
+
+
+# -- transformations, datasets of datasets, names given up
+
+
+def versions(service: OnMemory) -> list[DatasetVersionRegistered]:
+    return [event.message for event in service.events(TOPIC) if isinstance(event.message, DatasetVersionRegistered)]
+
+
+def test_steps_are_kept_with_the_version_and_files_are_listed_before_them(service: OnMemory) -> None:
+    service.publish(TOPIC, "mnist", a_request(steps=[_steps.take(1)]))
+
+    answer(service)
+
+    (fact,) = versions(service)
+    assert (list(fact.steps), len(fact.files)) == ([_steps.take(1)], 1)
+    with service.store.reading() as documents:
+        shown = Shelf(documents).version("mnist", 1)
+        assert shown is not None and list(shown.steps) == [_steps.take(1)]
+
+
+def test_a_version_with_no_file_left_is_refused(service: OnMemory) -> None:
+    service.publish(TOPIC, "mnist", a_request(steps=[_steps.skip(1)]))
+
+    answer(service)
+
+    refused = service.events(TOPIC)[-1].message
+    assert isinstance(refused, DatasetRejected)
+    assert (refused.failure.code, refused.failure.target) == ("UserError", "steps")
+    assert "no file left after skip(1)" in refused.failure.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "target"),
+    [
+        ({"steps": [Step(split=Step.Split(percentage=2))]}, "steps"),
+        ({"steps": [_steps.take(1)] * 101}, "steps"),
+        ({"based_on": "other"}, "urls"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused_at_once(service: OnMemory, fields: dict[str, Any], target: str) -> None:
+    service.publish(TOPIC, "mnist", a_request(**fields))
+    service.flush()
+
+    refused = service.events(TOPIC)[-1].message
+
+    assert isinstance(refused, DatasetRejected) and refused.failure.target == target
+    assert service.pending(PROBE) == []
+
+
+def a_request_based_on(version: int) -> RegisterDataset:
+    return RegisterDataset(submission_id="s2", name="part", based_on="mnist", based_on_version=version, steps=[_steps.take(1)])
+
+
+def test_a_dataset_of_another_has_its_files_as_they_were_and_its_steps_first(service: OnMemory) -> None:
+    service.publish(TOPIC, "mnist", a_request(steps=[_steps.skip(0)]))
+    answer(service)
+
+    service.publish(TOPIC, "part", a_request_based_on(1))
+    answer(service, "s2")
+
+    whole, part = versions(service)
+    assert list(part.files) == list(whole.files)
+    assert list(part.steps) == [_steps.skip(0), _steps.take(1)]
+
+
+def test_a_dataset_of_one_that_is_not_there_is_refused(service: OnMemory) -> None:
+    service.publish(TOPIC, "part", a_request_based_on(1))
+
+    answer(service, "s2")
+
+    refused = service.events(TOPIC)[-1].message
+    assert isinstance(refused, DatasetRejected) and refused.failure.target == "based_on"
+
+
+def test_a_name_that_is_given_up_leaves_the_lists_and_is_free_and_its_count_goes_on(service: OnMemory) -> None:
+    service.publish(TOPIC, "mnist", a_request())
+    answer(service)
+
+    service.publish(TOPIC, "mnist", UnregisterDataset(submission_id="u1", name="mnist"))
+    service.publish(TOPIC, "mnist", UnregisterDataset(submission_id="u1", name="mnist"))
+    service.publish(TOPIC, "mnist", UnregisterDataset(submission_id="u2", name="mnist"))
+    service.flush()
+    facts = (DatasetUnregistered, DatasetRejected)
+    told = [type(event.message) for event in service.events(TOPIC) if isinstance(event.message, facts)]
+    with service.store.reading() as documents:
+        names, kept = Shelf(documents).names(), Shelf(documents).version("mnist", 1)
+    service.publish(TOPIC, "mnist", a_request("s3"))
+    answer(service, "s3")
+
+    assert told == [DatasetUnregistered, DatasetRejected]
+    assert names == [] and kept is not None
+    assert [fact.version for fact in versions(service)] == [1, 2]
+    with service.store.reading() as documents:
+        assert Shelf(documents).names() == ["mnist"]

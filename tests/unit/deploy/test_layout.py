@@ -56,14 +56,15 @@ def test_keys_are_made_once_and_only_their_owner_may_read_them(tmp_path: Path) -
     first, second = Secrets.load_or_make(path), Secrets.load_or_make(path)
 
     assert first == second
-    assert len(set(first.passwords.values())) == 6
+    assert len(set(first.passwords.values())) == 7
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_service_that_reads_users_urls_has_no_key_and_no_service_has_roots(tmp_path: Path) -> None:
+def test_the_service_that_reads_users_urls_may_only_read_datastores_and_no_service_has_roots_keys(tmp_path: Path) -> None:
     secrets = Secrets.load_or_make(tmp_path / "secrets.json")
 
-    assert secrets.object_store("dataset") == secrets.object_store("scheduler") == {}
+    assert secrets.object_store("scheduler") == {}
+    assert list(keys._ALLOWED["dataset"].items()) == [("datastores/*", ("s3:GetObject",))]
     assert secrets.passwords["root"] not in secrets.object_store("serving").values()
 
 
@@ -74,8 +75,8 @@ def test_only_agents_write_outputs_and_only_clients_write_snapshots() -> None:
         return {resource for it in statements if "s3:PutObject" in it["Action"] for resource in it["Resource"]}
 
     assert may_write("trainer_agent") == {"arn:aws:s3:::trainyard/runs/*", "arn:aws:s3:::trainyard/uploads/*"}
-    assert may_write("client") == {"arn:aws:s3:::trainyard/snapshots/*", "arn:aws:s3:::trainyard/uploads/*"}
-    assert may_write("registry") == may_write("serving") == may_write("history") == set()
+    assert may_write("client") == {f"arn:aws:s3:::trainyard/{place}/*" for place in ("snapshots", "datastores", "uploads")}
+    assert may_write("dataset") == may_write("registry") == may_write("serving") == may_write("history") == set()
 
 
 # -- the supervisor's configuration

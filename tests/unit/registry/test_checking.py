@@ -1,3 +1,4 @@
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from services.registry.handlers import Checked
 from tests.unit.registry.builders import RUN, a_request, artifacts, completed, queued
 from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
+from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.job.v1 import job_pb2 as job
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,3 +88,16 @@ async def test_a_store_that_does_not_answer_is_no_answer() -> None:
 
     with pytest.raises(PlatformUnavailableException):
         await check(Told(queued(), completed(*PATHS)), Away())
+
+
+async def test_a_run_whose_list_of_files_lies_in_the_store_is_read_there() -> None:
+    objects = store_with(*PATHS)
+    content = artifacts(*PATHS).SerializeToString(deterministic=True)
+    objects.put_bytes("list", content)
+    named = ArtifactSet(manifest_key="list", manifest_sha256=hashlib.sha256(content).hexdigest(), count=len(PATHS))
+    end = job.RunCompleted(run_id=RUN, epoch=1, outputs=named)
+
+    checked = await check(Told(queued(), end), objects)
+
+    assert checked.missing is None
+    assert checked.run is not None and list(checked.run.artifacts.files) == list(artifacts(*PATHS).files)

@@ -9,6 +9,7 @@ from services.chassis.topics import MAX_MESSAGE_BYTES
 from services.scheduler.domain.validate import SPEC_BYTES, submission
 from tests.unit.scheduler.story import Story, a_submission
 from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.dataset.v1.dataset_pb2 import Step
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1 import spec_pb2 as spec
 
@@ -164,3 +165,79 @@ def test_numbers_count_within_an_experiment() -> None:
 
 def test_an_unset_spec_is_refused_and_nothing_raises() -> None:
     assert submission(job.SubmitRun(submission_id="x", experiment="e", spec=spec.RunSpec())) is not None
+
+
+# -- lists that lie in the object store, files of datastores
+
+
+def _manifest(key: str, sha256: str = "a" * 64) -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        request.spec.source.snapshot.manifest_key = key
+        request.spec.source.snapshot.manifest_sha256 = sha256
+
+    return change
+
+
+def _stored(key: str, url: str = "datastore://d/a", sha256: str = "a" * 64) -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        request.spec.inputs.add(name="data").files.add(url=url, path="a", object_key=key, sha256=sha256)
+
+    return change
+
+
+def _given(**fields: Any) -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        _input()(request)
+        request.spec.inputs[0].MergeFrom(spec.DatasetInput(**fields))
+
+    return change
+
+
+def _listed_elsewhere(key: str) -> Callable[[Any], None]:
+    def change(request: Any) -> None:
+        request.spec.inputs.add(name="data", manifest_key=key, manifest_sha256="a" * 64)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _manifest(f"snapshots/trees/{'a' * 64}"),
+        _stored(f"datastores/blobs/{'a' * 64}"),
+        _stored("runs/r/1/outputs/a"),
+        _given(path_on_compute="/data/here"),
+        _given(steps=[Step(take=Step.Take(count=1))]),
+        _listed_elsewhere(f"datastores/manifests/{'a' * 64}"),
+    ],
+)
+def test_what_lies_in_the_object_store_is_taken_by_its_key(change: Callable[[Any], None]) -> None:
+    request = a_submission()
+
+    change(request)
+
+    assert submission(request) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "target", "words"),
+    [
+        (_manifest("snapshots/trees/other"), "source", "manifest_key"),
+        (_manifest("snapshots/trees/../x", "../x"), "source", "manifest_key"),
+        (_stored("secrets/key"), "data", "no file of a datastore"),
+        (_stored("runs/../secrets"), "data", "no file of a datastore"),
+        (_stored("runs/a", url="http://h/a"), "data", "no file of a datastore"),
+        (_stored("runs/a", sha256=""), "data", "no SHA-256"),
+        (_given(path_on_compute="../up"), "data", "'..'"),
+        (_given(steps=[Step()]), "data", "none of take"),
+        (_listed_elsewhere("runs/a"), "data", "manifest_key"),
+    ],
+)
+def test_a_key_that_leads_elsewhere_is_refused(change: Callable[[Any], None], target: str, words: str) -> None:
+    request = a_submission()
+
+    change(request)
+
+    found = submission(request)
+    assert found is not None
+    assert found.target == target and words in found.message

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,22 @@ import pytest
 from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
 from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
-from services.trainer_agent.adapters.outputs import MOST_LIST_BYTES, OutputStore
+from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.snapshots import Snapshots
+from services.trainer_agent.inputs import Inputs
 from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.script_environment import ALIAS, RUN_CONTEXT, TENSORFLOW_1, argv, variables
+from trainyard import _steps, _transfer
+from trainyard._artifacts import MOST_BYTES_IN_EVENT, resolve
 from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
 from trainyard._paths import sha256_file
+from trainyard._transfer import Stopped
 from trainyard.cluster.v1.cluster_pb2 import LeaseOffered
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
-from trainyard.job.v1.spec_pb2 import Snapshot
+from trainyard.job.v1.spec_pb2 import DatasetInput, Snapshot
 
 
 def sha256(data: bytes) -> str:
@@ -35,9 +41,9 @@ def sha256(data: bytes) -> str:
 
 
 def put(blobs: Blobs, data: bytes, name: str = "") -> Path:
-    with blobs.incoming() as incoming:
-        incoming.write_bytes(data)
-        return blobs.take_in(incoming, name)[0]
+    with blobs.part(name or sha256(data)) as part:
+        part.write_bytes(data)
+        return blobs.take_in(part, name)[0]
 
 
 def test_a_blob_is_found_by_its_digest(tmp_path: Path) -> None:
@@ -56,7 +62,7 @@ def test_other_bytes_than_those_named_are_not_taken_in(tmp_path: Path) -> None:
         put(blobs, b"data", sha256(b"other"))
 
     assert (caught.value.wanted, caught.value.found) == (sha256(b"other"), sha256(b"data"))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert blobs.get(sha256(b"other")) is None and blobs.get(sha256(b"data")) is None
 
 
 def test_threads_that_take_in_equal_files_do_not_meet(tmp_path: Path) -> None:
@@ -104,9 +110,9 @@ def test_a_snapshot_is_unpacked_and_fetched_once(tmp_path: Path) -> None:
     snapshots = Snapshots(objects, Blobs(tmp_path / "cache"))
     snapshot = a_snapshot(objects, train=b"1", tool=b"2")
 
-    assert snapshots.unpack(snapshot, tmp_path / "one") == 2
+    assert snapshots.unpack(snapshot, tmp_path / "one") == (2, 2)
     objects.kept.clear()
-    assert snapshots.unpack(snapshot, tmp_path / "two") == 0
+    assert snapshots.unpack(snapshot, tmp_path / "two") == (2, 0)
 
     assert (tmp_path / "two" / "train.py").read_bytes() == b"1"
     assert os.access(tmp_path / "two" / "tool.py", os.X_OK)
@@ -175,11 +181,11 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     class Away(MemoryObjects):
         failures = 2
 
-        def put_file(self, key: str, path: Path) -> None:
+        def put_bytes(self, key: str, data: bytes) -> None:
             if self.failures:
                 self.failures -= 1
                 raise PlatformUnavailableException("away")
-            super().put_file(key, path)
+            super().put_bytes(key, data)
 
     (tmp_path / "a").write_text("x")
 
@@ -188,46 +194,73 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     assert len(saved.files) == 1
 
 
-def test_more_files_than_one_message_can_list_are_left_out_and_told(tmp_path: Path) -> None:
+def test_a_list_that_an_event_has_no_room_for_is_an_object_of_its_own(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 200) / ("e" * 200)
     folder.mkdir(parents=True)
     for number in range(1500):
         (folder / str(number)).touch()
+    objects = MemoryObjects()
+
+    saved, warnings = OutputStore(objects).save("run", 1, [("outputs", tmp_path)], lambda: False)
+
+    assert saved.ByteSize() <= MOST_BYTES_IN_EVENT
+    assert saved.manifest_key.startswith("runs/run/1/manifests/") and saved.count == 1500
+    assert len(resolve(objects, saved).files) == 1500
+    assert warnings == []
+
+
+def test_more_files_than_a_run_may_leave_are_left_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.trainer_agent.adapters.outputs.MOST_FILES", 2)
+    for name in "abc":
+        (tmp_path / name).touch()
 
     saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path)], lambda: False)
 
-    assert 500 < len(saved.files) < 1500
-    assert saved.ByteSize() <= MOST_LIST_BYTES
-    assert warnings[0].startswith("1500 files are more than one list takes")
+    assert [file.path for file in saved.files] == ["outputs/a", "outputs/b"]
+    assert warnings == ["3 files are more than 2: 1 were not saved, those after 'outputs/b'"]
+
+
+def test_outputs_that_are_a_link_are_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "outputs").symlink_to("/etc")
+
+    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path / "outputs")], lambda: False)
+
+    assert not saved.files
+    assert warnings == ["'outputs' was not saved: it is a link or no folder any more"]
 
 
 def test_a_snapshot_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
     class Away(MemoryObjects):
-        failures = 2
+        failures = 5
 
-        def get_file(self, key: str, path: Path) -> None:
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
             if self.failures:
                 self.failures -= 1
                 raise PlatformUnavailableException("away")
-            super().get_file(key, path)
+            return super().read(key, start)
 
     objects = Away()
     snapshot = a_snapshot(objects, train=b"1")
 
-    assert Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code") == 1
+    assert Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code") == (1, 1)
     assert (tmp_path / "code" / "train.py").read_bytes() == b"1"
 
 
 def test_a_stopped_attempt_waits_for_no_store(tmp_path: Path) -> None:
     class Away(MemoryObjects):
-        def get_file(self, key: str, path: Path) -> None:
+        asked = 0
+
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+            self.asked += 1
             raise PlatformUnavailableException("away")
 
     objects = Away()
     snapshot = a_snapshot(objects, train=b"1")
 
     with pytest.raises(PlatformUnavailableException):
-        Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code", lambda: True)
+        Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code", lambda: objects.asked > 0)
+
+    assert objects.asked == 1
 
 
 # -- what a script is started with
@@ -351,7 +384,7 @@ def test_an_attempt_begins_with_empty_folders_and_leaves_none(tmp_path: Path) ->
 
 
 def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(targets: Any, _: object) -> None:
+    def download(targets: Any, *_: Any) -> None:
         for target in targets.values():
             target.write_bytes(b"new")
 
@@ -359,7 +392,7 @@ def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypat
     source = SourceFile(url="http://host/a", path="a", sha256=sha256(b"old"))
 
     with pytest.raises(PreparationFailed) as caught:
-        Data(Blobs(tmp_path / "cache")).place([(source, tmp_path / "a")], writable=False)
+        Data(Blobs(tmp_path / "cache"), MemoryObjects()).place([(source, tmp_path / "a")], writable=False)
 
     assert caught.value.failure.code == "DatasetChanged"
     assert sha256(b"old") in caught.value.failure.message and sha256(b"new") in caught.value.failure.message
@@ -368,13 +401,13 @@ def test_a_changed_source_is_refused_with_both_digests(tmp_path: Path, monkeypat
 def test_a_file_is_fetched_once_a_node_and_mounted_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
-    def download(targets: Any, _: object) -> None:
+    def download(targets: Any, *_: Any) -> None:
         for url, target in targets.items():
             fetched.append(url)
             target.write_bytes(b"data")
 
     monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
-    data = Data(Blobs(tmp_path / "cache"))
+    data = Data(Blobs(tmp_path / "cache"), MemoryObjects())
     source = SourceFile(url="http://host/a", path="a", sha256=sha256(b"data"))
 
     (measured,) = data.place([(source, tmp_path / "mounted")], writable=False)
@@ -388,14 +421,14 @@ def test_a_file_is_fetched_once_a_node_and_mounted_or_copied(tmp_path: Path, mon
 
 
 def test_one_url_under_two_paths_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(targets: Any, _: object) -> None:
+    def download(targets: Any, *_: Any) -> None:
         for target in targets.values():
             target.write_bytes(b"data")
 
     monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
     sources = [(SourceFile(url="http://host/a", path=name), tmp_path / name) for name in ("a", "b")]
 
-    measured = Data(Blobs(tmp_path / "cache")).place(sources, writable=False)
+    measured = Data(Blobs(tmp_path / "cache"), MemoryObjects()).place(sources, writable=False)
 
     assert [file.sha256 for file in measured] == [sha256(b"data")] * 2
     assert (tmp_path / "b").read_bytes() == b"data"
@@ -406,4 +439,192 @@ def test_a_download_ends_with_its_attempt(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/never"
 
         with pytest.raises(PreparationFailed, match="ended with -9"):
-            Data(Blobs(tmp_path / "cache")).place([(SourceFile(url=url), tmp_path / "a")], writable=False, stopped=lambda: True)
+            data = Data(Blobs(tmp_path / "cache"), MemoryObjects())
+            data.place([(SourceFile(url=url), tmp_path / "a")], writable=False, stopped=lambda: True)
+
+
+def stored(objects: MemoryObjects, data: bytes) -> Any:
+    digest = sha256(data)
+    objects.put_bytes(f"datastores/blobs/{digest}", data)
+    return SourceFile(url="datastore://d/a", path="a", size_bytes=len(data), sha256=digest, object_key=f"datastores/blobs/{digest}")
+
+
+def test_a_file_of_a_datastore_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
+    class Away(MemoryObjects):
+        failures = 5
+
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+            if self.failures:
+                self.failures -= 1
+                raise PlatformUnavailableException("away")
+            return super().read(key, start)
+
+    objects = Away()
+    source = stored(objects, b"data")
+
+    Data(Blobs(tmp_path / "cache"), objects).place([(source, tmp_path / "a")], writable=False)
+
+    assert (tmp_path / "a").read_bytes() == b"data"
+
+
+def test_what_came_from_the_store_before_an_attempt_was_stopped_is_gone_on_with(tmp_path: Path) -> None:
+    class Watched(MemoryObjects):
+        starts: list[int] = []
+        blocks = 0
+
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
+            self.starts.append(start)
+            for block in super().read(key, start):
+                self.blocks += 1
+                yield block
+
+    objects = Watched()
+    source = stored(objects, bytes(5 << 20))
+    data = Data(Blobs(tmp_path / "cache"), objects)
+
+    with pytest.raises(Stopped):
+        data.place([(source, tmp_path / "a")], writable=False, stopped=lambda: objects.blocks >= 3)
+    data.place([(source, tmp_path / "a")], writable=False)
+
+    assert objects.starts == [0, 2 << 20]
+    assert (tmp_path / "a").stat().st_size == 5 << 20
+
+
+def test_a_stopped_attempt_waits_for_no_other_ones_download(tmp_path: Path) -> None:
+    objects, blobs = MemoryObjects(), Blobs(tmp_path / "cache")
+    source = stored(objects, b"data")
+
+    with blobs.part(source.sha256), pytest.raises(Stopped):
+        Data(blobs, objects).place([(source, tmp_path / "a")], writable=False, stopped=lambda: True)
+
+
+def test_a_digest_that_is_none_names_nothing_in_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    data = Data(Blobs(tmp_path / "cache"), MemoryObjects())
+    source = SourceFile(url="http://host/a", path="a", sha256="../../precious")
+
+    with pytest.raises(PreparationFailed, match="no SHA-256"):
+        data.place([(source, tmp_path / "a")], writable=False)
+
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+def test_two_digests_that_are_named_for_one_url_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(targets: Any, *_: Any) -> None:
+        for target in targets.values():
+            target.write_bytes(b"data")
+
+    monkeypatch.setattr("services.trainer_agent.adapters.data._download", download)
+    known = SourceFile(url="http://host/a", path="known", sha256=sha256(b"data"))
+    new = SourceFile(url="http://host/a", path="new")
+
+    measured = Data(Blobs(tmp_path / "cache"), MemoryObjects()).place([(it, tmp_path / it.path) for it in (known, new)], writable=False)
+
+    assert [(file.path, file.size_bytes) for file in measured] == [("known", 4), ("new", 4)]
+    assert (tmp_path / "new").read_bytes() == b"data"
+
+
+def test_many_outputs_are_listed_in_an_object_and_one_that_cannot_be_read_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = MemoryObjects()
+    for number in range(3_000):
+        (tmp_path / f"{number}").write_text(str(number))
+    send = _transfer.send
+
+    def refused(store: MemoryObjects, key: str, path: Path) -> _transfer.Sent:
+        if path.name == "7":
+            raise PermissionError(13, "Permission denied")
+        return send(store, key, path)
+
+    monkeypatch.setattr(_transfer, "send", refused)
+
+    saved, warnings = OutputStore(objects).save("run", 1, [("outputs", tmp_path)], lambda: False)
+
+    assert (len(saved.files), saved.count, saved.ByteSize() < 1000) == (0, 2_999, True)
+    assert saved.manifest_key.startswith("runs/run/1/manifests/")
+    assert [file.path for file in resolve(objects, saved).files] == sorted(f"outputs/{number}" for number in range(3_000) if number != 7)
+    assert warnings == ["'outputs/7' was not saved: Permission denied"]
+
+
+# -- where inputs lie
+
+
+def place_input(tmp_path: Path, *names: str, **fields: Any) -> tuple[Folders, Any]:
+    objects = MemoryObjects()
+    item = DatasetInput(name="data", dataset="letters", version=1, **{"mode": DatasetInput.MODE_MOUNT, **fields})
+    for name in names:
+        key = f"datastores/blobs/{sha256(name.encode())}"
+        objects.put_bytes(key, name.encode())
+        item.files.add(url=f"datastore://d/{name}", path=name, size_bytes=len(name), sha256=sha256(name.encode()), object_key=key)
+    folders = Folders.make(tmp_path / "home", "agent-0", "run", 1)
+    return folders, Inputs(Data(Blobs(tmp_path / "cache"), objects), folders, lambda line: None).place(item)
+
+
+def test_one_file_is_given_itself_unless_a_folder_is_asked_for(tmp_path: Path) -> None:
+    folders, one = place_input(tmp_path, "deep/a")
+    _, whole = place_input(tmp_path, "deep/a", always_folder=True)
+    _, two = place_input(tmp_path, "deep/a", "b")
+
+    assert one.path == folders.data / "data/deep/a"
+    assert whole.path == two.path == folders.data / "data"
+    folders.remove()
+
+
+def test_steps_are_done_again_on_the_node(tmp_path: Path) -> None:
+    folders, placed = place_input(tmp_path, "a", "b", "c", steps=[_steps.skip(1)])
+    with pytest.raises(PreparationFailed, match=r"no file left after skip\(3\)"):
+        place_input(tmp_path, "a", "b", "c", steps=[_steps.skip(3)])
+
+    assert [file.path for file in placed.files] == ["b", "c"]
+    folders.remove()
+
+
+def test_a_path_on_the_node_is_a_link_that_goes_with_the_attempt(tmp_path: Path) -> None:
+    wanted = tmp_path / "mnt" / "letters"
+    folders, placed = place_input(tmp_path, "a", "b", path_on_compute=str(wanted))
+    seen = sorted(path.name for path in wanted.iterdir())
+    folders.remove()
+
+    assert (placed.path, seen) == (wanted, ["a", "b"])
+    assert not wanted.is_symlink()
+
+
+def test_a_path_that_is_taken_on_the_node_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("x")
+
+    with pytest.raises(PreparationFailed, match="cannot be put at .*mine"):
+        place_input(tmp_path, "a", path_on_compute=str(tmp_path / "mine"))
+
+    Folders.sweep(tmp_path / "home", "agent-0")
+    assert (tmp_path / "mine/file").read_text() == "x"
+
+
+def test_a_killed_agents_link_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "left").symlink_to(tmp_path / "gone")
+
+    folders, placed = place_input(tmp_path, "a", "b", path_on_compute=str(tmp_path / "left"))
+
+    assert sorted(path.name for path in placed.path.iterdir()) == ["a", "b"]
+    folders.remove()
+
+
+def test_a_direct_input_is_its_definition(tmp_path: Path) -> None:
+    folders, placed = place_input(tmp_path, "a", mode=DatasetInput.MODE_DIRECT)
+
+    told = json.loads(placed.path.read_text())
+
+    assert (told["name"], told["version"], told["files"][0]["path"], told["files"][0]["size"]) == ("letters", 1, "a", 1)
+    assert not (folders.data / "data").exists()
+    folders.remove()
+
+
+@pytest.mark.parametrize("key", ["snapshots/blobs/x", "secrets", "datastores/names/d"])
+def test_a_run_is_given_nothing_of_the_store_but_datasets_and_what_runs_left(tmp_path: Path, key: str) -> None:
+    objects = MemoryObjects()
+    objects.put_bytes(key, b"x")
+    source = SourceFile(url="datastore://d/a", path="a", size_bytes=1, sha256=sha256(b"x"), object_key=key)
+
+    with pytest.raises(PreparationFailed, match="no file that a run may read"):
+        Data(Blobs(tmp_path / "cache"), objects).place([(source, tmp_path / "a")], writable=False)

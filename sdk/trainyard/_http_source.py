@@ -1,4 +1,7 @@
-"""A file at a URL that a user named: read through once, hashed on the way. For processes that hold no secrets."""
+"""A file at a URL that a user named: read through, hashed on the way, or kept and gone on with after a break.
+
+For clients, and for processes of the platform that hold no secrets.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 
@@ -43,6 +48,10 @@ class Unreachable(Exception):
         self.url = url
 
 
+class _BrokenOff(Exception):
+    """It may go on where it ended."""
+
+
 def client(limits: Limits, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
     """Follows redirects, and only to http and https."""
     return httpx.AsyncClient(
@@ -66,11 +75,86 @@ async def read(http: httpx.AsyncClient, url: str, limits: Limits, sink: Callable
         raise Unreachable(url, _told(error, limits)) from error
 
 
+async def download(
+    http: httpx.AsyncClient, url: str, part: Path, limits: Limits, told: Callable[[int], object] = lambda number: None
+) -> Found:
+    """The whole file into `part`. A beginning that is there is kept if the server can go on from it and its file is still the same one;
+    that is known by ETag or Last-Modified, which lie beside it in `<part>.tag` until the file is whole. A connection that breaks is taken
+    up again as long as each attempt brings something. Raises Unreachable.
+
+    `told` gets the number of bytes that came, and less than zero where they had to be thrown away.
+    """
+    most = _size(part)
+    told(most)
+    while True:
+        try:
+            async with asyncio.timeout(limits.file):
+                found = await _fill(http, url, part, told)
+        except Unreachable:
+            raise
+        except Exception as error:
+            have = _size(part)
+            if have <= most or not isinstance(error, httpx.TransportError | _BrokenOff | TimeoutError):
+                raise Unreachable(url, _told(error, limits)) from error
+            most = have
+        else:
+            _tag(part).unlink(missing_ok=True)
+            return found
+
+
+async def _fill(http: httpx.AsyncClient, url: str, part: Path, told: Callable[[int], object]) -> Found:
+    have, tag = _size(part), _tag(part).read_text("latin-1") if _tag(part).exists() else ""
+    asked = {"range": f"bytes={have}-", "if-range": tag} if have and tag else {}
+    with part.open("r+b" if part.exists() else "w+b") as file:
+        async with http.stream("GET", url, headers=asked) as response:
+            digest = _beginning(response, url, file, have)
+            if not file.tell():
+                told(-have)
+                file.truncate()
+            etag, length = response.headers.get("etag", ""), response.headers.get("content-length")
+            _tag(part).write_text(etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", ""), "latin-1")
+            came = 0
+            try:
+                async for block in response.aiter_raw():
+                    digest.update(block)
+                    file.write(block)
+                    came += len(block)
+                    told(len(block))
+            except httpx.RemoteProtocolError as error:
+                if length:
+                    raise _BrokenOff(f"the body ended after {came} of {length} bytes") from error
+                raise
+            return Found(file.tell(), etag, digest.hexdigest())
+
+
+def _beginning(response: httpx.Response, url: str, file: BinaryIO, have: int) -> hashlib._Hash:
+    """The digest of what is kept; the file stands where the body goes on: at its end, or at its start."""
+    digest = hashlib.sha256()
+    if response.status_code == httpx.codes.PARTIAL_CONTENT and response.headers.get("content-range", "").startswith(f"bytes {have}-"):
+        while block := file.read(1 << 20):
+            digest.update(block)
+    elif response.status_code != httpx.codes.OK:
+        raise _refused(response, url)
+    return digest
+
+
+def _refused(response: httpx.Response, url: str) -> Unreachable:
+    return Unreachable(url, f"the server answered {response.status_code} {response.reason_phrase}".rstrip())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _tag(part: Path) -> Path:
+    return part.with_name(f"{part.name}.tag")
+
+
 async def _stream(http: httpx.AsyncClient, url: str, sink: Callable[[bytes], object]) -> Found:
     digest, size = hashlib.sha256(), 0
     async with http.stream("GET", url) as response:
         if response.status_code != httpx.codes.OK:
-            raise Unreachable(url, f"the server answered {response.status_code} {response.reason_phrase}".rstrip())
+            raise _refused(response, url)
         try:
             async for block in response.aiter_raw():
                 digest.update(block)
@@ -97,6 +181,8 @@ def _told(error: Exception, limits: Limits) -> str:
             return "it redirects to something that is neither http nor https"
         case httpx.ConnectError():
             return _why_no_connection(error)
+        case _BrokenOff():
+            return str(error)
         case httpx.RemoteProtocolError():
             return f"the server broke off or does not speak HTTP: {error}"
         case _:

@@ -1,0 +1,82 @@
+"""Sets of files in the object store: listed in the event itself, or, where the list is long, in an object that the event names."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from trainyard._errors import TrainyardException
+
+if TYPE_CHECKING:
+    from trainyard._objects import Objects
+
+# An event holds a megabyte, and other things than this list.
+MOST_BYTES_IN_EVENT = 300_000
+
+
+def for_event(objects: Objects, prefix: str, files: Any) -> Any:
+    """The ArtifactSet itself if it is short; else one that names an object below `prefix`, which is written here."""
+    from trainyard.event.v1.artifact_pb2 import ArtifactSet
+
+    if files.ByteSize() <= MOST_BYTES_IN_EVENT:
+        return files
+    content = files.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(content).hexdigest()
+    key = f"{prefix}/manifests/{digest}"
+    objects.put_bytes(key, content)
+    return ArtifactSet(manifest_key=key, manifest_sha256=digest, count=len(files.files))
+
+
+def together(*sets: Any) -> Any:
+    """All of them as one set; of two files with one path the earlier set's counts. Lists that lie elsewhere are named beside each other."""
+    from trainyard.event.v1.artifact_pb2 import ArtifactList, ArtifactSet
+
+    parts = [part for files in sets for part in (files, *files.parts) if part.files or part.manifest_key]
+    if any(part.manifest_key for part in parts):
+        if len(parts) == 1:
+            (only,) = parts
+            return ArtifactSet(manifest_key=only.manifest_key, manifest_sha256=only.manifest_sha256, count=only.count)
+        return ArtifactSet(
+            parts=[
+                ArtifactList(files=part.files, manifest_key=part.manifest_key, manifest_sha256=part.manifest_sha256, count=part.count)
+                for part in parts
+            ]
+        )
+    found = {file.path: file for part in reversed(parts) for file in part.files}
+    return ArtifactSet(files=[found[path] for path in sorted(found)])
+
+
+def is_listed(files: Any) -> bool:
+    """All of the set is in the message: nothing needs to be read."""
+    return not files.manifest_key and not files.parts
+
+
+def count(files: Any) -> int:
+    """How many files there are, without reading a list that lies elsewhere; parts count as if no path were in two."""
+    return sum(len(part.files) + int(part.count) for part in (files, *files.parts))
+
+
+def resolve(objects: Objects, files: Any) -> Any:
+    """The same set with every file listed, sorted by path.
+
+    Raises ObjectMissing where the list is gone, TrainyardException where it is not what its digest says.
+    """
+    from trainyard.event.v1.artifact_pb2 import ArtifactSet
+
+    if is_listed(files):
+        return files
+    found: dict[str, Any] = {}
+    for part in reversed((files, *files.parts)):
+        listed = _read(objects, part).files if part.manifest_key else part.files
+        found.update({file.path: file for file in listed})
+    return ArtifactSet(files=[found[path] for path in sorted(found)])
+
+
+def _read(objects: Objects, files: Any) -> Any:
+    from trainyard.event.v1.artifact_pb2 import ArtifactSet
+
+    content = objects.get_bytes(files.manifest_key)
+    if hashlib.sha256(content).hexdigest() != files.manifest_sha256:
+        what = f"The list of files {files.manifest_key} in the object store is not what was written: its digest differs."
+        raise TrainyardException(what, code="WrongDigest", target=files.manifest_key)
+    return ArtifactSet.FromString(content)
