@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
 from trainyard._errors import UserErrorException
 
 _BLOCK = 1 << 20
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z")
+"""What a run may be called: safe as the name of a folder, of a key and in a shell."""
+SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def safe_relpath(path: str) -> str:

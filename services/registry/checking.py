@@ -15,7 +15,9 @@ from services.registry.domain import files, registration
 from services.registry.domain.registration import Asked
 from services.registry.handlers import Checked
 from services.registry.ports import Runs
+from trainyard._errors import UserErrorException
 from trainyard._objects import ObjectMissing, Objects
+from trainyard._paths import safe_relpath
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure
 
 log = structlog.get_logger()
@@ -60,6 +62,10 @@ class Checking:
 
     def _wrong(self, file: Artifact) -> str:
         """What is wrong with the object, in words; "" if it is as recorded."""
+        try:
+            safe_relpath(file.object_key)
+        except UserErrorException:
+            return f"{file.object_key[:200]!r} is no key of the object store"
         try:
             size = self._objects.size(file.object_key)
         except ObjectMissing:

@@ -14,8 +14,9 @@ from services.chassis.service import Context
 from services.chassis.store import Documents
 from services.scheduler.domain import Pool, Run, State
 from services.scheduler.domain.pools import users
-from services.scheduler.domain.validate import POOL, RUN_ID
+from services.scheduler.domain.validate import POOL
 from services.scheduler.handlers import NEWEST, NEWEST_OF, SchedulerHandler, load_run, refusal_of
+from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 from trainyard.job.v1 import job_pb2, job_pb2_grpc
 

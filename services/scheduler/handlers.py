@@ -15,9 +15,9 @@ from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
 from services.scheduler.domain import ANSWERED, Agent, Fact, Pool, Run, State, World, decide, evolve
-from services.scheduler.domain.validate import RUN_ID
 from services.scheduler.liveness import Liveness
 from trainyard._cloudevents import Received
+from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.job.v1 import job_pb2 as job

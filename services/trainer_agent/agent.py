@@ -54,8 +54,10 @@ class Agent:
             return
         except Undecodable as error:
             if record.key == self._me.agent_id.encode():
-                self._put_aside(record, str(error))
+                self._put_aside(record, f"Undecodable: {error}")
             return
+        if (fault := domain.fault(event.message)) and event.key == self._me.agent_id:
+            self._put_aside(record, f"InvalidMessage: {fault}")
         cause = Cause(event.event_id, event.correlation_id)
         for action in domain.decide(self._leases, event.message, self._me):
             self._leases = domain.evolve(self._leases, action)
@@ -63,7 +65,7 @@ class Agent:
 
     def _put_aside(self, record: Record, error: str) -> None:
         log.warning("dead letter", place=str(record), error=error)
-        self._node.reports.send(as_letter(record, "trainer_agent", f"Undecodable: {error}", "", datetime.now(UTC)))
+        self._node.reports.send(as_letter(record, "trainer_agent", error, "", datetime.now(UTC)))
 
     def _do(self, action: domain.Action, cause: Cause) -> None:
         match action:

@@ -134,12 +134,11 @@ class Running:
     async def _rank(self, rank: int, prepared: Prepared) -> None:
         """Starts the script, listens to it, and reports its end."""
         spec = self.offer.spec
+        self._make_results()
         output = self._log(rank, DRIVER_LOG)
         metrics = Metrics(self._attempt, rank, self._node.telemetry, output)
         socket = self._folders.sockets / f"{rank}.sock"
         await metrics.listen(socket)
-        (self._folders.code / "outputs").mkdir(exist_ok=True)
-        (self._folders.code / "logs").mkdir(exist_ok=True)
         given = script_environment.variables(
             os.environ,
             self.offer,
@@ -167,6 +166,15 @@ class Running:
             await metrics.close()
             output.close()
         self._report(cluster.TaskExited(rank=rank, exit_code=code, last_lines=list(output.last_lines), timed_out=timed_out))
+
+    def _make_results(self) -> None:
+        """Raises PreparationFailed where the source has taken the names of the folders that are copied at the end."""
+        for name in ("outputs", "logs"):
+            try:
+                (self._folders.code / name).mkdir(exist_ok=True)
+            except FileExistsError as error:
+                what = f"The source folder has a file named {name!r}; that is the name of the folder whose files are kept. Rename it."
+                raise PreparationFailed("UserError", what, name) from error
 
     async def _until_end(self, process: RankProcess, limit: float | None) -> tuple[int, bool]:
         """(exit code, was it the time limit)"""

@@ -101,7 +101,7 @@ class Preparer:
         return f"{len(source.inline.files)} files from the request"
 
     def _input(self, item: Any, data: Path, stopped: Callable[[], bool]) -> tuple[Path, list[Any]]:
-        root = data / item.name
+        root = below(data, item.name)
         writable = item.mode == DatasetInput.MODE_DOWNLOAD
         files = self.data.place([(file, below(root, file.path)) for file in item.files], writable=writable, stopped=stopped)
         return (root if len(files) != 1 else below(root, files[0].path)), files

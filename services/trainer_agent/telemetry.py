@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Iterable
@@ -125,10 +126,13 @@ class Metrics:
         if self._server is None:
             return
         # Connections are accepted in their order: once this one is, every earlier one has been, its writer dead or not.
-        _, last = await asyncio.open_unix_connection(str(self._path))
-        last.write(_LAST_ONE)
-        last.close()
-        await self._last_one.wait()
+        # A script may have removed the socket: what its run has come to counts all the same.
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(patience):
+                _, last = await asyncio.open_unix_connection(str(self._path))
+                last.write(_LAST_ONE)
+                last.close()
+                await self._last_one.wait()
         self._server.close()
         if self._connections:
             await asyncio.wait(self._connections, timeout=patience)

@@ -9,13 +9,11 @@ from typing import Any
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.times import seconds
 from trainyard._errors import UserErrorException
-from trainyard._paths import safe_relpath
+from trainyard._paths import RUN_ID, SHA256, safe_relpath
 from trainyard.event.v1.artifact_pb2 import Failure
 
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z")
 POOL = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{1,31}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _URL = re.compile(r"https?://[^\s@/]+(/\S*)?\Z")
 INLINE_BYTES = 512 << 10
 # The specification travels on in facts and offers, which say more than the request did and must fit into a message as well.
@@ -69,7 +67,7 @@ def _source_faults(spec: Any) -> Iterator[tuple[str, str]]:
             if len(paths) > SNAPSHOT_FILES:
                 yield "source", f"The snapshot has {len(paths)} files, more than {SNAPSHOT_FILES}."
             for file in files:
-                if not _SHA256.match(file.sha256):
+                if not SHA256.match(file.sha256):
                     yield file.path, f"The snapshot's {file.path!r} has no SHA-256 of 64 lower-case hex digits."
         case _:
             yield "source", "The run has no source: give a snapshot or inline files."
@@ -106,7 +104,7 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
         for file in item.files:
             if not _URL.match(file.url):
                 yield item.name, f"The input {item.name!r}: {file.url[:200]!r} is no http(s) URL without credentials."
-            if file.sha256 and not _SHA256.match(file.sha256):
+            if file.sha256 and not SHA256.match(file.sha256):
                 yield item.name, f"The input {item.name!r}: {file.path!r} has no SHA-256 of 64 lower-case hex digits."
         yield from _path_faults([file.path for file in item.files], f"input {item.name!r}")
     if len(set(names)) < len(names):

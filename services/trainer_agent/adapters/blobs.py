@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainyard._paths import sha256_file
+from trainyard._paths import SHA256, sha256_file
 
 
 class WrongDigest(Exception):
@@ -34,6 +34,8 @@ class Blobs:
 
         Mounted data are hard links into the cache: who writes through one changes the file's time, and then it is hashed again.
         """
+        if not SHA256.match(sha256):
+            return None
         path, mark = self.path(sha256), self._mark(sha256)
         try:
             seen = _signature(path)

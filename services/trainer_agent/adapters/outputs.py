@@ -57,9 +57,12 @@ def _listed(paths: Sequence[str], prefix: str) -> int:
 
 
 def _files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:
-    """Plain files only: a link may lead anywhere, a socket or pipe has no content."""
-    for here, _, names in os.walk(folder):
-        for name in names:
+    """Plain files only: a link may lead anywhere, the folder itself included; a socket or pipe has no content."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        warnings.append(f"{prefix!r} was not saved: it is a link or no folder any more")
+        return
+    for here, inner, names in os.walk(folder):
+        for name in [*(it for it in inner if (Path(here) / it).is_symlink()), *names]:
             file = Path(here) / name
             path = f"{prefix}/{file.relative_to(folder).as_posix()}"
             try:

@@ -12,7 +12,7 @@ from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
 from services.trainer_agent.adapters.patience import when_it_answers
 from services.trainer_agent.ports import PreparationFailed
 from trainyard._objects import ObjectMissing, Objects
-from trainyard._paths import below
+from trainyard._paths import SHA256, below
 
 _PARALLEL = 8
 
@@ -37,6 +37,9 @@ class Snapshots:
         return fetched
 
     def _fetch(self, file: Any, stopped: Callable[[], bool]) -> Path:
+        if not SHA256.match(file.sha256):
+            what = f"{file.path} of the snapshot has no SHA-256 of 64 lower-case hex digits. Submit the run again."
+            raise PreparationFailed("SnapshotCorrupt", what, file.path)
         key = f"snapshots/blobs/{file.sha256}"
         with self._blobs.incoming() as incoming:
             try:

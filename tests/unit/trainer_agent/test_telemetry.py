@@ -257,3 +257,25 @@ async def test_what_no_topic_takes_holds_up_nothing() -> None:
 
     assert [record.value for record in publisher.published] == [b"next"]
     assert lost == [1]
+
+
+async def test_a_script_that_removes_its_socket_does_not_hold_up_the_end(tmp_path: Path, kept: Kept, stream: LogStream) -> None:
+    metrics = Metrics(ATTEMPT, 0, kept, stream)  # type: ignore[arg-type]
+    await metrics.listen(tmp_path / "s")
+    (tmp_path / "s").unlink()
+
+    await asyncio.wait_for(metrics.close(), 30)
+
+    assert kept.points() == []
+
+
+async def test_a_socket_of_another_listener_does_not_hold_up_the_end(tmp_path: Path, kept: Kept, stream: LogStream) -> None:
+    metrics = Metrics(ATTEMPT, 0, kept, stream)  # type: ignore[arg-type]
+    await metrics.listen(tmp_path / "s")
+    (tmp_path / "s").unlink()
+    other = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), str(tmp_path / "s"))
+
+    await asyncio.wait_for(metrics.close(patience=0.01), 30)
+    other.close()
+
+    assert kept.points() == []
