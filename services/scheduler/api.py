@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.chassis.service import Context
 from services.chassis.store import Documents
 from services.scheduler.domain import Pool, Run, State
 from services.scheduler.domain.pools import users

@@ -6,7 +6,7 @@ import time
 
 import structlog
 
-from services.chassis.service import Context
+from services.chassis.context import Context
 from services.scheduler.handlers import SchedulerHandler
 from services.scheduler.ports import NodeProvider, NodeState, ProviderTrouble
 
