@@ -35,6 +35,8 @@ class Agent:
         self._resources = resources
         self._leases = Leases()
         self._running: dict[str, Running] = {}
+        self._untold: set[tuple[str, int]] = set()
+        """Attempts whose last report is not known to lie in the log: to the scheduler they are held still."""
         self._beat_now = asyncio.Event()
 
     def register(self) -> None:
@@ -72,7 +74,10 @@ class Agent:
             case Accept(offer):
                 folders = self._make_folders(offer.run_id, offer.epoch)
                 run_id, epoch = offer.run_id, offer.epoch
-                self._running[run_id] = Running(self._node, offer, cause, folders, lambda: self._released(run_id, epoch))
+                taken = Running(self._node, offer, cause, folders, lambda: self._released(run_id, epoch))
+                self._running[run_id] = taken
+                self._untold.add((run_id, epoch))
+                taken.task.add_done_callback(lambda _: self._untold.discard((run_id, epoch)))
                 self._beat_now.set()
             case Decline(offer, why):
                 declined = cluster.LeaseDeclined(
@@ -100,7 +105,7 @@ class Agent:
     async def beat_for_ever(self, publisher: Publisher, every_seconds: float) -> None:
         """What this process holds, every second or so and at once after a change; the next only after the last was acknowledged."""
         while True:
-            held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in self._leases.held.items()]
+            held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in sorted(self._untold | set(self._leases.held.items()))]
             message = cluster.AgentHeartbeat(agent_id=self._me.agent_id, incarnation=self._me.incarnation, held=held)
             try:
                 await asyncio.to_thread(publisher.publish, [as_record(HEARTBEAT_TOPIC, self._me.agent_id, message, self._node.source)])

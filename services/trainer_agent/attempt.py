@@ -57,6 +57,7 @@ class Running:
         self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
         self._discarded = False
+        # Not done before the last report lies in the log: heartbeats list the attempt until then.
         self.task = asyncio.create_task(self._run(), name=f"{offer.run_id}.{offer.epoch}")
 
     def start(self, gang: Any) -> None:
@@ -93,6 +94,8 @@ class Running:
         finally:
             await asyncio.to_thread(self._clean_up)
             self._release()
+        if not self._discarded:
+            await self._node.reports.flush()
 
     def _clean_up(self) -> None:
         """Of the script, that is: also what left its process group to outlive it."""
