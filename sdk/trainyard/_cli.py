@@ -226,22 +226,23 @@ def _stack(verb: str, arguments: list[str]) -> None:
     raise typer.Exit(subprocess.run([sys.executable, "-m", "deploy.local", verb, *arguments], env=environment, check=False).returncode)
 
 
+# --help too: the options are those of the local stack.
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, add_help_option=False)
 def up(context: typer.Context) -> None:
     """Start the local stack and write config.json."""
     _stack("up", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, add_help_option=False)
 def down(context: typer.Context) -> None:
     """Stop the local stack."""
     _stack("down", context.args)
 
 
-@app.command(context_settings=_PASS_ON)
+@app.command(context_settings=_PASS_ON, add_help_option=False)
 def status(context: typer.Context) -> None:
     """What of the local stack runs."""
     _stack("status", context.args)

@@ -90,6 +90,12 @@ class ComputeTarget:
         from trainyard.cluster.v1 import cluster_pb2
 
         wish = provisioning_configuration
+        if not isinstance(wish, ProvisioningConfiguration):
+            raise ComputeTargetException(
+                f"provisioning_configuration is what AmlCompute.provisioning_configuration gives, not {wish!r}.",
+                code="UserError",
+                target="provisioning_configuration",
+            )
         request = cluster_pb2.CreatePool(
             submission_id=uuid.uuid4().hex,
             name=name,
@@ -138,7 +144,7 @@ class AmlCompute(ComputeTarget):
             ("max_nodes", max_nodes),
             ("idle_seconds_before_scaledown", idle_seconds_before_scaledown),
         ):
-            if count is not None and not isinstance(count, int):
+            if (count is None and option == "min_nodes") or (count is not None and not isinstance(count, int)):
                 raise ComputeTargetException(f"{option} is a whole number, not {count!r}.", code="UserError", target=option)
         highest = max(min_nodes, 1) if max_nodes is None else max_nodes
         if not 0 <= min_nodes <= highest or highest < 1:

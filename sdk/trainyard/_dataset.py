@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import UserErrorException
 from trainyard._sources import mounted_path
+from trainyard._texts import texts
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -73,7 +74,7 @@ class FileDataset:
             submission_id=uuid.uuid4().hex,
             name=name,
             description=description or "",
-            tags=dict(tags or {}),
+            tags=texts("tags", tags),
             urls=self._urls,
             create_new_version=create_new_version,
         )

@@ -132,9 +132,9 @@ class Run:
         return {self.id: found} if recursive else found
 
     def _since(self) -> datetime:
-        from trainyard._watch import _CLOCK_SLACK
+        from trainyard._watch import a_little_before
 
-        return self._queued_at() - _CLOCK_SLACK
+        return a_little_before(self._queued_at())
 
     def _queued_at(self) -> datetime:
         when: datetime = self._message.queued_at.ToDatetime(UTC)
@@ -241,6 +241,7 @@ class Run:
         import uuid
 
         from trainyard._model import Model
+        from trainyard._texts import texts
         from trainyard.model.v1 import model_pb2
 
         request = model_pb2.RegisterModelVersion(
@@ -251,8 +252,8 @@ class Run:
             framework=model_framework or "",
             framework_version=model_framework_version or "",
             description=description or "",
-            tags=dict(tags or {}),
-            properties=dict(properties or {}),
+            tags=texts("tags", tags),
+            properties=texts("properties", properties),
         )
         if resource_configuration is not None:
             request.requirements.CopyFrom(resource_configuration._to_message())

@@ -137,6 +137,10 @@ class Webservice:
         """tensorflow.serving.PredictionService.Predict; arrays or nested lists in, arrays out (lists where numpy is missing)."""
         from trainyard._inference import predict
 
+        if not isinstance(inputs, Mapping):
+            raise WebserviceException(
+                f"inputs is a dict, not {inputs!r:.200}.", code="UserError", target="inputs", hint="write {'name of the input': values}"
+            )
         self._must_be_live()
         # The server knows the model by the name in its REST path: /v1/models/<name>:predict
         served_as = urlsplit(self.scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
@@ -155,6 +159,8 @@ class Webservice:
     def get_logs(self, num_lines: int = 5000) -> str:
         from trainyard.endpoint.v1 import endpoint_pb2
 
+        if not isinstance(num_lines, int) or not 0 <= num_lines < 1 << 31:
+            raise WebserviceException(f"num_lines is a whole number from 0, not {num_lines!r}.", code="UserError", target="num_lines")
         clients = self.workspace._clients
         request = endpoint_pb2.GetEndpointLogsRequest(endpoint=self.name, last_lines=num_lines)
         return "\n".join(clients.call(clients.endpoints.GetEndpointLogs, request, WebserviceException).lines)

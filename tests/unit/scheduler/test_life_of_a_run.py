@@ -388,3 +388,13 @@ def test_an_attempt_of_which_the_end_was_told_meanwhile_is_not_missed() -> None:
 
     assert story.tell(lost) == []
     assert lost_after(story, *[a_beat()] * 50) == []
+
+
+@pytest.mark.parametrize(("signal", "says_memory"), [(9, True), (15, False)])
+def test_a_script_that_was_killed_outright_may_have_met_the_end_of_the_memory(signal: int, says_memory: bool) -> None:
+    story = Story().with_run_finalizing(exit_code=-signal)
+
+    failure = story.run().failure
+    assert failure is not None
+    assert f"was ended by signal {signal}" in failure.message
+    assert ("out of memory" in failure.message) == says_memory
