@@ -42,13 +42,15 @@ class Reconciler:
         """`now` is monotonic seconds."""
         states, wanted = await self._provider.states(), self._wanted()
         broken = {name for name in wanted if states.get(name) is NodeState.BROKEN}
-        for name in (*sorted(states.keys() - wanted), *sorted(wanted)):
-            try:
-                await self._look_at(name, name in wanted, states.get(name), now)
-            except NodeRefused as refused:
-                log.warning("a node cannot be started or stopped", agent=name, reason=str(refused))
-                broken |= {name} & wanted
-        self._handler.broken_agents = frozenset(broken)
+        try:
+            for name in (*sorted(states.keys() - wanted), *sorted(wanted)):
+                try:
+                    await self._look_at(name, name in wanted, states.get(name), now)
+                except NodeRefused as refused:
+                    log.warning("a node cannot be started or stopped", agent=name, reason=str(refused))
+                    broken |= {name} & wanted
+        finally:
+            self._handler.broken_agents = frozenset(broken)
         self._asked = {name: since for name, since in self._asked.items() if name in wanted}
 
     async def _look_at(self, name: str, wanted: bool, state: NodeState | None, now: float) -> None:
