@@ -76,6 +76,12 @@ class ComputeTarget:
         from trainyard.cluster.v1 import cluster_pb2
 
         wish = provisioning_configuration
+        if not isinstance(wish, ProvisioningConfiguration):
+            raise ComputeTargetException(
+                f"provisioning_configuration is what AmlCompute.provisioning_configuration gives, not {wish!r}.",
+                code="UserError",
+                target="provisioning_configuration",
+            )
         request = cluster_pb2.CreatePool(
             submission_id=uuid.uuid4().hex,
             name=name,

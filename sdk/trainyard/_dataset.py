@@ -14,6 +14,7 @@ from trainyard import _input_files, _steps, _stored_sources
 from trainyard._conditions import Condition, FileMetadata
 from trainyard._errors import UserErrorException
 from trainyard._sources import mounted_path
+from trainyard._texts import texts
 
 if TYPE_CHECKING:
     from trainyard._datapath import DataPath
@@ -97,7 +98,7 @@ class FileDataset:
             submission_id=uuid.uuid4().hex,
             name=name,
             description=description or "",
-            tags=dict(tags or {}),
+            tags=texts("tags", tags),
             create_new_version=create_new_version,
             steps=self._new_steps,
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard._client_run import new_run_id
 from trainyard._errors import ExperimentExecutionException, UserErrorException
 from trainyard._run import Run
+from trainyard._texts import texts
 
 if TYPE_CHECKING:
     from trainyard._estimator import Estimator
@@ -52,11 +53,10 @@ class Experiment:
                 target="config",
                 hint="write est = TensorFlow(source_directory=..., entry_script=..., compute_target=...)",
             )
-        if tags is not None and not isinstance(tags, Mapping):
-            raise UserErrorException(f"tags is a dict, not {tags!r}.", target="tags", hint="write tags={'name': 'value'}")
+        given_tags = texts("tags", tags)
         spec = config._to_spec()
         _local.ensure(self.workspace, spec.compute_target)
-        spec.tags.update({str(name): str(value) for name, value in (tags or {}).items()})
+        spec.tags.update(given_tags)
         spec.properties.update(_git.properties(Path(config.source_directory)))
         spec.display_name = display_name
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))

@@ -76,7 +76,10 @@ def encode(value: Any) -> Any:
     tensor = _classes()["Tensor"](dtype=number)
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
-    getattr(tensor, field).extend([item.encode() if isinstance(item, str) else item for item in items])
+    try:
+        getattr(tensor, field).extend([item.encode() if isinstance(item, str) else item for item in items])
+    except (TypeError, ValueError) as error:
+        raise WebserviceException(f"An input has a value that no {dtype} can be: {error}", code="UserError") from error
     return tensor
 
 

@@ -212,9 +212,9 @@ class Run(ClientRun):
                     yield Run(self.experiment, message.run_id, _message=message)
 
     def _since(self) -> datetime:
-        from trainyard._watch import _CLOCK_SLACK
+        from trainyard._watch import a_little_before
 
-        return self._queued_at() - _CLOCK_SLACK
+        return a_little_before(self._queued_at())
 
     def _queued_at(self) -> datetime:
         when: datetime = self._message.queued_at.ToDatetime(UTC)
@@ -362,6 +362,7 @@ class Run(ClientRun):
         import uuid
 
         from trainyard._model import Model, dataset_refs
+        from trainyard._texts import texts
         from trainyard.model.v1 import model_pb2
 
         request = model_pb2.RegisterModelVersion(
@@ -372,8 +373,8 @@ class Run(ClientRun):
             framework=model_framework or "",
             framework_version=model_framework_version or "",
             description=description or "",
-            tags=dict(tags or {}),
-            properties=dict(properties or {}),
+            tags=texts("tags", tags),
+            properties=texts("properties", properties),
         )
         if self._refresh().opened:
             request.files.CopyFrom(self._chosen(request.path))

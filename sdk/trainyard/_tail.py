@@ -15,6 +15,7 @@ from trainyard._kafka import Events, Raw, in_causal_order
 _SETTLE = timedelta(milliseconds=400)
 _TEXT_LIMIT = 200
 _KEY_LIMIT = 128
+_ID_SHOWN = 8
 
 
 def ordered_stream(
@@ -102,8 +103,8 @@ def _told(record: Raw) -> str:
     if event is None:
         key = _cut(record.key.decode("utf-8", "replace"), _KEY_LIMIT)
         return f"{clock}  {'(unreadable)':<24} {key}  {record.topic}/{record.partition}@{record.offset}  {record.trouble}"
-    cause = event.causation_id[:8] or "-"
-    return f"{clock}  {event.type.rpartition('.')[2]:<24} {_cut(event.key, _KEY_LIMIT)}  {gist(event.message)}  [{event.source}] {event.event_id[:8]} <- {cause}"
+    cause = event.causation_id[:_ID_SHOWN] or "-"
+    return f"{clock}  {event.type.rpartition('.')[2]:<24} {_cut(event.key, _KEY_LIMIT)}  {gist(event.message)}  [{event.source}] {event.event_id[:_ID_SHOWN]} <- {cause}"
 
 
 def gist(message: Any) -> str:
@@ -122,6 +123,7 @@ def gist(message: Any) -> str:
             parts.append(f"{field.name}=" + (",".join(str(item) for item in value) if simple else f"({len(value)})"))
         elif field.message_type is None:
             text = field.enum_type.values_by_number[value].name if field.enum_type is not None else str(value)
+            text = text[:_ID_SHOWN] if field.name == "incarnation" else text
             parts.append(f"{field.name}={text!r}" if " " in text else f"{field.name}={text}")
         elif field.message_type.full_name == "trainyard.event.v1.Failure":
             parts.append(f"failure={value.code}: {value.message}")

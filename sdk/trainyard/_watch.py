@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -86,6 +86,11 @@ def is_terminal(status: int) -> bool:
     return status in (job_pb2.RUN_STATUS_COMPLETED, job_pb2.RUN_STATUS_FAILED, job_pb2.RUN_STATUS_CANCELED, job_pb2.RUN_STATUS_REJECTED)
 
 
+def a_little_before(when: datetime) -> datetime:
+    """Clocks differ. Never before 1970: no log knows an earlier time, and a run that names no time stands there."""
+    return max(datetime.fromtimestamp(0, UTC), when - _CLOCK_SLACK)
+
+
 def follow(workspace: Workspace, run_id: str, since: datetime, *, logs: bool) -> Iterator[Any]:
     """Run states and Lines as they come. Ends when the run has ended and all that it wrote has been given."""
     news: queue.Queue[Any] = queue.Queue()
@@ -105,7 +110,7 @@ def follow(workspace: Workspace, run_id: str, since: datetime, *, logs: bool) ->
 
     def watch_logs() -> None:
         try:
-            for line in log_lines(workspace._events, run_id, since - _CLOCK_SLACK, lambda: not ended.is_set() and not stop.is_set()):
+            for line in log_lines(workspace._events, run_id, a_little_before(since), lambda: not ended.is_set() and not stop.is_set()):
                 news.put(line)
                 if stop.is_set():
                     return

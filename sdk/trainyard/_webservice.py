@@ -157,6 +157,10 @@ class Webservice:
         """
         from trainyard._inference import predict
 
+        if not isinstance(inputs, Mapping):
+            raise WebserviceException(
+                f"inputs is a dict, not {inputs!r:.200}.", code="UserError", target="inputs", hint="write {'name of the input': values}"
+            )
         self._must_be_live()
         # The server knows the model by the name in its REST path: /v1/models/<name>:predict
         served_as = urlsplit(self.scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
@@ -176,6 +180,8 @@ class Webservice:
         """The last lines of its server process. Raises WebserviceException where there is no such endpoint."""
         from trainyard.endpoint.v1 import endpoint_pb2
 
+        if not isinstance(num_lines, int) or not 0 <= num_lines < 1 << 31:
+            raise WebserviceException(f"num_lines is a whole number from 0, not {num_lines!r}.", code="UserError", target="num_lines")
         clients = self.workspace._clients
         request = endpoint_pb2.GetEndpointLogsRequest(endpoint=self.name, last_lines=num_lines)
         return "\n".join(clients.call(clients.endpoints.GetEndpointLogs, request, WebserviceException).lines)

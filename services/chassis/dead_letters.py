@@ -22,25 +22,21 @@ class TooManyDeadLetters(Exception):
 
 @dataclass
 class Limit:
-    """Consecutive refusals after which the service stops. Handlers that raise are ours to mend; unreadable bytes mostly are not."""
+    """Consecutive records on which the handler raised what nobody expects, after which the service stops: that is ours to mend.
+
+    What is a message's own fault (it cannot be read, or is refused as InvalidMessage) never counts: anybody may publish it.
+    """
 
     failures: int = 10
-    unreadables: int = 1000
     _failed: int = 0
-    _unreadable: int = 0
 
     def good(self) -> None:
-        self._failed = self._unreadable = 0
+        self._failed = 0
 
     def handler_failed(self) -> None:
         self._failed += 1
         if self._failed >= self.failures:
             raise TooManyDeadLetters(f"the handler raised on {self._failed} records in a row")
-
-    def unreadable(self) -> None:
-        self._unreadable += 1
-        if self._unreadable >= self.unreadables:
-            raise TooManyDeadLetters(f"{self._unreadable} records in a row could not be read")
 
 
 def as_letter(record: Record, service: str, error: str, stack: str, now: datetime) -> NewRecord:

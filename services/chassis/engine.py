@@ -20,12 +20,13 @@ from services.chassis.dead_letters import Limit
 from services.chassis.handler import Command, Handler
 from services.chassis.inputs import Inputs
 from services.chassis.records import LogReader, NewRecord, Place, Record, Unavailable, in_time_order
+from services.chassis.refusals import Refusals
 from services.chassis.replay import Replay
 from services.chassis.store import Store, Unsent
 
 log = structlog.get_logger()
 _BATCH = 500
-# So many fetches in a row that found something, and no record from the loop in between: it is dead.
+# So many fetches in a row that found something in a partition, and nothing of it from the loop in between: it is dead there.
 _FETCHES_ALONE = 10
 
 
@@ -34,7 +35,7 @@ class LogReplaced(RuntimeError):
 
 
 class LoopStalled(RuntimeError):
-    """Everything comes by fetching and nothing by the loop: it goes on, but late for ever; only a new process mends it."""
+    """A partition comes by fetching and never by the loop: it goes on, but late for ever; only a new process mends it."""
 
 
 class Engine:
@@ -71,10 +72,14 @@ class Engine:
         self._sending: list[Unsent] = []
         self._sent_through = 0
         self._told_of = 0
-        self._fetched_alone = 0
+        self._fetched_alone: Counter[Place] = Counter()
         self._fatal: asyncio.Future[None] | None = None
 
     # -- what others look at
+
+    @property
+    def refusals(self) -> Refusals:
+        return self._inputs.refusals
 
     @property
     def positions(self) -> Mapping[Place, int]:
@@ -109,7 +114,7 @@ class Engine:
 
     async def deliver(self, record: Record) -> None:
         """What the loop calls. Raises only what must end the process."""
-        self._fetched_alone = 0
+        self._fetched_alone.pop(record.place, None)
         async with self._lock:
             with self._fatal_errors():
                 if record.topic in self._ephemeral:
@@ -155,11 +160,13 @@ class Engine:
         ends = await asyncio.to_thread(self._reader.ends, self._durable)
         async with self._lock:
             with self._fatal_errors():
+                behind = [place for place, end in ends.items() if self._next.get(place, 0) < end]
                 count = await self._fetch(ends)
-                if count:
-                    self._fetched_alone += 1
-                    if self._fetched_alone > _FETCHES_ALONE:
-                        raise LoopStalled(f"the loop has delivered nothing while records were fetched {_FETCHES_ALONE} times")
+                self._fetched_alone.update(behind if count else ())
+                for place, times in self._fetched_alone.items():
+                    if times > _FETCHES_ALONE:
+                        what = f"the loop has delivered nothing of {place.topic}/{place.partition}"
+                        raise LoopStalled(f"{what} while its records were fetched {_FETCHES_ALONE} times")
         if count:
             self.counts["fetched_by_itself"] += count
             log.warning("fetched what the loop skipped", records=count)

@@ -16,11 +16,13 @@ from services.chassis.dead_letters import Limit, as_letter
 from services.chassis.handler import Command, Emit, Handler, InvalidMessage
 from services.chassis.logs import about
 from services.chassis.records import NewRecord, Place, Record
+from services.chassis.refusals import Refusal, Refusals
 from services.chassis.store import Store, Transaction
 from services.chassis.topics import MAX_MESSAGE_BYTES
 from trainyard._cloudevents import Outgoing, Received, Undecodable, UnknownType, decode, derived_id
 
 log = structlog.get_logger()
+_INVALID, _UNDECODABLE = "InvalidMessage: ", "Undecodable: "
 
 
 class MessageTooLarge(ValueError):
@@ -50,6 +52,8 @@ class Inputs:
         self._limit = limit
         self._counts = counts
         self._sequence = 0
+        self._applied = False
+        self.refusals = Refusals()
 
     def take(self, record: Record, *, once: bool, advance: bool) -> None:
         """`once` refuses to repeat an event; `advance` stores the offset with the effect. Ephemeral topics do neither.
@@ -73,16 +77,11 @@ class Inputs:
             self._pass_over(record, advance, None)
         except Undecodable as error:
             # Every reader of the topic meets it; its owner keeps it.
-            self._limit.unreadable()
-            self._refuse(record, advance, f"Undecodable: {error}", "", keep=record.topic in self._owned)
-        except InvalidMessage as error:
-            self._refuse(record, advance, f"InvalidMessage: {error}", "")
+            self._refuse(record, advance, f"{_UNDECODABLE}{error}", "", keep=record.topic in self._owned)
         except sqlalchemy.exc.SQLAlchemyError:
             raise
         except Exception as error:
-            log.exception("a handler failed", place=str(record))
-            self._limit.handler_failed()
-            self._refuse(record, advance, f"{type(error).__name__}: {error}", traceback.format_exc())
+            self._refuse(record, advance, *self._reason(record, error))
 
     def command(self, command: Command) -> None:
         """Raises what the handler raises; then nothing of it has happened."""
@@ -100,15 +99,13 @@ class Inputs:
                 if transaction.was_seen(event.event_id):
                     return None
                 transaction.mark_seen(event.event_id)
-                self._handler.apply(event, transaction.documents)
+                self._apply(event, transaction)
         except (Undecodable, UnknownType):
             return None
         except sqlalchemy.exc.SQLAlchemyError:
             raise
         except Exception as error:
-            log.exception("a handler failed", place=str(record))
-            self._limit.handler_failed()
-            self._refuse(record, False, f"{type(error).__name__}: {error}", traceback.format_exc())
+            self._refuse(record, False, *self._reason(record, error))
             return None
         self._limit.good()
         return event
@@ -119,14 +116,10 @@ class Inputs:
             with self._transaction() as transaction:
                 emits = list(self._handler.react(event, transaction.documents))
                 self._emit(transaction, emits, event.event_id, event.correlation_id or event.key, event.traceparent)
-        except InvalidMessage as error:
-            return as_letter(record, self._name, f"InvalidMessage: {error}", "", self._clock())
         except sqlalchemy.exc.SQLAlchemyError:
             raise
         except Exception as error:
-            log.exception("a handler failed", place=str(record))
-            self._limit.handler_failed()
-            return as_letter(record, self._name, f"{type(error).__name__}: {error}", traceback.format_exc(), self._clock())
+            return as_letter(record, self._name, *self._reason(record, error), self._clock())
         self._limit.good()
         return None
 
@@ -146,7 +139,7 @@ class Inputs:
             transaction.mark_seen(event.event_id)
         with about(event=event.type.rpartition(".")[2], key=event.key, correlation=event.correlation_id or event.key):
             emits = list(self._handler.react(event, transaction.documents))
-            self._handler.apply(event, transaction.documents)
+            self._apply(event, transaction)
             self._emit(transaction, emits, event.event_id, event.correlation_id or event.key, event.traceparent)
 
     def _emit(
@@ -175,11 +168,15 @@ class Inputs:
                 raise MessageTooLarge(
                     f"{kind} for {emit.topic}, key {emit.key[:200]!r}, has {len(value)} bytes; a message has {MAX_MESSAGE_BYTES} at most"
                 )
-            self._handler.apply(_as_received(outgoing), transaction.documents)
+            self._apply(_as_received(outgoing), transaction)
             transaction.mark_seen(event_id)
             records.append(NewRecord(emit.topic, emit.key.encode(), value, tuple(outgoing.headers())))
         transaction.send(records)
         self._counts["emitted"] += len(records)
+
+    def _apply(self, event: Received, transaction: Transaction) -> None:
+        self._applied = True
+        self._handler.apply(event, transaction.documents)
 
     def _next_sequence(self) -> int:
         """Microseconds, so that it goes on growing in a process that knows nothing of its predecessor's."""
@@ -188,9 +185,21 @@ class Inputs:
 
     # -- what cannot be taken
 
+    def _reason(self, record: Record, error: Exception) -> tuple[str, str]:
+        """(what is told, the stack). Raises TooManyDeadLetters where it is not the message's fault once too often."""
+        if isinstance(error, InvalidMessage) or _is_of_a_field(error):
+            return f"{_INVALID}{error}", ""
+        log.error("a handler failed", place=str(record), exc_info=error)
+        self._limit.handler_failed()
+        return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+
     def _refuse(self, record: Record, advance: bool, error: str, stack: str, *, keep: bool = True) -> None:
         self._counts["refused"] += 1
         log.warning("cannot be taken", place=str(record), error=error, dead_letter=keep)
+        for prefix in (_INVALID, _UNDECODABLE, ""):
+            if error.startswith(prefix):
+                self.refusals.tell(_id_of(record), Refusal(error.removeprefix(prefix), bool(prefix)))
+                break
         self._pass_over(record, advance, as_letter(record, self._name, error, stack, self._clock()) if keep else None)
 
     def _pass_over(self, record: Record, advance: bool, letter: NewRecord | None) -> None:
@@ -203,14 +212,31 @@ class Inputs:
 
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:
-        """One after whose failure, that of its commit included, the handler forgets what it kept in memory."""
+        """One after whose failure, that of its commit included, the handler forgets what it kept in memory.
+
+        Where nothing was applied yet it has nothing to forget, and what strangers publish costs no reading of all documents.
+        """
+        self._applied = False
         try:
             with self._store.transaction() as transaction:
                 yield transaction
         except BaseException:
-            with self._store.reading() as documents:
-                self._handler.reset(documents)
+            if self._applied:
+                with self._store.reading() as documents:
+                    self._handler.reset(documents)
             raise
+
+
+def _is_of_a_field(error: Exception) -> bool:
+    """Raised inside protobuf's own conversions, which refuse times and spans that no calendar has: the message holds one."""
+    if not isinstance(error, ValueError | OverflowError):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).startswith("google.protobuf.")
+
+
+def _id_of(record: Record) -> str:
+    return next((value.decode("utf-8", "replace") for name, value in record.headers if name.lower() == "ce_id" and value), "")
 
 
 def _decoded(record: Record) -> Received:

@@ -3,102 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import grpc
 import structlog
-from google.protobuf.message import Message
 
 from services.chassis import logs
+from services.chassis.context import Context
 from services.chassis.engine import Engine
-from services.chassis.grpc_server import Code, Server, refuse
+from services.chassis.grpc_server import Server
 from services.chassis.guard import Progress, ProgressGuard
 from services.chassis.handler import Handler
 from services.chassis.loop.kafka_client import KafkaLoop, KafkaPublisher, KafkaReader
-from services.chassis.records import EventLoop, LogReader, NewRecord, Place, Publisher, Unavailable
+from services.chassis.records import EventLoop, Publisher, Unavailable
 from services.chassis.settings import Settings
-from services.chassis.store import Documents, Store
-from services.chassis.topics import MAX_MESSAGE_BYTES, topics
+from services.chassis.single import OnlyOne
+from services.chassis.store import Store
+from services.chassis.topics import topics
 from services.chassis.worker import Worker
-from trainyard._cloudevents import Outgoing
 
 log = structlog.get_logger()
-_APPLY_SECONDS = 30.0
 # A partition that waits and stands still for so long is read directly.
 _FETCH_SECONDS = 2.0
 _GOODBYE_SECONDS = 3.0
-_TELL_SECONDS = 10.0
-_LONGEST_CALL_SECONDS = 3600.0
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What servicers and background tasks are given."""
-
-    settings: Settings
-    store: Store
-    engine: Engine
-    publisher: Publisher
-    reader: LogReader
-
-    async def request(self, topic: str, key: str, message: Message) -> str:
-        """Publishes a request as any client could, waits until it has taken effect here, and returns its event id.
-
-        What follows from it at once lies in the log by then: whoever acts on the answer may look there, or ask another service.
-        """
-        event_id = str(uuid.uuid4())
-        outgoing = Outgoing(topic, key, message, event_id, f"trainyard/{self.settings.service}/grpc", datetime.now(UTC))
-        value = outgoing.value()
-        if len(value) > MAX_MESSAGE_BYTES:
-            what = f"The request has {len(value)} bytes; a message has {MAX_MESSAGE_BYTES} at most."
-            raise refuse(Code.INVALID_ARGUMENT, "RequestTooLarge", what, key)
-        record = NewRecord(topic, key.encode(), value, tuple(outgoing.headers()))
-        ((place, offset),) = await asyncio.to_thread(self.publisher.publish, [record])
-        if not await self.engine.applied(place, offset, _APPLY_SECONDS):
-            raise refuse(
-                Code.DEADLINE_EXCEEDED, "Unavailable", f"The request lies in the log and was not handled within {_APPLY_SECONDS:.0f} s."
-            )
-        await self.told()
-        return event_id
-
-    async def answer(self, look: Callable[[Documents], T | None], seconds: float | None) -> T | None:
-        """What `look` finds in the documents as soon as it finds something, and once it lies in the log; None when the time is up.
-
-        `seconds` None: the caller has set no deadline.
-        """
-
-        def found() -> T | None:
-            with self.store.reading() as documents:
-                return look(documents)
-
-        await self.engine.until(lambda: found() is not None, _LONGEST_CALL_SECONDS if seconds is None else seconds)
-        answer = found()
-        if answer is not None:
-            await self.told()
-        return answer
-
-    async def told(self) -> None:
-        """Waits until all that follows from what was handled so far lies in the log; a broker that is away delays an answer only so long."""
-        await self.engine.told(_TELL_SECONDS)
-
-    async def caught_up(self, topic: str, key: str, timeout: float = _APPLY_SECONDS) -> None:
-        """Waits until all that lies in the key's partition now has taken effect here. Raises Unavailable."""
-        from trainyard._kafka import partition_of
-
-        ends = await asyncio.to_thread(self.reader.ends, [topic])
-        place = Place(topic, partition_of(key, len(ends)))
-        if ends[place] and not await self.engine.applied(place, ends[place] - 1, timeout):
-            raise Unavailable(f"this service lags behind {topic}")
 
 
 Register = Callable[[grpc.aio.Server, Context], None]
@@ -110,7 +41,7 @@ def run_process(name: str, settings: Settings, main: Callable[[], Coroutine[Any,
     logs.set_up(name, as_json=settings.log_json)
     code = 1
     try:
-        with _only_one(settings.home / "db" / f"{name}.lock"):
+        with OnlyOne(settings.home / "db" / f"{name}.lock"):
             # Not asyncio.run: it would wait for threads that wait for a broker.
             asyncio.new_event_loop().run_until_complete(main())
             code = 0
@@ -220,7 +151,7 @@ class Service:
             ephemeral=[name for name in self._topics if known[name].ephemeral],
             replayed=self._replays,
         )
-        return Context(settings, store, engine, KafkaPublisher(settings.kafka_bootstrap), reader)
+        return Context(settings, store, engine, KafkaPublisher(settings.kafka_bootstrap), reader, KafkaPublisher(settings.kafka_bootstrap))
 
     def _server(self, context: Context) -> Server:
         def register(server: grpc.aio.Server) -> None:
@@ -301,24 +232,3 @@ async def send_for_ever(engine: Engine, publisher: Publisher) -> None:
             continue
         engine.sent()
         await engine.wake()
-
-
-class _only_one:
-    """Two processes of one service would each write half of its state: the second ends with a reason."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("ab")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise RuntimeError(f"another process of this service holds {self._path}") from error
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()

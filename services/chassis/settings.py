@@ -31,8 +31,8 @@ class Scheduler(BaseModel):
     supervisor_socket: str = Field("", description="Unix socket of the supervisor that starts agents; empty: none are started")
     suspect_after_seconds: float = Field(5.0, gt=0, description="silence after which a run shows NotResponding")
     lost_after_seconds: float = Field(12.0, gt=0, description="silence after which an agent's attempts are lost")
-    offer_seconds: float = Field(30.0, gt=0, description="an offer that nobody took is withdrawn after so long")
-    max_lost_attempts: int = Field(5, ge=1, description="a run that lost so many attempts with its agents fails")
+    offer_seconds: float = Field(30.0, gt=0, description="an offer that nobody took is withdrawn after so long, counted in pulses")
+    max_lost_attempts: int = Field(5, ge=1, description="a run that lost so many attempts that had begun fails")
     pulse_seconds: float = Field(1.0, gt=0, description="how often the scheduler looks at its clock")
 
 

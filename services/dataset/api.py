@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 
 from services.chassis.choices import close_to, told
+from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.chassis.service import Context
 from services.dataset import domain
 from services.dataset.domain import Answer
 from services.dataset.handlers import TOPIC

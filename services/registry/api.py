@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 
 from services.chassis.choices import close_to, told
+from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.chassis.service import Context
 from services.registry.domain import registration
 from services.registry.domain.registration import Answer
 from services.registry.handlers import TOPIC

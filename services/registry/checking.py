@@ -20,9 +20,9 @@ from services.registry.domain.runs import Run
 from services.registry.handlers import Checked
 from services.registry.ports import Runs
 from trainyard._artifacts import is_listed, resolve
-from trainyard._errors import PlatformUnavailableException, TrainyardException
+from trainyard._errors import PlatformUnavailableException, TrainyardException, UserErrorException
 from trainyard._objects import ObjectMissing, Objects
-from trainyard._paths import sha256_file
+from trainyard._paths import safe_relpath, sha256_file
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure
 from trainyard.model.v1.model_pb2 import RegisterModelVersion
 
@@ -94,6 +94,10 @@ class Checking:
 
     def _wrong_size(self, file: Artifact) -> str:
         """What is wrong with the object, in words; "" if it is as recorded."""
+        try:
+            safe_relpath(file.object_key)
+        except UserErrorException:
+            return f"{file.object_key[:200]!r} is no key of the object store"
         try:
             size = self._objects.size(file.object_key)
         except ObjectMissing:

@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 
 from services.chassis.choices import close_to, told
+from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.chassis.service import Context
 from services.registry.domain import environments as rules
 from services.registry.environment_handlers import TOPIC
 from services.registry.environment_shelf import EnvironmentShelf

@@ -3,8 +3,9 @@
 import uuid
 from typing import NoReturn
 
+from services.chassis.context import Context
 from services.chassis.machine import this_machine
-from services.chassis.service import Context, Service
+from services.chassis.service import Service
 from services.chassis.settings import Settings
 from services.scheduler import api
 from services.scheduler.adapters.supervised_nodes import SupervisedNodes

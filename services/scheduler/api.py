@@ -9,13 +9,14 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.chassis.service import Context
 from services.chassis.store import Documents
 from services.scheduler.domain import Pool, Run, State, labels, opened
 from services.scheduler.domain.pools import users
-from services.scheduler.domain.validate import POOL, RUN_ID
+from services.scheduler.domain.validate import POOL
 from services.scheduler.handlers import NEWEST, NEWEST_OF, SchedulerHandler, load_run, refusal_of, warning_of
+from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.job.v1 import job_pb2, job_pb2_grpc

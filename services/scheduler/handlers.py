@@ -12,10 +12,10 @@ from services.chassis import codec
 from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
-from services.scheduler.domain import ANSWERED, Agent, Fact, Pool, Run, State, World, decide, evolve
-from services.scheduler.domain.validate import RUN_ID
+from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold
 from services.scheduler.liveness import Liveness
 from trainyard._cloudevents import Received
+from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.job.v1 import job_pb2 as job
@@ -48,7 +48,12 @@ class SchedulerHandler:
         self._clock = clock
         pulses = 1 / settings.pulse_seconds
         self._strangers: Counter[tuple[str, str]] = Counter()
-        self._liveness = Liveness(round(settings.suspect_after_seconds * pulses), round(settings.lost_after_seconds * pulses))
+        self._holding = Holding()
+        self._liveness = Liveness(
+            round(settings.suspect_after_seconds * pulses),
+            round(settings.lost_after_seconds * pulses),
+            round(settings.offer_seconds * pulses),
+        )
 
     # -- the Handler's part
 
@@ -63,7 +68,10 @@ class SchedulerHandler:
                 if message.incarnation != self._incarnation:
                     return ()
                 registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}
-                return _emits(decide(self.state, self._liveness.pulse(registered), self._world()))
+                offers = {(run.id, run.epoch) for run in self.state.live_runs() if any(not member.accepted for member in run.members)}
+                return _emits(decide(self.state, self._liveness.pulse(registered, offers), self._world()))
+            case cluster.LeaseDeclined():
+                self._liveness.declined(message.agent_id)
             case job.SubmitRun() | job.OpenRun():
                 _check_key(event, message.submission_id, "submission_id")
                 if not RUN_ID.match(message.submission_id):
@@ -116,7 +124,7 @@ class SchedulerHandler:
         stranger = (message.agent_id, message.incarnation)
         if not wanted or (known is not None and known.incarnation == message.incarnation):
             self._strangers.pop(stranger, None)
-            return ()
+            return () if known is None else self._held(message)
         self._strangers[stranger] += 1
         if self._strangers[stranger] < _STRANGER_BEATS:
             return ()
@@ -124,6 +132,16 @@ class SchedulerHandler:
         why = f"{message.agent_id} is known under another process, or was given up"
         fenced = cluster.AgentFenced(agent_id=message.agent_id, incarnation=message.incarnation, why=why)
         return [Emit("trainyard.leases", message.agent_id, fenced)]
+
+    def _held(self, heartbeat: Any) -> Iterable[Emit]:
+        """The attempts that its process has lost without a word."""
+        self._holding, lost = self._holding.heard(self.state, heartbeat)
+        state = self.state
+        facts: list[Fact] = []
+        for attempt in lost:
+            follow = decide(state, attempt, self._world())
+            state, facts = fold(state, follow, self._clock()), facts + follow
+        return _emits(facts)
 
     def _world(self) -> World:
         settings = self._settings
@@ -133,7 +151,7 @@ class SchedulerHandler:
             machine=self._machine,
             silent_agents=self._liveness.silent(),
             broken_agents=self.broken_agents,
-            offer_seconds=settings.offer_seconds,
+            declined_agents=self._liveness.declining(),
             max_lost_attempts=settings.max_lost_attempts,
         )
 

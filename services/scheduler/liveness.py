@@ -9,24 +9,38 @@ from collections.abc import Collection, Mapping
 
 from services.scheduler.domain import Tick
 
+_DECLINED_PULSES = 5
+
 
 class Liveness:
-    """Pulses since each agent's last heartbeat. Kept in memory: a new scheduler gives everybody a fresh start."""
+    """Pulses since each agent's last heartbeat, and since each open offer. Kept in memory: a new scheduler gives all a fresh start."""
 
-    def __init__(self, suspect_after: int, lost_after: int) -> None:
-        """Both are counts of pulses."""
+    def __init__(self, suspect_after: int, lost_after: int, overdue_after: int = 30) -> None:
+        """All are counts of pulses."""
         self._suspect_after = max(1, suspect_after)
         self._lost_after = max(self._suspect_after + 1, lost_after)
+        self._overdue_after = max(1, overdue_after)
         self._missed: dict[tuple[str, str], int] = {}
+        self._open: dict[tuple[str, int], int] = {}
+        self._declined: dict[str, int] = {}
 
     def beat(self, agent_id: str, incarnation: str) -> None:
         self._missed[agent_id, incarnation] = 0
 
+    def declined(self, agent_id: str) -> None:
+        self._declined[agent_id] = _DECLINED_PULSES
+
+    def declining(self) -> frozenset[str]:
+        """Who has declined an offer a few pulses ago, and is not asked again yet."""
+        return frozenset(self._declined)
+
     def silent(self) -> frozenset[str]:
         return frozenset(name for (name, _), missed in self._missed.items() if missed >= self._suspect_after)
 
-    def pulse(self, registered: Mapping[str, str]) -> Tick:
-        """One pulse was heard. `registered` maps the known agents to their incarnation."""
+    def pulse(self, registered: Mapping[str, str], offers: Collection[tuple[str, int]] = ()) -> Tick:
+        """One pulse was heard. `registered` maps the known agents to their incarnation, `offers` are open: (run id, epoch)."""
+        self._open = {offer: self._open.get(offer, 0) + 1 for offer in offers}
+        self._declined = {name: left - 1 for name, left in self._declined.items() if left > 1}
         known = set(registered.items())
         self._missed = {key: missed + 1 for key, missed in self._missed.items() if key in known}
         for key in known - self._missed.keys():
@@ -35,6 +49,7 @@ class Liveness:
             silent=self._names(range(self._suspect_after, self._lost_after)),
             heard=tuple(sorted(name for (name, _), missed in self._missed.items() if missed <= 1)),
             given_up=tuple(sorted(name for (name, _), missed in self._missed.items() if missed >= self._lost_after)),
+            overdue=tuple(sorted(offer for offer, waited in self._open.items() if waited >= self._overdue_after)),
         )
 
     def _names(self, missed: Collection[int]) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ import time
 
 import structlog
 
-from services.chassis.service import Context
+from services.chassis.context import Context
 from services.scheduler.handlers import SchedulerHandler
-from services.scheduler.ports import NodeProvider, NodeState, ProviderTrouble
+from services.scheduler.ports import NodeProvider, NodeRefused, NodeState, ProviderTrouble
 
 log = structlog.get_logger()
 _LOOK_AGAIN_SECONDS = 5.0
@@ -41,21 +41,31 @@ class Reconciler:
     async def look(self, now: float) -> None:
         """`now` is monotonic seconds."""
         states, wanted = await self._provider.states(), self._wanted()
-        for name in sorted(states.keys() - wanted):
-            if states[name] is NodeState.UP:
+        broken = {name for name in wanted if states.get(name) is NodeState.BROKEN}
+        try:
+            for name in (*sorted(states.keys() - wanted), *sorted(wanted)):
+                try:
+                    await self._look_at(name, name in wanted, states.get(name), now)
+                except NodeRefused as refused:
+                    log.warning("a node cannot be started or stopped", agent=name, reason=str(refused))
+                    broken |= {name} & wanted
+        finally:
+            self._handler.broken_agents = frozenset(broken)
+        self._asked = {name: since for name, since in self._asked.items() if name in wanted}
+
+    async def _look_at(self, name: str, wanted: bool, state: NodeState | None, now: float) -> None:
+        if not wanted:
+            if state is NodeState.UP:
                 log.info("stops a node", agent=name)
                 await self._provider.stop(name)
-        self._handler.broken_agents = frozenset(name for name in wanted if states.get(name) is NodeState.BROKEN)
-        self._asked = {name: since for name, since in self._asked.items() if name in wanted}
-        for name in sorted(wanted):
-            if states.get(name) not in (NodeState.UP, NodeState.LEAVING):
-                log.info("starts a node", agent=name)
-                await self._provider.start(name)
-                self._asked[name] = now
-            elif name in self._handler.state.agents:
-                self._asked.pop(name, None)
-            elif now - self._asked.setdefault(name, now) > _START_SECONDS:
-                # It runs and does not speak: hung, stopped, or given up while it was.
-                log.warning("ends a node that does not speak", agent=name)
-                await self._provider.stop(name)
-                self._asked[name] = now
+        elif state not in (NodeState.UP, NodeState.LEAVING):
+            log.info("starts a node", agent=name)
+            await self._provider.start(name)
+            self._asked[name] = now
+        elif name in self._handler.state.agents:
+            self._asked.pop(name, None)
+        elif now - self._asked.setdefault(name, now) > _START_SECONDS:
+            # It runs and does not speak: hung, stopped, or given up while it was.
+            log.warning("ends a node that does not speak", agent=name)
+            await self._provider.stop(name)
+            self._asked[name] = now

@@ -14,7 +14,10 @@ class NodeState(Enum):
 
 
 class NodeProvider(Protocol):
-    """Starts and stops agent processes. Calls may be repeated; raises ProviderTrouble where they cannot be carried out."""
+    """Starts and stops agent processes. Calls may be repeated; raises ProviderTrouble where they cannot be carried out.
+
+    NodeRefused concerns the one node, any other trouble all of them.
+    """
 
     async def states(self) -> dict[str, NodeState]:
         """Of every node that is not plainly stopped."""
@@ -27,3 +30,7 @@ class NodeProvider(Protocol):
 
 class ProviderTrouble(Exception):
     """What went wrong, in words."""
+
+
+class NodeRefused(ProviderTrouble):
+    """The provider answers, and cannot do that with this one node: it does not know it, or its program cannot be started."""

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import structlog
 
+from services.chassis.context import Context
 from services.chassis.records import NewRecord, Unavailable
-from services.chassis.service import Context
 from trainyard._cloudevents import Outgoing
 from trainyard.cluster.v1.cluster_pb2 import SchedulerPulse
 

@@ -2,7 +2,8 @@
 
 import sys
 
-from services.chassis.service import Context, Service
+from services.chassis.context import Context
+from services.chassis.service import Service
 from services.chassis.settings import Settings
 from services.chassis.worker import Worker
 from services.serving import api

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 
 from services.chassis.choices import close_to, told
+from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.chassis.service import Context
 from services.chassis.store import Documents
 from services.serving.domain import decisions
 from services.serving.domain.endpoint import Endpoint, state_of, why_of

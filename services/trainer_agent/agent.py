@@ -35,6 +35,8 @@ class Agent:
         self._resources = resources
         self._leases = Leases()
         self._running: dict[str, Running] = {}
+        self._untold: set[tuple[str, int]] = set()
+        """Attempts whose last report is not known to lie in the log: to the scheduler they are held still."""
         self._beat_now = asyncio.Event()
 
     def register(self) -> None:
@@ -54,8 +56,10 @@ class Agent:
             return
         except Undecodable as error:
             if record.key == self._me.agent_id.encode():
-                self._put_aside(record, str(error))
+                self._put_aside(record, f"Undecodable: {error}")
             return
+        if (fault := domain.fault(event.message)) and event.key == self._me.agent_id:
+            self._put_aside(record, f"InvalidMessage: {fault}")
         cause = Cause(event.event_id, event.correlation_id)
         for action in domain.decide(self._leases, event.message, self._me):
             self._leases = domain.evolve(self._leases, action)
@@ -63,14 +67,17 @@ class Agent:
 
     def _put_aside(self, record: Record, error: str) -> None:
         log.warning("dead letter", place=str(record), error=error)
-        self._node.reports.send(as_letter(record, "trainer_agent", f"Undecodable: {error}", "", datetime.now(UTC)))
+        self._node.reports.send(as_letter(record, "trainer_agent", error, "", datetime.now(UTC)))
 
     def _do(self, action: domain.Action, cause: Cause) -> None:
         match action:
             case Accept(offer):
                 folders = self._make_folders(offer.run_id, offer.epoch)
                 run_id, epoch = offer.run_id, offer.epoch
-                self._running[run_id] = Running(self._node, offer, cause, folders, lambda: self._released(run_id, epoch))
+                taken = Running(self._node, offer, cause, folders, lambda: self._released(run_id, epoch))
+                self._running[run_id] = taken
+                self._untold.add((run_id, epoch))
+                taken.task.add_done_callback(lambda _: self._untold.discard((run_id, epoch)))
                 self._beat_now.set()
             case Decline(offer, why):
                 declined = cluster.LeaseDeclined(
@@ -98,7 +105,7 @@ class Agent:
     async def beat_for_ever(self, publisher: Publisher, every_seconds: float) -> None:
         """What this process holds, every second or so and at once after a change; the next only after the last was acknowledged."""
         while True:
-            held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in self._leases.held.items()]
+            held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in sorted(self._untold | set(self._leases.held.items()))]
             message = cluster.AgentHeartbeat(agent_id=self._me.agent_id, incarnation=self._me.incarnation, held=held)
             try:
                 await asyncio.to_thread(publisher.publish, [as_record(HEARTBEAT_TOPIC, self._me.agent_id, message, self._node.source)])

@@ -65,6 +65,7 @@ class Running:
         self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
         self._discarded = False
+        # Not done before the last report lies in the log: heartbeats list the attempt until then.
         self.task = asyncio.create_task(self._run(), name=f"{offer.run_id}.{offer.epoch}")
 
     def start(self, gang: Any) -> None:
@@ -101,6 +102,8 @@ class Running:
         finally:
             await asyncio.to_thread(self._clean_up)
             self._release()
+        if not self._discarded:
+            await self._node.reports.flush()
 
     def _clean_up(self) -> None:
         """Of the script, that is: also what left its process group to outlive it."""
@@ -162,12 +165,11 @@ class Running:
     async def _rank(self, rank: int, prepared: Prepared) -> None:
         """Starts the script, listens to it, and reports its end."""
         spec = self.offer.spec
+        self._make_results()
         output = self._log(rank, DRIVER_LOG)
         ears = ScriptSocket(Metrics(self._attempt, rank, self._node.telemetry, output), self._on_behalf)
         socket = self._folders.sockets / f"{rank}.sock"
         await ears.listen(socket)
-        (self._folders.code / "outputs").mkdir(exist_ok=True)
-        (self._folders.code / "logs").mkdir(exist_ok=True)
         given = script_environment.variables(
             os.environ,
             self.offer,
@@ -197,6 +199,15 @@ class Running:
             await ears.close()
             output.close()
         self._report(cluster.TaskExited(rank=rank, exit_code=code, last_lines=list(output.last_lines), timed_out=timed_out))
+
+    def _make_results(self) -> None:
+        """Raises PreparationFailed where the source has taken the names of the folders that are copied at the end."""
+        for name in ("outputs", "logs"):
+            try:
+                (self._folders.code / name).mkdir(exist_ok=True)
+            except FileExistsError as error:
+                what = f"The source folder has a file named {name!r}; that is the name of the folder whose files are kept. Rename it."
+                raise PreparationFailed("UserError", what, name) from error
 
     async def _until_end(self, process: RankProcess, limit: float | None) -> tuple[int, bool]:
         """(exit code, was it the time limit)"""

@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 
@@ -87,8 +88,15 @@ def decide(leases: Leases, message: Message, me: Me) -> list[Action]:
     return []
 
 
+def fault(message: Message) -> str:
+    """Why an offer can never be taken, "" for any other message: run ids become names of folders, and anybody may write to the log."""
+    if isinstance(message, cluster.LeaseOffered) and not RUN_ID.match(message.run_id):
+        return f"run_id {message.run_id[:200]!r} is none: letters or digits first, then also - and _, at most 128"
+    return ""
+
+
 def _offered(leases: Leases, offer: Any) -> list[Action]:
-    if offer.epoch <= leases.newest.get(offer.run_id, 0):
+    if fault(offer) or offer.epoch <= leases.newest.get(offer.run_id, 0):
         return []
     if leases.draining:
         return [Decline(offer, "it is being stopped")]

@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainyard._paths import below
+
 _LONGEST_HOME_OF_SOCKETS = 75
 
 
@@ -21,8 +23,8 @@ class Folders:
 
     @classmethod
     def make(cls, home: Path, agent_id: str, run_id: str, epoch: int) -> Folders:
-        """New and empty."""
-        folders = cls(_work(home, agent_id) / f"{run_id}.{epoch}", _sockets(home, agent_id) / f"{_short(run_id)}.{epoch}")
+        """New and empty. Raises UserErrorException for a run id that would lead elsewhere."""
+        folders = cls(below(_work(home, agent_id), f"{run_id}.{epoch}"), _sockets(home, agent_id) / f"{_short(run_id)}.{epoch}")
         folders.remove()
         for folder in (folders.code, folders.data, folders.logs, folders.temporary, folders.spool):
             folder.mkdir(parents=True)

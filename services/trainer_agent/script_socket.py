@@ -52,10 +52,13 @@ class ScriptSocket:
             return
         self._closing = True
         # Connections are accepted in their order: once this one is, every earlier one has been, its writer dead or not.
-        _, last = await asyncio.open_unix_connection(str(self._path))
-        last.write(_LAST_ONE)
-        last.close()
-        await self._last_one.wait()
+        # A script may have removed the socket: what its run has come to counts all the same.
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(patience):
+                _, last = await asyncio.open_unix_connection(str(self._path))
+                last.write(_LAST_ONE)
+                last.close()
+                await self._last_one.wait()
         self._server.close()
         if self._connections:
             await asyncio.wait(self._connections, timeout=patience)

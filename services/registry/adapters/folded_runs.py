@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.chassis.service import Context
+from services.chassis.context import Context
 from services.registry.domain.runs import Run
 from services.registry.handlers import JOBS
 from services.registry.shelf import Shelf

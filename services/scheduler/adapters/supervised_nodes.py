@@ -10,7 +10,7 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from services.scheduler.ports import NodeState, ProviderTrouble
+from services.scheduler.ports import NodeRefused, NodeState, ProviderTrouble
 
 GROUP = "agents"
 _STATES = {
@@ -48,7 +48,7 @@ class SupervisedNodes:
             except xmlrpc.client.Fault as fault:
                 if any(word in str(fault.faultString) for word in _HARMLESS):
                     return None
-                raise ProviderTrouble(f"the supervisor refused: {fault.faultString}") from fault
+                raise NodeRefused(f"the supervisor refused: {fault.faultString}") from fault
             except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
                 raise ProviderTrouble(f"the supervisor at {self._socket} does not answer: {error}") from error
             finally:

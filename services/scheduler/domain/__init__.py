@@ -6,6 +6,23 @@ The scheduler's whole state is a fold of events; nothing here reads a clock, mak
 from services.scheduler.domain.decide import ANSWERED, LABELS, Tick, decide
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact
+from services.scheduler.domain.holding import Holding, Unheld
 from services.scheduler.domain.state import Agent, Member, Pool, Run, State, World
 
-__all__ = ["ANSWERED", "LABELS", "Agent", "Fact", "Member", "Pool", "Run", "State", "Tick", "World", "decide", "evolve", "fold"]
+__all__ = [
+    "ANSWERED",
+    "LABELS",
+    "Agent",
+    "Fact",
+    "Holding",
+    "Member",
+    "Pool",
+    "Run",
+    "State",
+    "Tick",
+    "Unheld",
+    "World",
+    "decide",
+    "evolve",
+    "fold",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -12,6 +12,7 @@ from services.scheduler.domain import labels, opened, pools, validate
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact, about_agent, about_run, to_agent
 from services.scheduler.domain.failures import failure
+from services.scheduler.domain.holding import Unheld
 from services.scheduler.domain.opened import stamp as _stamp
 from services.scheduler.domain.place import place, shrink
 from services.scheduler.domain.state import Member, Run, State, World
@@ -23,15 +24,19 @@ from trainyard.job.v1 import job_pb2 as job
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed. What heartbeats say meanwhile: who fell silent, who is heard again, who is given up."""
+    """Time has passed, in pulses. What heartbeats say meanwhile: who fell silent, who is heard again, who is given up."""
 
     silent: tuple[str, ...] = ()
     heard: tuple[str, ...] = ()
     given_up: tuple[str, ...] = ()
+    overdue: tuple[tuple[str, int], ...] = ()
+    """(run id, epoch) of offers that somebody has not taken in time."""
 
 
-Input = Message | Tick
+Input = Message | Tick | Unheld
 LABELS = (job.TagRun, job.AddRunProperties, job.AddRunFiles)
+# What a script can do to its agent's process.
+_MEMORY = " Perhaps the script exhausts the node's memory."
 REQUESTS = (job.SubmitRun, job.CancelRun, job.OpenRun, job.CloseRun, *LABELS, cluster.CreatePool, cluster.DeletePool)
 _WAITING = (job.RUN_STATUS_QUEUED, job.RUN_STATUS_PROVISIONING)
 _REPORTS = (
@@ -49,7 +54,12 @@ ANSWERED = (*REQUESTS, *_REPORTS, cluster.AgentRegistered, cluster.AgentDrained,
 
 def decide(state: State, message: Input, world: World) -> list[Fact]:
     """The direct answer, what it means for children, and the placements that have become possible by it."""
-    if not isinstance(message, Tick):
+    if isinstance(message, cluster.LeaseDeclined):
+        # Asked again at once it would decline again at once.
+        world = replace(world, declined_agents=world.declined_agents | {message.agent_id})
+    if isinstance(message, Unheld):
+        answer = list(_unheld(state, message, world))
+    elif not isinstance(message, Tick):
         after = evolve(state, message, world.now)
         answer = list(_answer(state, after, message, world))
         state = after
@@ -153,23 +163,32 @@ def _registered(before: State, state: State, message: Any, world: World) -> Iter
     known = before.agents.get(message.agent_id)
     if known is not None and known.incarnation != message.incarnation:
         yield about_agent(cluster.AgentLost(agent_id=known.id, incarnation=known.incarnation, why=why))
-    yield from _lose_attempts(state, lambda it: it.agent_id == message.agent_id and it.incarnation != message.incarnation, why, world)
+    yield from _lose_attempts(
+        state, lambda it: it.agent_id == message.agent_id and it.incarnation != message.incarnation, why, world, perhaps=_MEMORY
+    )
 
 
-def _lose_attempts(state: State, is_lost: Callable[[Member], bool], why: str, world: World) -> Iterator[Fact]:
+def _unheld(state: State, found: Unheld, world: World) -> Iterator[Fact]:
+    run = state.runs.get(found.run_id)
+    if run is not None and not run.is_terminal and run.epoch == found.epoch and run.member(found.agent_id, found.incarnation) is not None:
+        yield from _lose_attempt(run, f"{found.agent_id} accepted it and does not hold it any more", world)
+
+
+def _lose_attempts(state: State, is_lost: Callable[[Member], bool], why: str, world: World, *, perhaps: str = "") -> Iterator[Fact]:
     """Every attempt with a member that is lost."""
     for run in list(state.live_runs()):
         if any(is_lost(member) for member in run.members):
-            yield from _lose_attempt(run, why, world)
+            yield from _lose_attempt(run, why, world, perhaps=perhaps)
 
 
-def _lose_attempt(run: Run, why: str, world: World) -> Iterator[Fact]:
+def _lose_attempt(run: Run, why: str, world: World, *, perhaps: str = "") -> Iterator[Fact]:
+    """Only attempts that somebody had accepted count: an offer that nobody took says nothing about the run."""
     for member in run.members:
         yield to_agent(member.agent_id, _revoked(run, member.agent_id, why, save_outputs=False))
     if run.cancel_requested:
         yield _canceled(run, ArtifactSet(), world)
-    elif run.lost_attempts + 1 >= world.max_lost_attempts:
-        what = f"{run.lost_attempts + 1} attempts were lost with their agents, the last one because {why}. The script may exhaust the node's memory."
+    elif run.was_accepted and run.lost_attempts + 1 >= world.max_lost_attempts:
+        what = f"{run.lost_attempts + 1} attempts that had begun were lost, the last one because {why}.{perhaps}"
         yield _failed(run, failure("AgentLost", what, run.members[0].agent_id), ArtifactSet(), world)
     else:
         yield about_run(job.RunRequeued(run_id=run.id, lost_epoch=run.epoch, why=f"attempt {run.epoch} was lost: {why}"))
@@ -246,11 +265,11 @@ def _tick(state: State, tick: Tick, world: World) -> Iterator[Fact]:
             why = f"{name} sent no heartbeat"
             yield about_agent(cluster.AgentLost(agent_id=name, incarnation=agent.incarnation, why=why))
             yield to_agent(name, cluster.AgentFenced(agent_id=name, incarnation=agent.incarnation, why=why))
-            yield from _lose_attempts(state, lambda it, name=name: it.agent_id == name, why, world)  # type: ignore[misc]
+            yield from _lose_attempts(state, lambda it, name=name: it.agent_id == name, why, world, perhaps=_MEMORY)  # type: ignore[misc]
     for run in list(state.live_runs()):
-        late = [it for it in run.members if not it.accepted and (world.now - it.offered_at).total_seconds() >= world.offer_seconds]
+        late = [it for it in run.members if not it.accepted] if (run.id, run.epoch) in tick.overdue else []
         if late and not set(tick.given_up) & {it.agent_id for it in run.members}:
-            yield from _lose_attempt(run, f"{late[0].agent_id} did not take the offer within {world.offer_seconds:g} s", world)
+            yield from _lose_attempt(run, f"{late[0].agent_id} did not take the offer in time", world)
     yield from shrink(state, world)
 
 

@@ -112,7 +112,11 @@ def _fact(run: Run, message: Any, at: datetime) -> Run:
             return replace(run, status=job.RUN_STATUS_CANCEL_REQUESTED, cancel_requested=True, why=message.reason or "cancel was asked for")
         case job.RunRequeued() if message.lost_epoch == run.epoch:
             return replace(
-                _fresh(run), status=job.RUN_STATUS_QUEUED, why=message.why, lost_epoch=run.epoch, lost_attempts=run.lost_attempts + 1
+                _fresh(run),
+                status=job.RUN_STATUS_QUEUED,
+                why=message.why,
+                lost_epoch=run.epoch,
+                lost_attempts=run.lost_attempts + run.was_accepted,
             )
         case job.RunCompleted() | job.RunFailed() | job.RunCanceled():
             return _ended(run, message, at)

@@ -9,6 +9,7 @@ from services.scheduler.domain.times import seconds
 from trainyard.event.v1.artifact_pb2 import Failure
 
 _LIMIT = 3000
+_SIGKILL = -9
 
 
 def failure(code: str, message: str, target: str = "") -> Failure:
@@ -25,7 +26,8 @@ def of_exit(run: Run, exited: Any) -> Failure | None:
         limit = seconds(run.spec.max_duration)
         code, what = "TimedOut", f"{script} (rank {exited.rank}) was stopped after its time limit of {limit:g} s"
     elif exited.exit_code < 0:
-        code, what = "ScriptKilled", f"{script} (rank {exited.rank}) was ended by signal {-exited.exit_code}; its last line: {last}"
+        memory = ", perhaps because the node ran out of memory" if exited.exit_code == _SIGKILL else ""
+        code, what = "ScriptKilled", f"{script} (rank {exited.rank}) was ended by signal {-exited.exit_code}{memory}; its last line: {last}"
     else:
         code, what = "ScriptFailed", f"{script} (rank {exited.rank}) exited with code {exited.exit_code}: {last}"
     return Failure(

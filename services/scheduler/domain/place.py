@@ -40,13 +40,17 @@ class _Plan:
             key=_number,
         )
         self._starting: dict[str, int] = {
-            pool.name: sum(name not in state.agents and name not in busy for name in pool.agent_ids) for pool in self._pools.values()
+            pool.name: sum(self._is_away(name) and name not in world.broken_agents for name in pool.agent_ids)
+            for pool in self._pools.values()
         }
 
+    def _is_away(self, name: str) -> bool:
+        return name not in self._state.agents and name not in self._busy
+
     def _let_go(self, slots: set[str]) -> None:
-        """Nodes that this machine had and has no slot for any more: a run that waits for one would wait for ever."""
+        """Names that are no slot of this machine, or none any more: a run that waits for one would wait for ever."""
         for pool in list(self._pools.values()):
-            stays = tuple(name for name in pool.agent_ids if name in slots or name in self._state.agents or name in self._busy)
+            stays = tuple(name for name in pool.agent_ids if name in slots or name in self._busy)
             if stays != pool.agent_ids:
                 self._pools[pool.name] = replace(pool, agent_ids=stays)
                 self._why[pool.name] = f"this machine may run {self._world.node_slots} nodes now"
@@ -62,12 +66,13 @@ class _Plan:
         have = len(pool.agent_ids)
         if self._starting[pool.name] > 0:
             self._starting[pool.name] -= 1
-            broken = sorted(self._world.broken_agents.intersection(pool.agent_ids), key=_number)
-            if broken:
-                return _waits(run, f"waits for {broken[0]} of {pool.name}, whose process does not come up: see logs/{broken[0]}.log", 0, 1)
             if run.status == job.RUN_STATUS_PROVISIONING:
                 return []
             return _waits(run, f"waits for a node of {pool.name} that is starting", have - 1, have)
+        broken = sorted((name for name in self._world.broken_agents.intersection(pool.agent_ids) if self._is_away(name)), key=_number)
+        grows = have < pool.max_nodes and (self._free_slots or self._idle_elsewhere(pool) is not None)
+        if broken and not grows:
+            return _waits(run, f"waits for {broken[0]} of {pool.name}, whose process does not come up: see logs/{broken[0]}.log", 0, 1)
         if have >= pool.max_nodes:
             return _waits(run, f"waits for a free node: all {have} of {pool.name} are busy and {pool.max_nodes} is its maximum", have, have)
         if not self._free_slots:
@@ -123,7 +128,7 @@ class _Plan:
         """The lowest number first, so that the highest become idle for long and leave."""
         for name in sorted(pool.agent_ids, key=_number):
             agent = self._state.agents.get(name)
-            if agent is not None and name not in self._busy and name not in self._world.silent_agents:
+            if agent is not None and name not in self._busy | self._world.silent_agents | self._world.declined_agents:
                 return agent
         return None
 

@@ -55,6 +55,7 @@ class Run:
     """Agents of this attempt whose heartbeats have stopped."""
     status_before_silence: int = 0
     lost_attempts: int = 0
+    """Of those that were accepted."""
     lost_epoch: int = 0
     """The newest attempt that may no longer write."""
     failure: Failure | None = None
@@ -94,6 +95,11 @@ class Run:
         """Nothing more can come of this attempt: its ends are known and what it left behind is saved."""
         ended = self.all_exited or self.failure is not None or self.cancel_requested
         return ended and bool(self.members) and all(it.uploaded for it in self.members)
+
+    @property
+    def was_accepted(self) -> bool:
+        """Somebody has begun with this attempt."""
+        return any(it.accepted for it in self.members)
 
     def member(self, agent_id: str, incarnation: str) -> Member | None:
         return next((it for it in self.members if it.agent_id == agent_id and it.incarnation == incarnation), None)
@@ -161,5 +167,6 @@ class World:
     silent_agents: frozenset[str] = frozenset()
     broken_agents: frozenset[str] = frozenset()
     """Nodes whose process does not come up."""
-    offer_seconds: float = 30.0
+    declined_agents: frozenset[str] = frozenset()
+    """Nodes that have declined an offer just now."""
     max_lost_attempts: int = 5

@@ -11,14 +11,12 @@ from services.scheduler.domain.failures import failure
 from services.scheduler.domain.times import seconds
 from trainyard import _steps
 from trainyard._errors import UserErrorException
-from trainyard._paths import safe_relpath
+from trainyard._paths import RUN_ID, SHA256, safe_relpath
 from trainyard.event.v1.artifact_pb2 import Failure
 
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z")
 POOL = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{1,31}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 SPECIFICATION = 64 << 10
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _URL = re.compile(r"https?://[^\s@/]+(/\S*)?\Z")
 _STORED = re.compile(r"(datastores/blobs|runs|uploads)/[^\0]+\Z")
 INLINE_BYTES = 512 << 10
@@ -109,7 +107,7 @@ def _folder_faults(source: Any) -> Iterator[tuple[str, str]]:
     if source.WhichOneof("where") == "snapshot" and len(paths) > SNAPSHOT_FILES:
         yield "source", f"The snapshot has {len(paths)} files, more than {SNAPSHOT_FILES}."
     for file in source.snapshot.files:
-        if not _SHA256.match(file.sha256):
+        if not SHA256.match(file.sha256):
             yield file.path, f"The snapshot's {file.path!r} has no SHA-256 of 64 lower-case hex digits."
     yield from _path_faults(paths, "source")
 
@@ -122,7 +120,7 @@ def _paths(source: Any) -> list[str]:
 
 def _manifest_faults(snapshot: Any) -> Iterator[tuple[str, str]]:
     """Its files are read, and looked at again, where they are unpacked."""
-    if not _SHA256.match(snapshot.manifest_sha256) or snapshot.manifest_key != f"snapshots/trees/{snapshot.manifest_sha256}":
+    if not SHA256.match(snapshot.manifest_sha256) or snapshot.manifest_key != f"snapshots/trees/{snapshot.manifest_sha256}":
         yield "source", "The snapshot's manifest_key is not 'snapshots/trees/<manifest_sha256>'."
     if snapshot.files or snapshot.empty_folders:
         yield "source", "The snapshot lists its files and names a manifest; it must do one of both."
@@ -157,7 +155,7 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
         if not _VARIABLE.match(item.name):
             yield item.name[:200], f"The input name {item.name[:200]!r} is none: a letter or _, then letters, digits and _."
         if item.manifest_key:
-            if item.files or item.manifest_key != f"datastores/manifests/{item.manifest_sha256}" or not _SHA256.match(item.manifest_sha256):
+            if item.files or item.manifest_key != f"datastores/manifests/{item.manifest_sha256}" or not SHA256.match(item.manifest_sha256):
                 yield (
                     item.name,
                     f"The input {item.name!r}: manifest_key is not 'datastores/manifests/<manifest_sha256>', or files stand beside it.",
@@ -171,7 +169,7 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
                 yield from _stored_faults(item, file)
             elif not _URL.match(file.url):
                 yield item.name, f"The input {item.name!r}: {file.url[:200]!r} is no http(s) URL without credentials."
-            if file.sha256 and not _SHA256.match(file.sha256):
+            if file.sha256 and not SHA256.match(file.sha256):
                 yield item.name, f"The input {item.name!r}: {file.path!r} has no SHA-256 of 64 lower-case hex digits."
         yield from _path_faults([file.path for file in item.files], f"input {item.name!r}")
         if trouble := _steps.wrong(item.steps):

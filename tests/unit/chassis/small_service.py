@@ -54,6 +54,7 @@ class TallyHandler:
     def __init__(self) -> None:
         self.broken: Exception | None = RuntimeError("boom")
         self.met: list[str] = []
+        self.resets = 0
         self._kept: dict[str, Tally] = {}
 
     def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
@@ -78,6 +79,7 @@ class TallyHandler:
     def apply(self, event: Received, documents: Documents) -> None:
         match event.message:
             case RunQueued(run_id=run_id) as fact:
+                fact.queued_at.ToDatetime()
                 self._count(run_id, documents, "queued")
                 if fact.experiment == "boom" and self.broken:
                     raise self.broken
@@ -99,6 +101,7 @@ class TallyHandler:
         return [Emit(JOBS, run_id, RunPreparing(run_id=run_id)), Emit(JOBS, run_id, RunFinalizing(run_id=run_id))]
 
     def reset(self, documents: Documents) -> None:
+        self.resets += 1
         self._kept.clear()
 
     def _of(self, run_id: str, documents: Documents) -> Tally:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from services.chassis import service as chassis
+from services.chassis import context as chassis
+from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused
-from services.chassis.loop.memory import MemoryLoop, MemoryPublisher
-from services.chassis.records import Unavailable
-from services.chassis.service import Context, send_for_ever
+from services.chassis.loop.memory import MemoryLog, MemoryLoop, MemoryPublisher
+from services.chassis.records import NewRecord, Place, Unavailable
+from services.chassis.service import send_for_ever
 from services.chassis.settings import Settings
 from tests.unit.chassis.small_service import JOBS, SmallService, an_event, cancel, events, new_log, queued
 from trainyard.job.v1.job_pb2 import CancelRun, RunCancelRequested
 
 
 def a_context(service: SmallService) -> Context:
-    return Context(Settings.load("tally"), service.store, service.engine, MemoryPublisher(service.log), service.reader)
+    return Context(
+        Settings.load("tally"), service.store, service.engine, MemoryPublisher(service.log), service.reader, MemoryPublisher(service.log)
+    )
 
 
 @asynccontextmanager
@@ -146,3 +151,47 @@ async def test_a_service_that_lags_for_too_long_says_so() -> None:
 def _of_another_partition(service: SmallService, partition: int) -> str:
     keys = (f"other-{number}" for number in range(100))
     return next(key for key in keys if service.log.append(an_event(queued(key), topic="trainyard.tasks")).partition != partition)
+
+
+async def test_a_request_that_became_a_dead_letter_is_answered_with_its_reason() -> None:
+    service = SmallService(new_log())
+    async with at_work(service):
+        with pytest.raises(Refused) as caught:
+            await a_context(service).request(JOBS, "r1", cancel("r1", "invalid"))
+
+    assert caught.value.status is Code.INVALID_ARGUMENT
+    assert "the reason is invalid" in caught.value.failure.message
+
+
+async def test_a_request_that_the_service_failed_on_is_not_the_callers_fault() -> None:
+    service = SmallService(new_log())
+    async with at_work(service):
+        with pytest.raises(Refused) as caught:
+            await a_context(service).request(JOBS, "r1", cancel("r1", "boom"))
+
+    assert caught.value.status is Code.INTERNAL
+
+
+class StuckPublisher(MemoryPublisher):
+    """The log is away: it does not return until it is let."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.let = threading.Event()
+
+    def publish(self, records: Sequence[NewRecord]) -> list[tuple[Place, int]]:
+        self.let.wait(60)
+        raise Unavailable("away")
+
+
+async def test_calls_that_wait_for_the_log_keep_neither_pulses_nor_the_outbox_from_it() -> None:
+    service = SmallService(new_log())
+    context = replace(a_context(service), requests=StuckPublisher(service.log))
+    calls = [asyncio.create_task(context.request(JOBS, "r1", cancel("r1"))) for _ in range(100)]
+    await asyncio.sleep(0)
+
+    placed = await asyncio.wait_for(asyncio.to_thread(context.publisher.publish, [an_event(queued("r2"))]), 30)
+
+    assert len(placed) == 1
+    context.requests.let.set()  # type: ignore[attr-defined]
+    assert all(isinstance(result, Unavailable) for result in await asyncio.gather(*calls, return_exceptions=True))

@@ -10,7 +10,7 @@ import pytest
 from services.chassis.engine import LoopStalled
 from services.chassis.loop.memory import MemoryLog, MemoryLoop, MemoryReader
 from services.chassis.records import Place, Record, Unavailable
-from tests.unit.chassis.small_service import JOBS, TASKS, SmallService, an_event, new_log, queued
+from tests.unit.chassis.small_service import JOBS, PULSES, TASKS, SmallService, an_event, new_log, queued
 from trainyard._kafka import partition_of
 
 
@@ -94,6 +94,20 @@ async def test_a_loop_that_delivers_nothing_any_more_ends_the_process_after_some
     assert service.tally().queued == 11
     with pytest.raises(LoopStalled):
         await asyncio.wait_for(service.engine.failed(), 10)
+
+
+@pytest.mark.parametrize("topic", [PULSES, TASKS])
+async def test_what_the_loop_delivers_of_other_partitions_makes_up_for_nothing(topic: str) -> None:
+    """A heartbeat a second would hide for ever that no other topic comes."""
+    service = SmallService(new_log())
+
+    with pytest.raises(LoopStalled, match=f"nothing of {JOBS}/"):
+        for _ in range(11):
+            service.log.append(an_event(queued()))
+            await service.engine.fetch_missing()
+            await service.receive(an_event(queued("other"), topic=topic))
+
+    assert service.tally().queued == 11
 
 
 async def test_a_loop_that_delivers_now_and_then_is_no_dead_one() -> None:

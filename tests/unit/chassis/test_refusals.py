@@ -11,8 +11,16 @@ from google.protobuf.message import Message
 from services.chassis.dead_letters import Limit, TooManyDeadLetters
 from services.chassis.records import NewRecord
 from tests.unit.chassis.small_service import JOBS, PULSES, SmallService, an_event, cancel, letters, new_log, queued
+from trainyard.job.v1.job_pb2 import RunQueued
 
 POISON = NewRecord(JOBS, b"r1", b"\xff\xff\xff", (("ce_type", b"trainyard.job.v1.RunQueued"), ("ce_id", b"poison")))
+
+
+def a_time_that_no_calendar_has() -> RunQueued:
+    """The small service reads it in apply."""
+    message = queued()
+    message.queued_at.seconds = 1 << 62
+    return message
 
 
 async def test_a_handler_that_raises_leaves_a_dead_letter_with_its_stack_and_the_service_goes_on() -> None:
@@ -129,7 +137,7 @@ async def test_the_record_at_the_limit_is_not_lost() -> None:
 
 
 async def test_failures_with_a_success_between_them_do_not_add_up() -> None:
-    service = SmallService(new_log(), limit=Limit(failures=2, unreadables=2))
+    service = SmallService(new_log(), limit=Limit(failures=2))
 
     for bad in (an_event(cancel(reason="boom")), POISON, an_event(cancel(reason="boom")), POISON):
         await service.receive(bad, an_event(queued()))
@@ -137,20 +145,42 @@ async def test_failures_with_a_success_between_them_do_not_add_up() -> None:
     assert service.tally().queued == 4
 
 
-async def test_invalid_messages_never_stop_the_service() -> None:
-    service = SmallService(new_log(), limit=Limit(failures=1, unreadables=1))
+@pytest.mark.security
+async def test_what_is_the_messages_own_fault_never_stops_the_service() -> None:
+    service = SmallService(new_log(), limit=Limit(failures=1))
+    hostile = (POISON, an_event(cancel(reason="invalid")), an_event(a_time_that_no_calendar_has()))
 
-    await service.receive(*(an_event(cancel(reason="invalid")) for _ in range(5)), an_event(queued()))
+    await service.receive(*(record for _ in range(5) for record in hostile), an_event(queued()))
 
     assert service.tally().queued == 1
+    assert len(letters(service.engine.unsent())) == 15
 
 
-async def test_too_many_unreadable_records_stop_the_service() -> None:
-    service = SmallService(new_log(), limit=Limit(unreadables=2))
-    await service.receive(POISON)
+async def test_a_handler_that_fails_counts_on_whatever_invalid_messages_lie_between() -> None:
+    service = SmallService(new_log(), limit=Limit(failures=2))
+    await service.receive(an_event(cancel(reason="boom")), an_event(cancel(reason="invalid")), POISON)
 
-    with pytest.raises(TooManyDeadLetters, match="2 records in a row could not be read"):
-        await service.receive(POISON)
+    with pytest.raises(TooManyDeadLetters):
+        await service.receive(an_event(cancel(reason="boom")))
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("replayed", [False, True])
+async def test_a_time_that_no_calendar_has_is_the_messages_fault_and_no_failure_of_the_handler(replayed: bool) -> None:
+    log = new_log()
+    record = an_event(a_time_that_no_calendar_has())
+    service = SmallService(log, limit=Limit(failures=1))
+
+    if replayed:
+        log.append(record)
+        log.append(an_event(queued(), source="trainyard/tally"))
+        await service.engine.catch_up()
+    else:
+        await service.receive(record)
+
+    (letter,) = letters(service.engine.unsent())
+    assert letter.error.startswith("InvalidMessage: ")
+    assert letter.stack == ""
 
 
 async def test_an_answer_that_no_topic_takes_makes_a_dead_letter_and_holds_nothing_up() -> None:

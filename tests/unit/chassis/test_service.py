@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from services.chassis.context import Context
 from services.chassis.loop.memory import MemoryLog, MemoryPublisher
 from services.chassis.records import NewRecord, Place, Unavailable
-from services.chassis.service import Context, _catch_up, _only_one, _say_ready, send_for_ever
+from services.chassis.service import _catch_up, _say_ready, send_for_ever
 from services.chassis.settings import Settings
+from services.chassis.single import OnlyOne
 from tests.unit.chassis.small_service import SmallService, an_event, cancel, events, new_log, queued
 from trainyard.job.v1.job_pb2 import RunCancelRequested
 
@@ -151,7 +153,9 @@ async def test_a_log_that_is_not_there_yet_is_waited_for() -> None:
 
 async def test_ready_is_said_once_the_loop_delivers_and_nothing_was_missed_in_between() -> None:
     service, ready, begun = SmallService(new_log()), Ready(), asyncio.Event()
-    context = Context(Settings.load("tally"), service.store, service.engine, MemoryPublisher(service.log), service.reader)
+    context = Context(
+        Settings.load("tally"), service.store, service.engine, MemoryPublisher(service.log), service.reader, MemoryPublisher(service.log)
+    )
     service.log.append(an_event(queued()))
     async with running(_say_ready(begun, context, ready)):  # type: ignore[arg-type]
         for _ in range(20):
@@ -168,7 +172,9 @@ async def test_ready_is_said_once_the_loop_delivers_and_nothing_was_missed_in_be
 
 async def test_ready_is_not_said_while_the_log_is_away() -> None:
     service, ready, begun = SmallService(new_log()), Ready(), asyncio.Event()
-    context = Context(Settings.load("tally"), service.store, service.engine, MemoryPublisher(service.log), service.reader)
+    context = Context(
+        Settings.load("tally"), service.store, service.engine, MemoryPublisher(service.log), service.reader, MemoryPublisher(service.log)
+    )
     service.log.down = True
     begun.set()
     async with running(_say_ready(begun, context, ready)):  # type: ignore[arg-type]
@@ -189,16 +195,16 @@ async def test_ready_is_not_said_while_the_log_is_away() -> None:
 
 def test_a_second_process_of_a_service_ends_with_a_reason(tmp_path: Path) -> None:
     lock = tmp_path / "db" / "tally.lock"
-    with _only_one(lock):
+    with OnlyOne(lock):
         with pytest.raises(RuntimeError, match="another process of this service holds .*tally.lock"):
-            with _only_one(lock):
+            with OnlyOne(lock):
                 pass
 
 
 def test_the_next_process_takes_the_place_of_one_that_ended(tmp_path: Path) -> None:
     lock = tmp_path / "db" / "tally.lock"
-    with _only_one(lock):
+    with OnlyOne(lock):
         pass
 
-    with _only_one(lock):
+    with OnlyOne(lock):
         assert lock.exists()

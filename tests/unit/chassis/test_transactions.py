@@ -193,3 +193,19 @@ async def test_whoever_waits_for_something_to_send_is_woken_by_an_answer_and_by_
         await asyncio.wait_for(waiting, 10)
         assert topic in {record.topic for record in service.engine.unsent()}
         service.engine.sent()
+
+
+async def test_what_is_refused_before_anything_was_applied_costs_no_reset() -> None:
+    service = SmallService(new_log())
+
+    await service.receive(*(an_event(cancel(reason=reason)) for reason in ("invalid", "boom", "invalid")))
+
+    assert service.handler.resets == 0
+
+
+async def test_what_fails_once_something_was_applied_resets_the_handler() -> None:
+    service = SmallService(new_log())
+
+    await service.receive(an_event(queued(experiment="boom")), an_event(cancel(reason="too much")))
+
+    assert service.handler.resets == 2

@@ -208,3 +208,13 @@ def test_etags_give_way_where_they_would_not_fit_into_the_event() -> None:
 
     assert isinstance(fact, DatasetVersionRegistered)
     assert [(file.sha256, file.etag) for file in fact.files] == [("0" * 64, "")] * 3
+
+
+def test_an_etag_beyond_reason_is_not_registered() -> None:
+    short, long = a_file(), a_file()
+    short.etag, long.etag = "x" * 1024, "x" * 1025
+
+    (fact,) = domain.conclude(Known(0, asked(), None), [short, long], AT)
+
+    assert isinstance(fact, DatasetVersionRegistered)
+    assert [len(file.etag) for file in fact.files] == [1024, 0]

@@ -101,3 +101,16 @@ async def test_a_run_whose_list_of_files_lies_in_the_store_is_read_there() -> No
 
     assert checked.missing is None
     assert checked.run is not None and list(checked.run.artifacts.files) == list(artifacts(*PATHS).files)
+
+
+@pytest.mark.security
+async def test_a_key_that_is_none_is_told_and_not_asked_for() -> None:
+    outputs = artifacts("outputs/model/a")
+    outputs.files[0].object_key = "../../other-bucket/a"
+    objects = MemoryObjects()
+    objects.put_bytes("../../other-bucket/a", b"x")
+
+    checked = await check(Told(queued(), job.RunCompleted(run_id=RUN, epoch=1, outputs=outputs)), objects)
+
+    assert checked.missing is not None
+    assert "is no key of the object store" in checked.missing.message

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.scheduler.domain import Fact, Run, State, Tick, World, decide, evolve, fold
+from services.scheduler.domain import Fact, Run, State, Tick, Unheld, World, decide, evolve, fold
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
@@ -43,7 +43,7 @@ class Story:
         self.world = World(now=START, **world)
         self.facts: list[Fact] = []
 
-    def tell(self, *messages: Message | Tick) -> list[Any]:
+    def tell(self, *messages: Message | Tick | Unheld) -> list[Any]:
         told: list[Fact] = []
         for message in messages:
             facts = decide(self.state, message, self.world)

@@ -7,11 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from google.protobuf.message import Message
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.scheduler.domain import Tick, decide, evolve, fold
+from services.scheduler.domain import Holding, Tick, decide, evolve, fold
 from services.scheduler.domain.state import TERMINAL
 from services.trainer_agent import domain as agent_domain
 from tests.unit.scheduler.story import Story, a_failure, a_pool, a_submission, some_outputs
@@ -56,6 +57,8 @@ class LifeCycle(RuleBasedStateMachine):
         self.queued: Counter[str] = Counter()
         self.ended_as: dict[str, Any] = {}
         self.fixed: dict[tuple[str, str], dict[str, str]] = {}
+        self.holding = Holding()
+        self.found_unheld = 0
         self._tell(a_pool(max_nodes=2, idle_seconds=100_000))
 
     # -- what users do
@@ -146,6 +149,28 @@ class LifeCycle(RuleBasedStateMachine):
         for _ in range(20):
             self._walk(dice)
 
+    @rule(name=st.sampled_from(_AGENTS))
+    def forget(self, name: str) -> None:
+        """What it holds is lost to it without a word."""
+        process = self.processes.get(name)
+        if process is not None:
+            process.leases = replace(process.leases, held={})
+
+    @rule(name=st.sampled_from(_AGENTS), count=st.integers(1, 12))
+    def beat(self, name: str, count: int) -> None:
+        """Its reports may lie in the log unread meanwhile: an attempt counts as lost early then, and nothing else may go wrong."""
+        process, known = self.processes.get(name), self.story.state.agents.get(name)
+        if process is None or known is None or known.incarnation != process.me.incarnation:
+            return
+        held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in process.leases.held.items()]
+        message = cluster.AgentHeartbeat(agent_id=name, incarnation=process.me.incarnation, held=held)
+        for _ in range(count):
+            self.holding, lost = self.holding.heard(self.story.state, message)
+            for attempt in lost:
+                assert process.leases.held.get(attempt.run_id) != attempt.epoch
+                self.found_unheld += 1
+                self._tell(attempt)
+
     # -- what time does
 
     @rule(given_up=st.lists(st.sampled_from(_AGENTS), unique=True), silent=st.lists(st.sampled_from(_AGENTS), unique=True))
@@ -156,8 +181,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule()
     def offers_grow_old(self) -> None:
-        self.story.later(31)
-        self._tell(Tick())
+        self._tell(self._offers_overdue())
 
     # -- what must hold
 
@@ -212,13 +236,16 @@ class LifeCycle(RuleBasedStateMachine):
         """Let the world be kind: everything arrives, every agent lives, every script ends. Then every run must have ended."""
         if not hasattr(self, "story"):
             return
-        for name in _AGENTS:
-            self.start_a_process(name)
         for name in _NAMES[4:]:
             self.in_flight.append(job.CloseRun(run_id=name, status=job.RUN_STATUS_COMPLETED))
         for _ in range(200):
             while self.in_flight:
                 self._tell(self.in_flight.pop(0))
+            for name in _AGENTS:
+                process, known = self.processes.get(name), self.story.state.agents.get(name)
+                if process is None or process.leases.draining or known is None or known.incarnation != process.me.incarnation:
+                    self.start_a_process(name)
+                self.beat(name, 1)
             for process in self.processes.values():
                 while process.inbox:
                     self._act(process, process.inbox.pop(0))
@@ -226,13 +253,17 @@ class LifeCycle(RuleBasedStateMachine):
                     self._step(process, run_id, epoch, "well")
             if not self.in_flight and all(run.is_terminal for run in self.story.state.runs.values()):
                 break
-            self.story.later(31)
-            self._tell(Tick())
+            if not self.in_flight:
+                self._tell(self._offers_overdue())
         assert all(run.status in TERMINAL for run in self.story.state.runs.values()), self.story.state.runs
         assert self.ends.keys() == self.story.state.runs.keys()
         assert self._replayed() == self.story.state
 
     # -- machinery
+
+    def _offers_overdue(self) -> Tick:
+        open_ = {(run.id, run.epoch) for run in self.story.state.live_runs() if any(not member.accepted for member in run.members)}
+        return Tick(overdue=tuple(sorted(open_)))
 
     def _walk(self, dice: random.Random) -> None:
         agent = dice.choice(_AGENTS)
@@ -261,7 +292,11 @@ class LifeCycle(RuleBasedStateMachine):
             self.offers_grow_old()
         elif pick < 0.565:
             self.time_passes([agent] if dice.random() < 0.3 else [], [agent])
-        elif pick < 0.58:
+        elif pick < 0.575:
+            self.forget(agent)
+        elif pick < 0.585:
+            self.beat(agent, dice.randrange(1, 20))
+        elif pick < 0.60:
             process = self.processes.get(agent)
             if process is not None and process.read:
                 self._act(process, dice.choice(process.read))
@@ -273,9 +308,9 @@ class LifeCycle(RuleBasedStateMachine):
     def _tell(self, message: Any) -> None:
         story = self.story
         facts = decide(story.state, message, story.world)
-        events = ([] if isinstance(message, Tick) else [message]) + [fact.message for fact in facts]
+        events = ([message] if isinstance(message, Message) else []) + [fact.message for fact in facts]
         story.facts += facts
-        if not isinstance(message, Tick):
+        if isinstance(message, Message):
             story.state = evolve(story.state, message, story.world.now)
         story.state = fold(story.state, facts, story.world.now)
         self.log = [*getattr(self, "log", []), *((event, story.world.now) for event in events)]
@@ -356,7 +391,7 @@ TestLifeCycle = LifeCycle.TestCase
 def test_long_walks_reach_every_end_and_break_nothing() -> None:
     """The machine without Hypothesis: long walks by dice, which also show that its invariants are not empty."""
     ends: Counter[str] = Counter()
-    lost = 0
+    lost = unheld = 0
     for seed in range(60):
         dice = random.Random(seed)
         machine = LifeCycle()
@@ -375,7 +410,9 @@ def test_long_walks_reach_every_end_and_break_nothing() -> None:
         machine.begin_anew_from_the_log()
         machine.teardown()
         ends.update(type(end[0]).__name__ for end in machine.ends.values())
+        unheld += machine.found_unheld
         lost += sum(len(epochs) - 1 for epochs in machine.offered.values())
 
     assert min(ends[name] for name in ("RunCompleted", "RunFailed", "RunCanceled")) > 10
+    assert unheld > 2
     assert lost > 50

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.scheduler.domain import Tick
+from services.scheduler.domain import Holding, Tick, Unheld
+from services.scheduler.domain.holding import MISSES
 from tests.unit.scheduler.story import Story, a_failure, a_submission, names, some_outputs
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
@@ -240,20 +244,53 @@ def test_a_node_that_is_given_up_is_fenced_and_its_run_waits_for_another() -> No
 def test_an_offer_that_nobody_takes_is_withdrawn() -> None:
     story = Story().with_run_offered()
 
-    told = story.later(31).tell(Tick())
+    assert story.later(3600).tell(Tick()) == []
+    assert story.tell(Tick(overdue=(("run", 2), ("other", 1)))) == []
+    told = story.tell(Tick(overdue=(("run", 1),)))
 
     assert names(told)[:2] == ["LeaseRevoked", "RunRequeued"]
+
+
+def test_an_offer_that_was_taken_meanwhile_is_not_withdrawn() -> None:
+    story = Story().with_run_prepared()
+
+    assert story.tell(Tick(overdue=(("run", 1),))) == []
 
 
 def test_a_run_that_loses_too_many_attempts_fails_and_says_so() -> None:
     story = Story(max_lost_attempts=2).with_run_running()
 
     story.with_agent(incarnation="second")
+    story.report(cluster.LeaseAccepted(), incarnation="second")
     story.with_agent(incarnation="third")
 
     (failed,) = story.said(job.RunFailed)
     assert failed.failure.code == "AgentLost"
-    assert "2 attempts" in failed.failure.message
+    assert failed.failure.message == (
+        "2 attempts that had begun were lost, the last one because agent-0 began anew. Perhaps the script exhausts the node's memory."
+    )
+
+
+def test_offers_that_nobody_took_are_no_lost_attempts_of_the_run() -> None:
+    story = Story(max_lost_attempts=2).with_run_offered()
+
+    for epoch in range(1, 8):
+        story.tell(Tick(overdue=(("run", epoch),)))
+        if not story.run().members:
+            story.tell(Tick())
+
+    assert story.run().epoch > 5
+    assert (story.run().lost_attempts, story.said(job.RunFailed)) == (0, [])
+
+
+def test_an_attempt_that_its_agent_stopped_on_purpose_is_not_blamed_on_the_script() -> None:
+    story = Story(max_lost_attempts=1).with_run_running()
+
+    story.tell(cluster.AgentDrained(agent_id="agent-0", incarnation="first", why="maintenance"))
+
+    (failed,) = story.said(job.RunFailed)
+    assert "because agent-0 was stopped: maintenance" in failed.failure.message
+    assert "memory" not in failed.failure.message
 
 
 def test_a_node_that_is_stopped_on_purpose_loses_its_attempt() -> None:
@@ -281,5 +318,83 @@ def test_a_declined_offer_goes_elsewhere() -> None:
 
     told = story.report(cluster.LeaseDeclined(why="it holds another"))
 
-    assert names(told) == ["LeaseRevoked", "RunRequeued", "LeaseOffered"]
-    assert told[2].epoch == 2
+    assert names(told) == ["LeaseRevoked", "RunRequeued", "PoolResized", "RunScaling"]
+    story.world = replace(story.world, declined_agents=frozenset({"agent-0"}))
+    story.with_agent("agent-1")
+    assert [(offer.agent_id, offer.epoch) for offer in story.said(cluster.LeaseOffered)] == [("agent-0", 1), ("agent-1", 2)]
+
+
+def test_who_declined_is_not_asked_again_at_once_and_is_asked_later() -> None:
+    story = Story().with_pool(max_nodes=1)
+    story.tell(a_submission())
+    story.with_agent()
+
+    told = story.report(cluster.LeaseDeclined(why="it holds another"))
+    later = story.tell(Tick())
+
+    assert "LeaseOffered" not in names(told)
+    assert names(later) == ["LeaseOffered"]
+
+
+# -- attempts that are held by nobody
+
+
+def a_beat(*held: tuple[str, int], incarnation: str = "first") -> Any:
+    return cluster.AgentHeartbeat(
+        agent_id="agent-0", incarnation=incarnation, held=[cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in held]
+    )
+
+
+def lost_after(story: Story, *beats: Any) -> list[Unheld]:
+    holding, lost = Holding(), []
+    for beat in beats:
+        holding, found = holding.heard(story.state, beat)
+        lost += found
+    return lost
+
+
+def test_an_accepted_attempt_that_ten_heartbeats_do_not_list_is_lost_and_requeued() -> None:
+    story = Story().with_run_running()
+
+    (lost,) = lost_after(story, *[a_beat()] * MISSES)
+    told = story.tell(lost)
+
+    assert names(told)[:2] == ["LeaseRevoked", "RunRequeued"]
+    assert "agent-0 accepted it and does not hold it any more" in told[1].why
+
+
+def test_a_heartbeat_that_lists_it_begins_the_count_anew() -> None:
+    story = Story().with_run_running()
+
+    assert lost_after(story, *[a_beat()] * (MISSES - 1), a_beat(("run", 1)), *[a_beat()] * (MISSES - 1)) == []
+
+
+def test_only_heartbeats_of_the_process_that_accepted_it_count() -> None:
+    story = Story().with_run_running()
+
+    assert lost_after(story, *[a_beat(incarnation="other")] * 50) == []
+
+
+def test_an_offer_that_is_not_accepted_yet_is_not_missed() -> None:
+    assert lost_after(Story().with_run_offered(), *[a_beat()] * 50) == []
+
+
+def test_an_attempt_of_which_the_end_was_told_meanwhile_is_not_missed() -> None:
+    story = Story().with_run_running()
+    (lost,) = lost_after(story, *[a_beat()] * MISSES)
+
+    story.report(cluster.TaskExited())
+    story.report(some_outputs())
+
+    assert story.tell(lost) == []
+    assert lost_after(story, *[a_beat()] * 50) == []
+
+
+@pytest.mark.parametrize(("signal", "says_memory"), [(9, True), (15, False)])
+def test_a_script_that_was_killed_outright_may_have_met_the_end_of_the_memory(signal: int, says_memory: bool) -> None:
+    story = Story().with_run_finalizing(exit_code=-signal)
+
+    failure = story.run().failure
+    assert failure is not None
+    assert f"was ended by signal {signal}" in failure.message
+    assert ("out of memory" in failure.message) == says_memory

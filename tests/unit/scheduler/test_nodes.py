@@ -8,7 +8,7 @@ from typing import Any
 from services.scheduler.domain import Agent, Pool
 from services.scheduler.liveness import Liveness
 from services.scheduler.nodes import Reconciler
-from services.scheduler.ports import NodeState
+from services.scheduler.ports import NodeRefused, NodeState
 from tests.unit.scheduler.story import START
 from trainyard.cluster.v1.cluster_pb2 import Resources
 
@@ -64,11 +64,14 @@ class Provider:
     def __init__(self, **states: NodeState) -> None:
         self.known = {name.replace("_", "-"): state for name, state in states.items()}
         self.calls: list[str] = []
+        self.unknown: set[str] = set()
 
     async def states(self) -> dict[str, NodeState]:
         return dict(self.known)
 
     async def start(self, agent_id: str) -> None:
+        if agent_id in self.unknown:
+            raise NodeRefused("BAD_NAME")
         self.calls.append(f"start {agent_id}")
         self.known[agent_id] = NodeState.UP
 
@@ -132,3 +135,45 @@ async def test_a_node_that_does_not_come_up_is_told_and_tried_again() -> None:
 
     assert handler.broken_agents == {"agent-0"}
     assert provider.calls == ["start agent-0"]
+
+
+async def test_a_node_that_the_provider_does_not_know_is_broken_and_the_next_one_is_started() -> None:
+    provider = Provider()
+    provider.unknown = {"agent-0"}
+    reconciler, handler = a_reconciler(provider, wanted=("agent-0", "agent-1"))
+
+    await reconciler.look(0.0)
+
+    assert handler.broken_agents == {"agent-0"}
+    assert provider.calls == ["start agent-1"]
+
+
+# -- offers
+
+
+def test_an_offer_is_overdue_after_so_many_pulses_and_not_before() -> None:
+    liveness = Liveness(suspect_after=2, lost_after=4, overdue_after=3)
+
+    ticks = [liveness.pulse(KNOWN, [("run", 1)]) for _ in range(4)]
+
+    assert [tick.overdue for tick in ticks] == [(), (), (("run", 1),), (("run", 1),)]
+
+
+def test_each_offer_has_its_own_count() -> None:
+    liveness = Liveness(suspect_after=2, lost_after=4, overdue_after=2)
+    liveness.pulse(KNOWN, [("run", 1)])
+
+    assert liveness.pulse(KNOWN, [("run", 2)]).overdue == ()
+
+
+def test_who_declined_is_asked_again_after_some_pulses() -> None:
+    liveness = Liveness(suspect_after=2, lost_after=4)
+    liveness.declined("agent-0")
+
+    asked_again = []
+    for _ in range(5):
+        asked_again.append("agent-0" not in liveness.declining())
+        liveness.pulse(KNOWN)
+
+    assert asked_again == [False] * 5
+    assert liveness.declining() == frozenset()

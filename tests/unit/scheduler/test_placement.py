@@ -107,11 +107,29 @@ def test_one_starting_node_serves_one_waiting_run() -> None:
 
 
 def test_a_node_that_does_not_come_up_is_named() -> None:
-    story = Story(broken_agents=frozenset({"agent-0"})).with_pool()
+    story = Story(broken_agents=frozenset({"agent-0"})).with_pool(max_nodes=1)
 
     story.tell(a_submission(), Tick())
 
     assert "agent-0 of pool, whose process does not come up" in story.run().why
+
+
+def test_a_node_that_does_not_come_up_does_not_keep_its_pool_from_growing() -> None:
+    story = Story().with_pool(max_nodes=2)
+    story.tell(a_submission())
+
+    story.world = replace(story.world, broken_agents=frozenset({"agent-0"}))
+    story.tell(Tick())
+    story.with_agent("agent-1")
+
+    assert [offer.agent_id for offer in story.said(cluster.LeaseOffered)] == ["agent-1"]
+
+
+def test_names_that_are_no_slots_of_this_machine_are_dropped_registered_or_not() -> None:
+    story = Story(node_slots=2).with_pool().with_agent("stranger")
+    story.tell(cluster.PoolResized(name="pool", agent_ids=["kafka", "stranger", "agent-1"]), Tick())
+
+    assert story.state.pools["pool"].agent_ids == ("agent-1",)
 
 
 def test_a_node_that_the_machine_has_no_slot_for_any_more_is_not_waited_for() -> None:

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from trainyard._cloudevents import Received
 from trainyard._kafka import Raw
 from trainyard._tail import as_object, as_text
-from trainyard.cluster.v1.cluster_pb2 import CreatePool, TaskPhase
+from trainyard.cluster.v1.cluster_pb2 import AgentRegistered, CreatePool, TaskPhase
 from trainyard.job.v1.job_pb2 import CancelRun
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,3 +41,9 @@ def test_a_terminal_is_shown_control_sequences_and_never_given_them() -> None:
 
 def test_a_key_of_any_length_leaves_the_line_readable() -> None:
     assert len(as_text(told(CancelRun(run_id="r"), key="x" * 100_000))) < 400
+
+
+def test_an_incarnation_is_told_by_as_much_of_it_as_an_id() -> None:
+    line = as_text(told(AgentRegistered(agent_id="agent-0", incarnation="0123456789abcdef" * 2), key="agent-0"))
+
+    assert "incarnation=01234567 " in f"{line} "

@@ -1,8 +1,11 @@
 import re
 from pathlib import Path
 
+import pytest
 import typer
+from typer.testing import CliRunner
 
+from trainyard import _cli
 from trainyard._cli import app
 
 REPO = Path(__file__).resolve().parents[3]
@@ -29,3 +32,13 @@ def _is_there(command: object, words: tuple[str, ...]) -> bool:
     if groups is None or not words:
         return True
     return words[0] in groups and _is_there(groups[words[0]], words[1:])
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "status"])
+def test_the_help_of_a_command_of_the_local_stack_is_the_local_stacks(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(_cli, "_stack", lambda verb, arguments: passed.append((verb, arguments)))
+
+    CliRunner().invoke(app, [verb, "--help"])
+
+    assert passed == [(verb, ["--help"])]

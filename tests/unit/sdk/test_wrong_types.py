@@ -7,6 +7,7 @@ import pytest
 
 from trainyard import (
     AmlCompute,
+    ComputeTarget,
     Dataset,
     Estimator,
     Experiment,
@@ -17,12 +18,20 @@ from trainyard import (
     UserErrorException,
 )
 from trainyard._dataset import _from_message
-from trainyard._inference import predict
-from trainyard._webservice import _plain
+from trainyard._inference import encode, predict
+from trainyard._model import ResourceConfiguration
+from trainyard._run import Run
+from trainyard._texts import texts
+from trainyard._webservice import Webservice, _plain
 from trainyard._workspace import Workspace
 from trainyard.dataset.v1 import dataset_pb2
+from trainyard.endpoint.v1 import endpoint_pb2
+from trainyard.job.v1 import job_pb2, spec_pb2
 
 NOWHERE = Workspace.from_dict({"workspace_name": "w", "trainyard": {"services": {}}})
+LIVE = Webservice(
+    NOWHERE, "digits", _message=endpoint_pb2.Endpoint(endpoint="digits", scoring_uri="http://127.0.0.1:1/v1/models/m:predict")
+)
 DIGITS = Dataset.File.from_files("http://host:8/a.gz")
 
 
@@ -84,6 +93,16 @@ def test_a_compute_target_that_is_none_is_named(folder: Path) -> None:
         lambda: _plain(object()),
         lambda: AmlCompute.provisioning_configuration("LOCAL", max_nodes="4"),  # type: ignore[arg-type]
         lambda: AmlCompute.provisioning_configuration("LOCAL", max_nodes=1.5),  # type: ignore[arg-type]
+        lambda: AmlCompute.provisioning_configuration("LOCAL", min_nodes=None),  # type: ignore[arg-type]
+        lambda: ComputeTarget.create(NOWHERE, "pool", None),  # type: ignore[arg-type]
+        lambda: ResourceConfiguration("1"),  # type: ignore[arg-type]
+        lambda: ResourceConfiguration(cpu=-1),
+        lambda: ResourceConfiguration(memory_in_gb=float("nan")),
+        lambda: ResourceConfiguration(gpu=0.5),  # type: ignore[arg-type]
+        lambda: LIVE.predict(None),  # type: ignore[arg-type]
+        lambda: LIVE.get_logs(-1),
+        lambda: encode([None]),
+        lambda: texts("tags", ["a"]),
     ],
 )
 def test_a_mistake_is_a_typed_error_and_never_pythons_own(mistake: Callable[[], object]) -> None:
@@ -116,3 +135,14 @@ def test_one_registered_dataset_with_a_wrong_url_does_not_hide_the_others() -> N
     ]
 
     assert [_from_message(message).name for message in listed] == ["forged", "digits"]
+
+
+def test_a_tag_that_is_a_number_is_told_as_its_text() -> None:
+    assert texts("tags", {"epochs": 3, 4: 0.5, "on": True, "name": "x"}) == {"epochs": "3", "4": "0.5", "on": "True", "name": "x"}
+    assert texts("tags", None) == {}
+
+
+def test_the_metrics_of_a_run_that_names_no_time_are_looked_for_from_the_beginning() -> None:
+    run = Run(Experiment(NOWHERE, "e"), "r", _message=job_pb2.Run(run_id="r", spec=spec_pb2.RunSpec()))
+
+    assert run._since().timestamp() == 0

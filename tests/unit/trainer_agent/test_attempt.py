@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +11,13 @@ from services.trainer_agent.attempt import Node, Running
 from services.trainer_agent.domain import Me
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
+from services.trainer_agent.prepare import Prepared
 from services.trainer_agent.reporter import Cause
 from trainyard._cloudevents import decode
 from trainyard._objects import MemoryObjects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
+from trainyard.job.v1 import job_pb2 as job
 
 
 class Reports:
@@ -48,10 +51,16 @@ class Outputs:
         return ArtifactSet(), []
 
 
-async def ran(tmp_path: Path, outputs: Outputs) -> list[Any]:
+class WithAFileNamedOutputs:
+    async def prepare(self, _: object, folders: Folders, *__: object) -> Prepared:
+        (folders.code / "outputs").write_text("mine")
+        return Prepared(Path(sys.executable), {}, ())
+
+
+async def ran(tmp_path: Path, outputs: Outputs, preparer: Any = None) -> list[Any]:
     """What an attempt that could not be prepared has reported at its end."""
     reports = Reports()
-    parts: Any = SimpleNamespace(preparer=Unprepared(), outputs=outputs, reports=reports, log=None)
+    parts: Any = SimpleNamespace(preparer=preparer or Unprepared(), outputs=outputs, reports=reports, log=None)
     node = Node(
         me=Me("agent-0", "first"),
         address="127.0.0.1",
@@ -68,6 +77,7 @@ async def ran(tmp_path: Path, outputs: Outputs) -> list[Any]:
     offer = cluster.LeaseOffered(run_id="run", epoch=1)
     released: list[str] = []
     running = Running(node, offer, Cause(), Folders.make(tmp_path, "agent-0", "run", 1), lambda: released.append("run"))
+    running.start(job.GangFormed(run_id="run", epoch=1, members=[job.GangMember(agent_id="agent-0", incarnation="first", ranks=[0])]))
     await asyncio.wait_for(running.task, 30)
     assert released
     return reports.messages()
@@ -90,3 +100,11 @@ async def test_whatever_happens_to_the_outputs_the_end_is_told(tmp_path: Path) -
     assert isinstance(told[-1], cluster.OutputsUploaded)
     assert told[-1].failure.code == "OutputsLost"
     assert "nobody expects it" in told[-1].failure.message
+
+
+async def test_a_source_with_a_file_named_as_the_folder_of_results_is_a_fault_of_the_source(tmp_path: Path) -> None:
+    told = await ran(tmp_path, Outputs(), WithAFileNamedOutputs())
+
+    (failed,) = [message for message in told if isinstance(message, cluster.TaskFailed)]
+    assert (failed.failure.code, failed.failure.target) == ("UserError", "outputs")
+    assert "Rename it" in failed.failure.message

@@ -22,7 +22,7 @@ from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.script_environment import ALIAS, RUN_CONTEXT, TENSORFLOW_1, argv, variables
 from trainyard import _steps, _transfer
 from trainyard._artifacts import MOST_BYTES_IN_EVENT, resolve
-from trainyard._errors import PlatformUnavailableException
+from trainyard._errors import PlatformUnavailableException, UserErrorException
 from trainyard._objects import MemoryObjects
 from trainyard._paths import sha256_file
 from trainyard._transfer import Stopped
@@ -149,6 +149,20 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.security
+def test_a_digest_that_is_a_path_touches_no_file_outside_of_the_cache(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("keep me")
+    name = f"{'../' * 20}{victim}"
+
+    with pytest.raises(PreparationFailed, match=r"no SHA-256"):
+        Snapshots(MemoryObjects(), Blobs(tmp_path / "cache" / "blobs")).unpack(
+            Snapshot(files=[{"path": "train.py", "sha256": name}]), tmp_path / "code"
+        )
+
+    assert victim.read_text() == "keep me"
+
+
 # -- outputs
 
 
@@ -175,6 +189,29 @@ def test_links_and_names_that_cannot_travel_are_left_out_and_named(tmp_path: Pat
 
     assert [file.path for file in saved.files] == ["outputs/good"]
     assert sorted(warning.split("'")[1] for warning in warnings) == ["outputs/back\\\\slash", "outputs/link"]
+
+
+def test_a_folder_of_results_that_has_become_a_link_or_a_file_is_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_text("x")
+    (tmp_path / "outputs").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "logs").write_text("x")
+
+    folders = [("outputs", tmp_path / "outputs"), ("logs", tmp_path / "logs"), ("azureml-logs", tmp_path / "none")]
+    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, folders, lambda: False)
+
+    assert list(saved.files) == []
+    assert [warning.split("'")[1] for warning in warnings] == ["outputs", "logs"]
+
+
+def test_a_link_to_a_folder_is_left_out_and_named_at_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "etc").symlink_to("/etc")
+
+    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path)], lambda: False)
+
+    assert list(saved.files) == []
+    assert [warning.split("'")[1] for warning in warnings] == ["outputs/deep/etc"]
 
 
 def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
@@ -628,3 +665,15 @@ def test_a_run_is_given_nothing_of_the_store_but_datasets_and_what_runs_left(tmp
 
     with pytest.raises(PreparationFailed, match="no file that a run may read"):
         Data(Blobs(tmp_path / "cache"), objects).place([(source, tmp_path / "a")], writable=False)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("run_id", ["../../victim", "/etc", "a/../../../victim"])
+def test_no_folder_is_made_or_removed_for_a_run_id_that_leads_elsewhere(tmp_path: Path, run_id: str) -> None:
+    victim = tmp_path / "victim.1"
+    victim.mkdir()
+
+    with pytest.raises(UserErrorException):
+        Folders.make(tmp_path, "agent-0", run_id, 1)
+
+    assert victim.is_dir()

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.trainer_agent.domain import Accept, Action, Decline, End, Leases, Me, Start, Stop, decide, evolve, released
+import pytest
+
+from services.trainer_agent.domain import Accept, Action, Decline, End, Leases, Me, Start, Stop, decide, evolve, fault, released
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 
@@ -98,3 +100,10 @@ def test_a_fenced_process_ends_and_takes_nothing_more() -> None:
 
 def test_a_fence_for_an_earlier_process_is_void() -> None:
     assert after(cluster.AgentFenced(agent_id="agent-0", incarnation="earlier"))[1] == []
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("run_id", ["", "../../victim", "/etc", "a/b", "run\n", "x" * 129, "-rf"])
+def test_an_offer_of_what_is_no_run_id_is_never_taken(run_id: str) -> None:
+    assert after(an_offer(run_id))[1] == []
+    assert fault(an_offer(run_id)).startswith(f"run_id {run_id[:200]!r} is none")

@@ -232,3 +232,25 @@ def test_frames_do_not_depend_on_how_the_bytes_come(lines: list[bytes], step: in
 
     assert found == [line for line in lines if 0 < len(line) <= 20]
     assert frames.lost == sum(len(line) > 20 for line in lines)
+
+
+async def test_a_script_that_removes_its_socket_does_not_hold_up_the_end(tmp_path: Path, kept: Kept, metrics: Metrics) -> None:
+    ears = ScriptSocket(metrics, Answers())
+    await ears.listen(tmp_path / "s")
+    (tmp_path / "s").unlink()
+
+    await asyncio.wait_for(ears.close(), 30)
+
+    assert kept.points() == []
+
+
+async def test_a_socket_of_another_listener_does_not_hold_up_the_end(tmp_path: Path, kept: Kept, metrics: Metrics) -> None:
+    ears = ScriptSocket(metrics, Answers())
+    await ears.listen(tmp_path / "s")
+    (tmp_path / "s").unlink()
+    other = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), str(tmp_path / "s"))
+
+    await asyncio.wait_for(ears.close(patience=0.01), 30)
+    other.close()
+
+    assert kept.points() == []

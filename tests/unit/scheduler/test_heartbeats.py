@@ -1,0 +1,67 @@
+"""What the scheduler makes of heartbeats and its own pulses, handler and all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import Message
+
+from services.chassis.settings import Scheduler
+from services.scheduler.domain.holding import MISSES
+from services.scheduler.handlers import SchedulerHandler
+from tests.unit.scheduler.story import START, Story, names
+from trainyard._cloudevents import Received
+from trainyard.cluster.v1 import cluster_pb2 as cluster
+
+
+def a_handler(story: Story, **settings: Any) -> SchedulerHandler:
+    handler = SchedulerHandler(Scheduler(pulse_seconds=1, **settings), "me", cluster.Resources(cpus=1), lambda: START)
+    handler.state = story.state
+    return handler
+
+
+def told(handler: SchedulerHandler, message: Message) -> list[Any]:
+    documents: Any = None
+    event = Received("trainyard.heartbeats", 0, 0, "agent-0", "id", message.DESCRIPTOR.full_name, "", START, message)
+    return [emit.message for emit in handler.react(event, documents)]
+
+
+def a_beat(*held: tuple[str, int]) -> Any:
+    listed = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in held]
+    return cluster.AgentHeartbeat(agent_id="agent-0", incarnation="first", held=listed)
+
+
+def test_an_agent_that_goes_on_without_its_run_loses_it() -> None:
+    handler = a_handler(Story().with_pool(min_nodes=1).with_run_running())
+
+    answers = [told(handler, a_beat()) for _ in range(MISSES)]
+
+    assert answers[:-1] == [[]] * (MISSES - 1)
+    assert names(answers[-1])[:2] == ["LeaseRevoked", "RunRequeued"]
+
+
+def test_an_agent_that_lists_its_run_keeps_it() -> None:
+    handler = a_handler(Story().with_run_running())
+
+    assert [told(handler, a_beat(("run", 1))) for _ in range(50)] == [[]] * 50
+
+
+def test_an_offer_is_withdrawn_by_pulses_of_this_process_alone() -> None:
+    handler = a_handler(Story().with_run_offered(), offer_seconds=3, suspect_after_seconds=100, lost_after_seconds=200)
+
+    others = [told(handler, cluster.SchedulerPulse(incarnation="earlier")) for _ in range(50)]
+    mine = [names(told(handler, cluster.SchedulerPulse(incarnation="me"))) for _ in range(3)]
+
+    assert others == [[]] * 50
+    assert mine[:2] == [[], []]
+    assert mine[2][:2] == ["LeaseRevoked", "RunRequeued"]
+
+
+def test_who_declined_is_not_asked_again_by_the_next_decision() -> None:
+    story = Story().with_pool(max_nodes=1)
+    handler = a_handler(story.with_run_offered())
+    declined = cluster.LeaseDeclined(run_id="run", epoch=1, agent_id="agent-0", incarnation="first", why="it holds another")
+
+    told(handler, declined)
+
+    assert handler._world().declined_agents == {"agent-0"}
