@@ -6,7 +6,7 @@ import pytest
 
 from services.chassis import codec
 from services.registry.checking import Checking
-from services.registry.domain.registration import Asked
+from services.registry.domain.registration import Asked, refused
 from services.registry.domain.runs import Run, evolve
 from services.registry.handlers import Checked
 from tests.unit.registry.builders import RUN, a_request, artifacts, completed, queued
@@ -101,3 +101,14 @@ async def test_a_run_whose_list_of_files_lies_in_the_store_is_read_there() -> No
 
     assert checked.missing is None
     assert checked.run is not None and list(checked.run.artifacts.files) == list(artifacts(*PATHS).files)
+
+
+async def test_a_list_of_files_that_is_gone_is_an_answer_and_says_so() -> None:
+    named = ArtifactSet(manifest_key="list", manifest_sha256="a" * 64, count=len(PATHS))
+    end = job.RunCompleted(run_id=RUN, epoch=1, outputs=named)
+
+    checked = await check(Told(queued(), end), MemoryObjects())
+
+    assert checked.missing is not None
+    assert (checked.missing.code, checked.missing.target) == ("ArtifactMissing", "list")
+    assert refused(checked.run, a_request()) is None
