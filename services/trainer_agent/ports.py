@@ -22,6 +22,11 @@ class DataCache(Protocol):
         """The SourceFiles of a DatasetInput, before its steps. Raises TrainyardException."""
         ...
 
+    def lend(self, files: Sequence[tuple[Any, str]], folder: Path) -> bool:
+        """Each SourceFile at its path below `folder`, fetched when it is opened. False, and nothing is there, where it should be placed
+        instead: the cache can hold the files, or the node cannot lend."""
+        ...
+
     def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Callable[[str], None]) -> list[Any]:
         """Each SourceFile at its target; returns them with the digests that were measured. `say` gets a line now and then while it takes
         long. Raises PreparationFailed."""

@@ -14,7 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from services.trainer_agent.adapters import lazy
 from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
+from services.trainer_agent.adapters.cache_room import Lease
 from services.trainer_agent.adapters.environment import FOR_DOWNLOADS, only
 from services.trainer_agent.ports import PreparationFailed
 from trainyard import _input_files, _transfer
@@ -31,6 +33,10 @@ _READABLE = ("datastores/blobs/", "runs/", "uploads/")
 Say = Callable[[str], None]
 
 
+def _nobody(_: str) -> None:
+    """Nobody listens."""
+
+
 class Data:
     def __init__(self, blobs: Blobs, objects: Objects) -> None:
         self._blobs = blobs
@@ -39,7 +45,28 @@ class Data:
     def files_of(self, item: Any) -> list[Any]:
         return _input_files.of(self._objects, item)
 
-    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Say = lambda line: None) -> list[Any]:
+    def lend(self, files: Sequence[tuple[Any, str]], folder: Path) -> bool:
+        budget = self._blobs.budget_bytes
+        known = all(source.sha256 for source, _ in files)
+        if not budget or not known or sum(source.size_bytes for source, _ in files) <= budget or not lazy.is_possible():
+            return False
+        return lazy.mount(files, folder)
+
+    def borrow(self, source: Any) -> tuple[Lease, Path]:
+        """One file, fetched if it is not there, and the lease that keeps it; the caller closes it. Raises PreparationFailed."""
+        lease = self._blobs.lease()
+        try:
+            lease.name(source.sha256)
+            found = self._blobs.get(source.sha256)
+            if found is None:
+                self._blobs.make_room(source.size_bytes)
+                found = next(iter(self._fetch([source], _Meter(source.size_bytes, _nobody)).values()))
+            return lease, found
+        except BaseException:
+            lease.close()
+            raise
+
+    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Say = _nobody) -> list[Any]:
         """`writable` gives copies; else hard links to the node's one file, read-only. `say` gets a line now and then while it takes long."""
         sources = [source for source, _ in files]
         with self._blobs.use() as lease:
