@@ -12,7 +12,7 @@ from typing import Any
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import DataCache, PreparationFailed
 from trainyard import _steps
-from trainyard._paths import below
+from trainyard._paths import below, safe_relpath
 from trainyard.job.v1.spec_pb2 import DatasetInput
 
 
@@ -41,10 +41,19 @@ class Inputs:
         root = self._root(item)
         root.mkdir(parents=True, exist_ok=True)
         writable = item.mode == DatasetInput.MODE_DOWNLOAD
+        lent = [(file, safe_relpath(file.path)) for file in files]
+        if item.mode == DatasetInput.MODE_MOUNT and self._cache.lend(lent, root, stopped):
+            self._say(
+                f"data: the files of {item.name} are fetched as they are opened: together they are more than the node's cache may hold"
+            )
+            return self._placed(item, root, files, ())
         targets = [(file, below(root, file.path)) for file in files]
         placed = self._cache.place(targets, writable=writable, say=self._say, stopped=stopped)
+        return self._placed(item, root, files, placed)
+
+    def _placed(self, item: Any, root: Path, files: Sequence[Any], measured: Sequence[Any]) -> Placed:
         seen = self._linked(item, root)
-        return Placed(below(seen, files[0].path) if len(files) == 1 and not item.always_folder else seen, placed)
+        return Placed(below(seen, files[0].path) if len(files) == 1 and not item.always_folder else seen, measured)
 
     def _root(self, item: Any) -> Path:
         if item.path_on_compute and not item.path_on_compute.startswith("/"):

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.trainer_agent.adapters.lazy import detach_below
 from trainyard._paths import below
 
 _LONGEST_HOME_OF_SOCKETS = 75
@@ -35,6 +36,7 @@ class Folders:
     def sweep(home: Path, agent_id: str) -> None:
         """What an earlier process of the agent left behind when it was killed."""
         for folder in (_work(home, agent_id), _sockets(home, agent_id)):
+            detach_below(folder)
             shutil.rmtree(folder, ignore_errors=True)
 
     @property
@@ -69,6 +71,7 @@ class Folders:
         for link in map(Path, links.read_text().split("\0")[:-1] if links.exists() else ()):
             if link.is_symlink() and self.root in Path(os.readlink(link)).parents:
                 link.unlink(missing_ok=True)
+        detach_below(self.root)
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.rmtree(self.sockets, ignore_errors=True)
 

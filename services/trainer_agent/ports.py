@@ -25,6 +25,11 @@ class DataCache(Protocol):
         """
         ...
 
+    def lend(self, files: Sequence[tuple[Any, str]], folder: Path, stopped: Callable[[], bool]) -> bool:
+        """Each SourceFile at its path below `folder`, fetched when it is opened. False, and nothing is there, where it should be placed
+        instead: the cache can hold the files, the node cannot lend, or `stopped()`."""
+        ...
+
     def place(
         self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Callable[[str], None], stopped: Callable[[], bool]
     ) -> list[Any]:

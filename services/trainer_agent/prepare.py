@@ -64,7 +64,7 @@ class Preparer:
             tuple(
                 DatasetMaterialized(name=item.dataset, version=item.version, agent_id=self.agent_id, files=it.files)
                 for item, it in zip(spec.inputs, placed, strict=True)
-                if item.dataset
+                if item.dataset and it.files
             ),
         )
 

@@ -40,6 +40,10 @@ class Blobs:
     def budget_bytes(self) -> int:
         return self._room.budget_bytes
 
+    def lease(self) -> Lease:
+        """As `use`, until it is closed."""
+        return self._room.lease()
+
     @contextmanager
     def use(self) -> Iterator[Lease]:
         """What is given a name here is not evicted until the end, nor once it has a second hard link."""

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from services.trainer_agent.adapters import lazy
 from services.trainer_agent.adapters.blobs import Blobs, WrongDigest
+from services.trainer_agent.adapters.cache_room import Lease
 from services.trainer_agent.adapters.environment import FOR_DOWNLOADS, only
 from services.trainer_agent.adapters.patience import when_it_answers
 from services.trainer_agent.ports import PreparationFailed
@@ -37,29 +39,49 @@ Say = Callable[[str], None]
 Stopped = Callable[[], bool]
 
 
+def _nobody(_: str) -> None:
+    """Nobody listens."""
+
+
+def _never() -> bool:
+    return False
+
+
 class Data:
     def __init__(self, blobs: Blobs, objects: Objects, retry_seconds: float = 600.0) -> None:
         self._blobs = blobs
         self._objects = objects
         self._retry_seconds = retry_seconds
 
-    def files_of(self, item: Any, stopped: Stopped = lambda: False) -> list[Any]:
+    def files_of(self, item: Any, stopped: Stopped = _never) -> list[Any]:
         return when_it_answers(lambda: _input_files.of(self._objects, item), self._retry_seconds, stopped)
 
-    def place(
-        self,
-        files: Sequence[tuple[Any, Path]],
-        *,
-        writable: bool,
-        say: Say = lambda line: None,
-        stopped: Stopped = lambda: False,
-    ) -> list[Any]:
+    def lend(self, files: Sequence[tuple[Any, str]], folder: Path, stopped: Stopped = _never) -> bool:
+        _demand_digests(source for source, _ in files)
+        budget = self._blobs.budget_bytes
+        known = all(source.sha256 for source, _ in files)
+        if not budget or not known or sum(source.size_bytes for source, _ in files) <= budget or not lazy.is_possible():
+            return False
+        return lazy.mount(files, folder, stopped=stopped)
+
+    def borrow(self, source: Any) -> tuple[Lease, Path]:
+        """One file, fetched if it is not there, and the lease that keeps it; the caller closes it. Raises PreparationFailed."""
+        lease = self._blobs.lease()
+        try:
+            lease.name(source.sha256)
+            found = self._blobs.get(source.sha256)
+            if found is None:
+                self._blobs.make_room(source.size_bytes)
+                found = next(iter(self._fetch([source], _Meter(source.size_bytes, _nobody), _never).values()))
+            return lease, found
+        except BaseException:
+            lease.close()
+            raise
+
+    def place(self, files: Sequence[tuple[Any, Path]], *, writable: bool, say: Say = _nobody, stopped: Stopped = _never) -> list[Any]:
         """`writable` gives copies; else hard links to the node's one file, read-only. `say` gets a line now and then while it takes long."""
         sources = [source for source, _ in files]
-        for source in sources:
-            if source.sha256 and not SHA256.match(source.sha256):
-                what = f"{source.url} has no SHA-256 of 64 lower-case hex digits. Register a new version."
-                raise PreparationFailed("UserError", what, source.url)
+        _demand_digests(sources)
         with self._blobs.use() as lease:
             lease.name(*{source.sha256 for source in sources if source.sha256})
             there = {_name(source): blob for source in sources if source.sha256 and (blob := self._blobs.get(source.sha256))}
@@ -132,6 +154,14 @@ class Data:
                 again[name] = source
         # A beginning that was left behind may be the fault; from an empty file it is the source's.
         return found | self._from_urls(again, parts, meter, stopped)
+
+
+def _demand_digests(sources: Iterable[Any]) -> None:
+    """They become names of files in the cache."""
+    for source in sources:
+        if source.sha256 and not SHA256.match(source.sha256):
+            what = f"{source.url} has no SHA-256 of 64 lower-case hex digits. Register a new version."
+            raise PreparationFailed("UserError", what, source.url)
 
 
 def _name(source: Any) -> str:

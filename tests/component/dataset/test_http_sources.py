@@ -32,6 +32,7 @@ async def test_each_file_is_told_by_size_etag_and_digest_in_the_order_asked(serv
     assert files == [
         SourceFile(
             url=server.url(f"files/{name}"),
+            path=server.url(f"files/{name}").replace("://", "/"),
             size_bytes=len(FILES[name]),
             etag=etag(name),
             sha256=hashlib.sha256(FILES[name]).hexdigest(),

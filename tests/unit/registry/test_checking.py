@@ -6,7 +6,7 @@ import pytest
 
 from services.chassis import codec
 from services.registry.checking import Checking
-from services.registry.domain.registration import Asked
+from services.registry.domain.registration import Asked, refused
 from services.registry.domain.runs import Run, evolve
 from services.registry.handlers import Checked
 from tests.unit.registry.builders import RUN, a_request, artifacts, completed, queued
@@ -114,3 +114,14 @@ async def test_a_key_that_is_none_is_told_and_not_asked_for() -> None:
 
     assert checked.missing is not None
     assert "is no key of the object store" in checked.missing.message
+
+
+async def test_a_list_of_files_that_is_gone_is_an_answer_and_says_so() -> None:
+    named = ArtifactSet(manifest_key="list", manifest_sha256="a" * 64, count=len(PATHS))
+    end = job.RunCompleted(run_id=RUN, epoch=1, outputs=named)
+
+    checked = await check(Told(queued(), end), MemoryObjects())
+
+    assert checked.missing is not None
+    assert (checked.missing.code, checked.missing.target) == ("ArtifactMissing", "list")
+    assert refused(checked.run, a_request()) is None

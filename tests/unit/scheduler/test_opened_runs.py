@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -263,3 +264,16 @@ def test_a_rejected_run_takes_nothing() -> None:
     story.tell(a_submission())
 
     assert story.tell(job.TagRun(run_id="run", set={"a": "1"})) == []
+
+
+def test_files_that_are_added_stand_beside_outputs_whose_list_lies_elsewhere() -> None:
+    run = replace(
+        Story().with_run_completed().run(),
+        outputs=ArtifactSet(manifest_key="runs/run/1/manifests/m", manifest_sha256="b" * 64, count=9),
+        files=ArtifactSet(files=[a_file("late.txt")]),
+    )
+
+    found = run.all_files()
+
+    assert [part.manifest_key for part in found.parts] == ["runs/run/1/manifests/m", ""]
+    assert [file.path for part in found.parts for file in part.files] == ["late.txt"]

@@ -241,3 +241,15 @@ def test_a_key_that_leads_elsewhere_is_refused(change: Callable[[Any], None], ta
     found = submission(request)
     assert found is not None
     assert found.target == target and words in found.message
+
+
+def test_a_source_whose_list_lies_elsewhere_needs_a_command_or_a_script() -> None:
+    request = a_submission()
+    _manifest(f"snapshots/trees/{'a' * 64}")(request)
+    request.spec.entry_script = ""
+
+    nothing = submission(request)
+    request.spec.command.extend(["python", "train.py"])
+
+    assert nothing is not None and nothing.target == "entry_script"
+    assert submission(request) is None
