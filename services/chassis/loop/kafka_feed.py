@@ -6,6 +6,7 @@ By aiokafka, whose records are parsed in C: about ten times as many a second as 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -20,13 +21,18 @@ T = TypeVar("T")
 
 
 class KafkaFeed:
-    """Of one thread that runs no event loop. Methods raise Unavailable where no broker answers; then it is closed and a new one made."""
+    """Of one thread. Methods raise Unavailable where no broker answers; then it is closed and a new one made.
+
+    The client lives on a thread of its own, so that the next records are fetched while those that came are worked on.
+    """
 
     def __init__(self, bootstrap: str, *, most: int = 2000, wait_ms: int = 50) -> None:
         """`most` records a batch; a broker that has nothing answers after wait_ms at the latest."""
         self._kafka = bootstrap
         self._most = most
         self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kafka-feed", daemon=True)
+        self._thread.start()
         self._consumer: Any = None
         try:
             self._call(self._start(wait_ms))
@@ -61,7 +67,16 @@ class KafkaFeed:
         missing = set(names) - set(self._call(self._consumer.topics()))
         if missing:
             raise Unavailable(f"Kafka at {self._kafka} has no topic {min(missing)} (yet)")
-        return [Place(name, partition) for name in names for partition in range(topics()[name].partitions)]
+        places = [Place(name, partition) for name in names for partition in range(topics()[name].partitions)]
+
+        async def get_to_know() -> None:
+            # Otherwise it asks for the leaders of one topic after the other, a tenth of a second each.
+            partitions = [TopicPartition(*place) for place in places]
+            self._consumer.assign(partitions)
+            self._consumer.pause(*partitions)
+
+        self._call(get_to_know())
+        return places
 
     def begins(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """The first offset that still exists."""
@@ -83,20 +98,26 @@ class KafkaFeed:
 
     def hold(self, place: Place, held: bool) -> None:
         """A partition that is held gives nothing until it is let go."""
-        (self._consumer.pause if held else self._consumer.resume)(TopicPartition(*place))
+
+        async def act() -> None:
+            (self._consumer.pause if held else self._consumer.resume)(TopicPartition(*place))
+
+        self._call(act())
 
     def close(self) -> None:
         try:
             if self._consumer is not None:
-                self._loop.run_until_complete(asyncio.wait_for(self._consumer.stop(), _TIMEOUT_SECONDS))
-        except (KafkaError, TimeoutError):
+                self._call(asyncio.wait_for(self._consumer.stop(), _TIMEOUT_SECONDS))
+        except Unavailable:
             pass  # what is left of a connection to a broker that is away ends with the process
         finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
             self._loop.close()
 
     def _call(self, action: Coroutine[Any, Any, T]) -> T:
         try:
-            return self._loop.run_until_complete(action)
+            return asyncio.run_coroutine_threadsafe(action, self._loop).result()
         except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"Kafka at {self._kafka}: {error}") from error
 
