@@ -73,8 +73,8 @@ def test_only_agents_write_outputs_and_only_clients_write_snapshots() -> None:
         assert isinstance(statements, list)
         return {resource for it in statements if "s3:PutObject" in it["Action"] for resource in it["Resource"]}
 
-    assert may_write("trainer_agent") == {"arn:aws:s3:::trainyard/runs/*"}
-    assert may_write("client") == {"arn:aws:s3:::trainyard/snapshots/*"}
+    assert may_write("trainer_agent") == {"arn:aws:s3:::trainyard/runs/*", "arn:aws:s3:::trainyard/uploads/*"}
+    assert may_write("client") == {"arn:aws:s3:::trainyard/snapshots/*", "arn:aws:s3:::trainyard/uploads/*"}
     assert may_write("registry") == may_write("serving") == set()
 
 
