@@ -263,3 +263,23 @@ def test_a_rejected_run_takes_nothing() -> None:
     story.tell(a_submission())
 
     assert story.tell(job.TagRun(run_id="run", set={"a": "1"})) == []
+
+
+def test_refusals_without_end_leave_the_last_hundred() -> None:
+    story = Story().with_run_running()
+
+    for number in range(150):
+        story.tell(job.TagRun(run_id="run", set={"t" * 300: str(number)}))
+
+    assert len(story.run().warnings) == 100
+
+
+def test_a_run_has_ten_thousand_files_apart_from_its_outputs_at_most() -> None:
+    story = Story().with_run_running()
+    for start in range(0, 9_000, 3_000):
+        story.tell(files(*(a_file(f"f{start + number}") for number in range(3_000))))
+
+    (told,) = story.tell(files(*(a_file(f"more{number}") for number in range(1_001))))
+
+    assert "10000 is the most" in told.message
+    assert len(story.run().files.files) == 9_000

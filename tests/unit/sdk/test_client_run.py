@@ -276,3 +276,17 @@ def test_ctrl_c_ends_the_waiting_and_says_that_the_run_goes_on(monkeypatch: pyte
         run.wait_for_completion(show_output=True)
 
     assert "The run goes on: exp_1" in capsys.readouterr().err
+
+
+def test_what_a_client_logs_to_a_scripts_run_counts_for_its_newest_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(monkeypatch, [])
+    sent: list[tuple[str, int]] = []
+    sender = SimpleNamespace(put=lambda run_id, epoch, point: sent.append((run_id, epoch)))
+    monkeypatch.setattr("trainyard._metric_sender.sender_of", lambda workspace: sender)
+    seen = iter([a_state(job_pb2.RUN_STATUS_RUNNING, epoch=2), a_state(job_pb2.RUN_STATUS_COMPLETED, epoch=3)])
+    monkeypatch.setattr(run, "_fetch", lambda: next(seen))
+
+    for number in range(3):
+        run.log("x", number)
+
+    assert sent == [("exp_1", 2), ("exp_1", 3), ("exp_1", 3)]
