@@ -7,9 +7,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from trainyard._logger import Point, complain
@@ -21,23 +21,34 @@ if TYPE_CHECKING:
 TOPIC = "trainyard.metrics"
 _LAST_WORDS_SECONDS, _RETRY_SECONDS, _GATHER_SECONDS = 10.0, 0.5, 0.02
 _MOST = 5000
-Publish = Callable[[Sequence["Outgoing"]], None]
-"""Returns when all are acknowledged; raises OSError or RuntimeError where they are not."""
+_IDLE_SECONDS = 2.0
 _senders: WeakKeyDictionary[Workspace, MetricSender] = WeakKeyDictionary()
 _making = threading.Lock()
+
+
+class Publisher(Protocol):
+    """Used by one thread."""
+
+    def publish(self, events: Sequence[Outgoing]) -> None:
+        """Returns when all are acknowledged; raises OSError or RuntimeError where they are not."""
+        ...
+
+    def close(self) -> None:
+        """Until it is used again: nothing is held open by a client that has nothing to say."""
+        ...
 
 
 def sender_of(workspace: Workspace) -> MetricSender:
     """One for each workspace object."""
     with _making:
         if workspace not in _senders:
-            _senders[workspace] = MetricSender(_kafka(str(workspace._stack["kafka_bootstrap"])))
+            _senders[workspace] = MetricSender(_Kafka(str(workspace._stack["kafka_bootstrap"])))
         return _senders[workspace]
 
 
 class MetricSender:
-    def __init__(self, publish: Publish) -> None:
-        self._publish = publish
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._items: deque[tuple[str, int, Point]] = deque()
         self._news = threading.Event()
         self._empty = threading.Event()
@@ -65,7 +76,9 @@ class MetricSender:
 
     def _work(self) -> None:
         while True:
-            self._news.wait()
+            if not self._news.wait(_IDLE_SECONDS):
+                self._publisher.close()
+                self._news.wait()
             self._news.clear()
             time.sleep(_GATHER_SECONDS)
             while self._items:
@@ -80,7 +93,7 @@ class MetricSender:
         told = False
         while True:
             try:
-                self._publish(events)
+                self._publisher.publish(events)
                 return
             except (OSError, RuntimeError) as error:
                 if not told:
@@ -119,24 +132,30 @@ def _event(run_id: str, epoch: int, points: list[Any]) -> Outgoing:
     return Outgoing(TOPIC, run_id, batch, str(uuid.uuid4()), "trainyard/sdk", datetime.now(UTC), correlation_id=run_id)
 
 
-def _kafka(bootstrap: str) -> Publish:
-    made: list[Any] = []
+class _Kafka:
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._made: Any = None
 
-    def publish(events: Sequence[Outgoing]) -> None:
+    def publish(self, events: Sequence[Outgoing]) -> None:
         from kafka import KafkaProducer
         from kafka.errors import KafkaError
 
         try:
-            if not made:
-                made.append(KafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True, acks="all", max_request_size=2_000_000))
-            futures = [made[0].send(it.topic, key=it.key.encode(), value=it.value(), headers=it.headers()) for it in events]
-            made[0].flush(timeout=30)
+            if self._made is None:
+                self._made = KafkaProducer(
+                    bootstrap_servers=self._bootstrap, enable_idempotence=True, acks="all", max_request_size=2_000_000
+                )
+            futures = [self._made.send(it.topic, key=it.key.encode(), value=it.value(), headers=it.headers()) for it in events]
+            self._made.flush(timeout=30)
             for future in futures:
                 future.get(timeout=30)
         except KafkaError as error:
             # After an error the producer's sequence is void.
-            while made:
-                made.pop().close(timeout=1)
-            raise ConnectionError(f"Kafka at {bootstrap}: {type(error).__name__}: {error}") from error
+            self.close()
+            raise ConnectionError(f"Kafka at {self._bootstrap}: {type(error).__name__}: {error}") from error
 
-    return publish
+    def close(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            made.close(timeout=1)

@@ -32,14 +32,18 @@ class Broker:
         self.away = away
         self.open = threading.Event()
         self.open.set()
+        self.closed = threading.Event()
 
-    def __call__(self, events: Sequence[Any]) -> None:
+    def publish(self, events: Sequence[Any]) -> None:
         self.open.wait(30)
         self.calls.append(list(events))
         if self.away:
             self.away -= 1
             raise ConnectionError("away")
         self.taken += events
+
+    def close(self) -> None:
+        self.closed.set()
 
     def points(self) -> list[tuple[str, int, str, float]]:
         return [(it.message.run_id, it.message.epoch, point.name, point.number) for it in self.taken for point in it.message.points]
@@ -98,6 +102,19 @@ def test_what_is_no_metric_is_told_and_the_rest_is_sent(capsys: pytest.CaptureFi
 
     assert len(broker.points()) == 1
     assert capsys.readouterr().err.count("was not logged") == 2
+
+
+def test_a_client_that_has_nothing_to_say_holds_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainyard._metric_sender._IDLE_SECONDS", 0.01)
+    broker = Broker()
+    sender = MetricSender(broker)
+
+    sender.put("run", 1, a_point())
+    closed = broker.closed.wait(30)
+    sender.put("run", 1, a_point())
+
+    assert closed and sender.flush(30)
+    assert len(broker.points()) == 2
 
 
 def test_batches_fit_a_message() -> None:
