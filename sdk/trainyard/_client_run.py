@@ -39,6 +39,14 @@ class ClientRun(LiveRun):
         clients = self.experiment.workspace._clients
         return clients.call(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=self.id), RunNotFoundException).run
 
+    def _attempt(self) -> Any:
+        """The run with its newest attempt. One that has ended, and one in its client's hands, is not asked for: what counts here does not change."""
+        from trainyard._watch import is_terminal
+
+        if not is_terminal(self._message.status) and not self._message.opened:
+            self._message = self._fetch()
+        return self._message
+
     def _tell(self, method: str, request: Any) -> None:
         clients = self.experiment.workspace._clients
         self._message = clients.call(getattr(clients.jobs, method), request, UserErrorException).run
@@ -65,7 +73,8 @@ class ClientRun(LiveRun):
     def _emit(self, point: Point) -> None:
         from trainyard._metric_sender import sender_of
 
-        sender_of(self.experiment.workspace).put(self.id, int(self._message.epoch), point)
+        # Of a script's run only the newest attempt's metrics count, and which that is may have changed since it was looked at.
+        sender_of(self.experiment.workspace).put(self.id, int(self._attempt().epoch), point)
 
     def flush(self, timeout_seconds: float = 300.0) -> None:
         """Returns when all that was logged here lies in the platform's log, or after the time."""

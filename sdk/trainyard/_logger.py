@@ -116,12 +116,14 @@ class Logger:
         """A dict (or its JSON text): schema_type "predictions", schema_version, data {bin_averages, bin_errors, ...}."""
         self._document(name, "predictions", value, description, step)
 
-    @never_fails
     def _document(self, name: str, kind: str, value: Any, description: str, step: int | None) -> None:
-        content = json.loads(value) if isinstance(value, str) else value
-        if not isinstance(content, Mapping) or content.get("schema_type", kind) != kind or "data" not in content:
-            raise ValueError(f"it takes a dict with schema_type {kind!r}, schema_version and data")
-        self._file(name, kind, json.dumps(content, default=_number_or_text).encode(), ".json", description, step)
+        try:
+            content = json.loads(value) if isinstance(value, str) else value
+            if not isinstance(content, Mapping) or content.get("schema_type", kind) != kind or "data" not in content:
+                raise ValueError(f"it takes a dict with schema_type {kind!r}, schema_version and data")
+            self._file(name, kind, json.dumps(content, default=_number_or_text).encode(), ".json", description, step)
+        except Exception as error:  # noqa: BLE001 - whatever a value's own code raises
+            complain(f"log_{kind}({_shown(name)}) was not logged: {error}")
 
     def _file(self, name: str, kind: str, content: bytes, suffix: str, description: str, step: int | None) -> None:
         if wrong_name(name) or not self._may(kind, name):

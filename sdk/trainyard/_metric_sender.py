@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 TOPIC = "trainyard.metrics"
 _LAST_WORDS_SECONDS, _RETRY_SECONDS, _GATHER_SECONDS = 10.0, 0.5, 0.02
-# After so long without a metric the connections are given up: whoever logs now and then does not keep a broker's for ever.
-_IDLE_SECONDS = 2.0
 _MOST = 5000
+_IDLE_SECONDS = 2.0
 _senders: WeakKeyDictionary[Workspace, MetricSender] = WeakKeyDictionary()
 _making = threading.Lock()
 
 
 class Publisher(Protocol):
-    def __call__(self, events: Sequence[Outgoing]) -> None:
+    """Used by one thread."""
+
+    def publish(self, events: Sequence[Outgoing]) -> None:
         """Returns when all are acknowledged; raises OSError or RuntimeError where they are not."""
         ...
 
     def close(self) -> None:
-        """Connections are given up; the next call makes new ones."""
+        """Until it is used again: nothing is held open by a client that has nothing to say."""
         ...
 
 
@@ -46,8 +47,8 @@ def sender_of(workspace: Workspace) -> MetricSender:
 
 
 class MetricSender:
-    def __init__(self, publish: Publisher) -> None:
-        self._publish = publish
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._items: deque[tuple[str, int, Point]] = deque()
         self._news = threading.Event()
         self._empty = threading.Event()
@@ -72,12 +73,11 @@ class MetricSender:
     def _at_exit(self) -> None:
         if not self.flush(_LAST_WORDS_SECONDS):
             complain("the last metrics were not sent: Kafka does not answer")
-        self._publish.close()
 
     def _work(self) -> None:
         while True:
             if not self._news.wait(_IDLE_SECONDS):
-                self._publish.close()
+                self._publisher.close()
                 self._news.wait()
             self._news.clear()
             time.sleep(_GATHER_SECONDS)
@@ -93,7 +93,7 @@ class MetricSender:
         told = False
         while True:
             try:
-                self._publish(events)
+                self._publisher.publish(events)
                 return
             except (OSError, RuntimeError) as error:
                 if not told:
@@ -135,33 +135,27 @@ def _event(run_id: str, epoch: int, points: list[Any]) -> Outgoing:
 class _Kafka:
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._producer: Any = None
-        self._lock = threading.Lock()
+        self._made: Any = None
 
-    def __call__(self, events: Sequence[Outgoing]) -> None:
+    def publish(self, events: Sequence[Outgoing]) -> None:
         from kafka import KafkaProducer
         from kafka.errors import KafkaError
 
-        with self._lock:
-            try:
-                if self._producer is None:
-                    self._producer = KafkaProducer(
-                        bootstrap_servers=self._bootstrap, enable_idempotence=True, acks="all", max_request_size=2_000_000
-                    )
-                futures = [self._producer.send(it.topic, key=it.key.encode(), value=it.value(), headers=it.headers()) for it in events]
-                self._producer.flush(timeout=30)
-                for future in futures:
-                    future.get(timeout=30)
-            except KafkaError as error:
-                # After an error the producer's sequence is void.
-                self._give_up()
-                raise ConnectionError(f"Kafka at {self._bootstrap}: {type(error).__name__}: {error}") from error
+        try:
+            if self._made is None:
+                self._made = KafkaProducer(
+                    bootstrap_servers=self._bootstrap, enable_idempotence=True, acks="all", max_request_size=2_000_000
+                )
+            futures = [self._made.send(it.topic, key=it.key.encode(), value=it.value(), headers=it.headers()) for it in events]
+            self._made.flush(timeout=30)
+            for future in futures:
+                future.get(timeout=30)
+        except KafkaError as error:
+            # After an error the producer's sequence is void.
+            self.close()
+            raise ConnectionError(f"Kafka at {self._bootstrap}: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        with self._lock:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.close(timeout=1)
+        made, self._made = self._made, None
+        if made is not None:
+            made.close(timeout=1)

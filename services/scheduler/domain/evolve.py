@@ -18,6 +18,7 @@ from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import RunSpec
 
+_WARNINGS = 100
 _OF_AN_ATTEMPT = (
     cluster.LeaseOffered,
     cluster.LeaseAccepted,
@@ -53,7 +54,7 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
         return state
     added = labels.evolve(run, message)
     if added is None and run.is_terminal and isinstance(message, job.RunWarned):
-        added = {"warnings": (*run.warnings, message.message)}
+        added = {"warnings": (*run.warnings, message.message)[-_WARNINGS:]}
     if added is not None:
         return state.with_run(replace(run, revision=run.revision + 1, **added))
     if run.is_terminal:
@@ -107,7 +108,7 @@ def _fact(run: Run, message: Any, at: datetime) -> Run:
             grows = message.nodes_wanted > message.nodes_now
             return replace(run, status=job.RUN_STATUS_PROVISIONING if grows else job.RUN_STATUS_QUEUED, why=message.why)
         case job.RunWarned():
-            return replace(run, warnings=(*run.warnings, message.message))
+            return replace(run, warnings=(*run.warnings, message.message)[-_WARNINGS:])
         case job.RunCancelRequested():
             return replace(run, status=job.RUN_STATUS_CANCEL_REQUESTED, cancel_requested=True, why=message.reason or "cancel was asked for")
         case job.RunRequeued() if message.lost_epoch == run.epoch:

@@ -14,7 +14,7 @@ from trainyard._paths import safe_relpath
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 
-LABELS, NAME, VALUE, FILES = 50, 255, 3_000, 3_000
+LABELS, NAME, VALUE, FILES, ALL_FILES = 50, 255, 3_000, 3_000, 10_000
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 CONFLICT, TAKEN = "PropertyIsSet", "PathIsTaken"
@@ -86,6 +86,10 @@ def _changed(run: Run, properties: Mapping[str, str]) -> Failure | None:
 def _wrong_files(run: Run, files: Any) -> Iterator[Failure]:
     if not 1 <= len(files) <= FILES:
         yield failure("UserError", f"A request adds 1 to {FILES} files; this one has {len(files)}.", "files")
+    if len(run.files.files) + len(files) > ALL_FILES:
+        yield failure(
+            "UserError", f"Run {run.id} has {len(run.files.files)} files apart from its outputs; {ALL_FILES} is the most.", "files"
+        )
     known = {file.path: file for file in run.all_files().files}
     seen: set[str] = set()
     for file in files:

@@ -277,3 +277,23 @@ def test_files_that_are_added_stand_beside_outputs_whose_list_lies_elsewhere() -
 
     assert [part.manifest_key for part in found.parts] == ["runs/run/1/manifests/m", ""]
     assert [file.path for part in found.parts for file in part.files] == ["late.txt"]
+
+
+def test_refusals_without_end_leave_the_last_hundred() -> None:
+    story = Story().with_run_running()
+
+    for number in range(150):
+        story.tell(job.TagRun(run_id="run", set={"t" * 300: str(number)}))
+
+    assert len(story.run().warnings) == 100
+
+
+def test_a_run_has_ten_thousand_files_apart_from_its_outputs_at_most() -> None:
+    story = Story().with_run_running()
+    for start in range(0, 9_000, 3_000):
+        story.tell(files(*(a_file(f"f{start + number}") for number in range(3_000))))
+
+    (told,) = story.tell(files(*(a_file(f"more{number}") for number in range(1_001))))
+
+    assert "10000 is the most" in told.message
+    assert len(story.run().files.files) == 9_000

@@ -7,16 +7,20 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import trainyard
-from trainyard import ActivityFailedException, AzureMLException, TrainyardException, _metric_sender
+from trainyard import ActivityFailedException, AzureMLException, Run, TrainyardException
 from trainyard._errors import from_failure
 from trainyard._git import properties, without_credentials
 from trainyard._metric_sender import MetricSender
+from trainyard._watch import Line
 from trainyard.event.v1.artifact_pb2 import Failure
+from trainyard.job.v1 import job_pb2
+from trainyard.job.v1.spec_pb2 import RunSpec
 
 
 class Broker:
@@ -30,7 +34,7 @@ class Broker:
         self.open.set()
         self.closed = threading.Event()
 
-    def __call__(self, events: Sequence[Any]) -> None:
+    def publish(self, events: Sequence[Any]) -> None:
         self.open.wait(30)
         self.calls.append(list(events))
         if self.away:
@@ -47,19 +51,6 @@ class Broker:
 
 def a_point(name: Any = "x", value: Any = 1.0, kind: str = "scalar") -> Any:
     return (name, kind, value, 1.0, None, "")
-
-
-def test_a_sender_without_work_gives_its_connections_up_and_the_next_point_arrives_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_metric_sender, "_IDLE_SECONDS", 0.01)
-    broker = Broker()
-    sender = MetricSender(broker)
-
-    sender.put("run", 0, a_point(value=1.0))
-    assert broker.closed.wait(30)
-    sender.put("run", 0, a_point(value=2.0))
-
-    assert sender.flush(30)
-    assert [number for _, _, _, number in broker.points()] == [1.0, 2.0]
 
 
 def test_points_arrive_in_order_under_their_runs() -> None:
@@ -111,6 +102,19 @@ def test_what_is_no_metric_is_told_and_the_rest_is_sent(capsys: pytest.CaptureFi
 
     assert len(broker.points()) == 1
     assert capsys.readouterr().err.count("was not logged") == 2
+
+
+def test_a_client_that_has_nothing_to_say_holds_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainyard._metric_sender._IDLE_SECONDS", 0.01)
+    broker = Broker()
+    sender = MetricSender(broker)
+
+    sender.put("run", 1, a_point())
+    closed = broker.closed.wait(30)
+    sender.put("run", 1, a_point())
+
+    assert closed and sender.flush(30)
+    assert len(broker.points()) == 2
 
 
 def test_batches_fit_a_message() -> None:
@@ -237,3 +241,69 @@ def test_every_exception_of_azures_users_is_there_below_one_base(name: str) -> N
 
     assert AzureMLException is TrainyardException
     assert isinstance(error, AzureMLException) and (error.message, error.inner_exception) == ("what happened", None)
+
+
+# -- waiting
+
+
+def a_run(monkeypatch: pytest.MonkeyPatch, news: Sequence[Any], error: type[BaseException] | None = None) -> Run:
+    """A run whose states and lines come as given, and then the error."""
+
+    def follow(*_: Any, **__: Any) -> Any:
+        yield from news
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr("trainyard._watch.follow", follow)
+    experiment: Any = SimpleNamespace(name="exp", workspace=None)
+    return Run(experiment, "exp_1", _message=a_state(job_pb2.RUN_STATUS_QUEUED))
+
+
+def a_state(status: Any, **fields: Any) -> Any:
+    return job_pb2.Run(run_id="exp_1", experiment="exp", status=status, spec=RunSpec(entry_script="train.py"), **fields)
+
+
+def test_waiting_prints_the_run_its_log_and_a_summary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    log = "azureml-logs/70_driver_log.txt"
+    run = a_run(monkeypatch, [a_state(job_pb2.RUN_STATUS_RUNNING), Line(log, 1, 0, "step 1"), a_state(job_pb2.RUN_STATUS_COMPLETED)])
+
+    details = run.wait_for_completion(show_output=True)
+
+    printed = capsys.readouterr().out.splitlines()
+    assert (printed[0], printed[1].partition(":")[0]) == ("RunId: exp_1", "Web View")
+    assert printed.index(f"Streaming {log}") < printed.index("step 1") < printed.index("Execution Summary")
+    assert details["status"] == "Completed"
+
+
+def test_a_run_that_failed_raises_with_the_error_as_json_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = a_state(job_pb2.RUN_STATUS_FAILED, failure=Failure(code="ScriptFailed", message="boom", last_lines=["ValueError: x"]))
+
+    with pytest.raises(ActivityFailedException) as caught:
+        a_run(monkeypatch, [failed]).wait_for_completion()
+    quiet = a_run(monkeypatch, [failed]).wait_for_completion(raise_on_error=False)
+
+    assert json.loads(str(caught.value).partition("ErrorResponse\n")[2])["error"]["message"] == "boom"
+    assert quiet["status"] == "Failed"
+
+
+def test_ctrl_c_ends_the_waiting_and_says_that_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run = a_run(monkeypatch, [a_state(job_pb2.RUN_STATUS_RUNNING)], KeyboardInterrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        run.wait_for_completion(show_output=True)
+
+    assert "The run goes on: exp_1" in capsys.readouterr().err
+
+
+def test_what_a_client_logs_to_a_scripts_run_counts_for_its_newest_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(monkeypatch, [])
+    sent: list[tuple[str, int]] = []
+    sender = SimpleNamespace(put=lambda run_id, epoch, point: sent.append((run_id, epoch)))
+    monkeypatch.setattr("trainyard._metric_sender.sender_of", lambda workspace: sender)
+    seen = iter([a_state(job_pb2.RUN_STATUS_RUNNING, epoch=2), a_state(job_pb2.RUN_STATUS_COMPLETED, epoch=3)])
+    monkeypatch.setattr(run, "_fetch", lambda: next(seen))
+
+    for number in range(3):
+        run.log("x", number)
+
+    assert sent == [("exp_1", 2), ("exp_1", 3), ("exp_1", 3)]
