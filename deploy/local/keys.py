@@ -15,8 +15,8 @@ _READ, _WRITE = "s3:GetObject", "s3:PutObject"
 _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "client": {"snapshots/*": (_READ, _WRITE), "runs/*": (_READ,), "uploads/models/*": (_READ, _WRITE)},
     "trainer_agent": {"snapshots/*": (_READ,), "runs/*": (_READ, _WRITE)},
-    "registry": {"runs/*": (_READ,), "uploads/models/*": (_READ,)},
-    "serving": {"runs/*": (_READ,), "uploads/models/*": (_READ,)},
+    "registry": {"runs/*": (_READ,), "uploads/*": (_READ,)},
+    "serving": {"runs/*": (_READ,), "uploads/*": (_READ,)},
 }
 
 

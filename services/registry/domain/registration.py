@@ -88,11 +88,11 @@ def conclude(known: Known, run: Run | None, missing: Failure | None, at: datetim
 
 
 def refused(run: Run | None, request: RegisterModelVersion) -> Failure | None:
-    """What stands against it by what the log says of the run; nothing does where the files were uploaded."""
+    """What stands against it by what the log says of the run. Uploaded files need no run; where they name one, it may go on."""
+    if run is None:
+        return None if uploads.is_upload(request) and not request.run_id else _unknown(request)
     if uploads.is_upload(request):
         return None
-    if run is None:
-        return _unknown(request)
     if not run.has_ended:
         what = f"Run {run.id} is {run.status}: its files are final once it has ended."
         return Failure(code="RunNotEnded", message=f"{what} Wait for its completion and register then.", target=run.id[:1000])
@@ -149,7 +149,7 @@ def _unknown(request: RegisterModelVersion) -> Failure:
 def chosen_files(run: Run | None, request: RegisterModelVersion) -> list[Artifact]:
     """The files that are the model: uploaded ones, or those of the run that the path means."""
     if uploads.is_upload(request):
-        return list(request.files.files)
+        return sorted(request.files.files, key=lambda file: file.path)
     return files.chosen(run, request.path) if run is not None else []
 
 
