@@ -240,7 +240,8 @@ class Run:
         """A file or folder of this run's artifacts as a new version; a path that is not there raises ModelPathNotFoundException."""
         import uuid
 
-        from trainyard._model import Model, dataset_refs
+        from trainyard._model import Model
+        from trainyard._model_find import dataset_refs
         from trainyard.model.v1 import model_pb2
 
         request = model_pb2.RegisterModelVersion(
