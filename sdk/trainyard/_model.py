@@ -5,25 +5,24 @@ from __future__ import annotations
 import builtins
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, TrainyardException, UserErrorException, WebserviceException
+from trainyard._model_find import Tags, dataset_refs, fetch, has, number_of, parsed_id, texts, versions
 
 if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
     from trainyard._run import Run
     from trainyard._webservice import Webservice
     from trainyard._workspace import Workspace
-    from trainyard.model.v1.model_pb2 import DatasetRef, Requirements
+    from trainyard.model.v1.model_pb2 import Requirements
 
-Tags = Mapping[str, str] | Sequence[str | Sequence[str]]
 # The registry reads every uploaded byte before it answers.
 _REGISTER_SECONDS = 600.0
-_MANY_FILES_SECONDS = 30.0
 # As the registry has it.
 _EVENT_BYTES = 1_000_000
 
@@ -91,7 +90,7 @@ class Model:
         self._message: Any = _message
         if _message is None:
             if id is not None:
-                name, version = _parsed_id(id)
+                name, version = parsed_id(id)
             if not name:
                 raise UserErrorException("A model is found by its name or its id.", target="name")
             if version is None and (tags or properties or run_id or model_framework):
@@ -100,7 +99,7 @@ class Model:
                     raise ModelNotFoundException(f"No version of model {name!r} has what was asked for.", target=name)
                 self._message = found[0]._message
             else:
-                self._message = _fetch(workspace, name, _number(version))
+                self._message = fetch(workspace, name, number_of(version))
 
     def __repr__(self) -> str:
         return f"Model(name={self.name!r}, version={self.version}, run_id={self.run_id!r})"
@@ -293,13 +292,13 @@ class Model:
         tags and properties: {"name": "value"}, ["name"] or [["name", "value"]], all of which must hold. dataset_id is "name:version".
         expand and page_count change nothing here. No model of that name gives an empty list.
         """
+        narrowed = tags or properties or run_id or dataset_id or model_framework
+        everything = versions(workspace, name, newest_only=latest and not narrowed)
         found = [
             model
-            for model in _versions(
-                workspace, name, newest_only=latest and not (tags or properties or run_id or dataset_id or model_framework)
-            )
-            if _has(model.tags, tags)
-            and _has(model.properties, properties)
+            for model in (Model._from_message(workspace, message) for message in everything)
+            if has(model.tags, tags)
+            and has(model.properties, properties)
             and run_id in (None, model.run_id)
             and model_framework in (None, model.model_framework)
             and (dataset_id is None or dataset_id in model.lineage["datasets"])
@@ -348,8 +347,8 @@ class Model:
             framework=model_framework or "",
             framework_version=model_framework_version or "",
             description=description or "",
-            tags=_texts(tags),
-            properties=_texts(properties),
+            tags=texts(tags),
+            properties=texts(properties),
         )
         if resource_configuration is not None:
             request.requirements.CopyFrom(resource_configuration._to_message())
@@ -385,7 +384,7 @@ class Model:
         resource_configuration: ResourceConfiguration | None = None,
     ) -> None:
         """Raises UserErrorException for what would change: a version never does; without a change it does nothing."""
-        if tags is not None and _texts(tags) != self.tags:
+        if tags is not None and texts(tags) != self.tags:
             raise self._immutable("its tags cannot be changed", "tags={...}")
         if description is not None and description != self.description:
             raise self._immutable("its description cannot be changed", "description=...")
@@ -450,78 +449,3 @@ class Model:
         clients = workspace._clients
         answer = clients.call(clients.endpoints.DeployEndpoint, request, WebserviceException, timeout=120.0)
         return Webservice._from_message(workspace, answer.endpoint)
-
-
-def dataset_refs(
-    datasets: Sequence[Any] | None, sample_input: FileDataset | None = None, sample_output: FileDataset | None = None
-) -> list[DatasetRef]:
-    """Registered datasets, or pairs (purpose, dataset), as the registry names them. Raises UserErrorException for any other thing."""
-    from trainyard.model.v1.model_pb2 import DatasetRef
-
-    pairs = [item if isinstance(item, tuple | list) and len(item) == 2 else ("", item) for item in datasets or ()]
-    pairs += [(purpose, it) for purpose, it in (("sample_input", sample_input), ("sample_output", sample_output)) if it is not None]
-    named: list[DatasetRef] = []
-    for purpose, dataset in pairs:
-        name, version = getattr(dataset, "name", None), getattr(dataset, "version", None)
-        if not name or not version:
-            what = f"{dataset!r} is no registered dataset; a model's lineage names registered versions."
-            raise UserErrorException(what, target="datasets", hint="call dataset.register(...) and give what it returns")
-        named.append(DatasetRef(name=str(name), version=int(version), purpose=str(purpose)))
-    return named
-
-
-def _versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> Iterator[Model]:
-    from trainyard.model.v1 import model_pb2
-
-    clients = workspace._clients
-
-    def ask(model: str) -> list[Model]:
-        request = model_pb2.ListModelVersionsRequest(model=model)
-        answer = clients.call(clients.models.ListModelVersions, request, ModelNotFoundException, timeout=_MANY_FILES_SECONDS)
-        return [Model._from_message(workspace, message) for message in answer.versions]
-
-    if name is not None:
-        yield from ask(name)[: 1 if newest_only else None]
-        return
-    newest = ask("")
-    everything = newest if newest_only else [version for model in newest for version in ask(model.name)]
-    yield from sorted(everything, key=lambda model: model.created_time, reverse=True)
-
-
-def _has(own: Mapping[str, str], wanted: Tags | None) -> bool:
-    if not wanted:
-        return True
-    if isinstance(wanted, Mapping):
-        return all(own.get(str(name)) == str(value) for name, value in wanted.items())
-    asked = [wanted] if isinstance(wanted, str) else wanted
-    return all(item in own if isinstance(item, str) else own.get(str(item[0])) == str(item[-1]) for item in asked)
-
-
-def _texts(entries: Mapping[str, str] | None) -> dict[str, str]:
-    return {str(name): str(value) for name, value in (entries or {}).items()}
-
-
-def _parsed_id(text: str) -> tuple[str, int]:
-    name, _, number = text.rpartition(":")
-    if not name or not number.isdecimal() or not 0 < int(number) < 2**63:
-        raise UserErrorException(f"{text!r} is no model id; one looks like 'name:3'.", target=text)
-    return name, int(number)
-
-
-def _number(version: int | str | None) -> int:
-    """0: the latest."""
-    try:
-        number = int(version or 0)
-    except ValueError:
-        number = -1
-    if not 0 <= number < 2**63:
-        raise UserErrorException(f"{version!r} is no version; one is a number from 1.", target="version")
-    return number
-
-
-def _fetch(workspace: Workspace, name: str, version: int) -> Any:
-    from trainyard.model.v1 import model_pb2
-
-    clients = workspace._clients
-    request = model_pb2.GetModelVersionRequest(model=name, version=version)
-    return clients.call(clients.models.GetModelVersion, request, ModelNotFoundException).version

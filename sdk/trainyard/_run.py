@@ -361,7 +361,8 @@ class Run(ClientRun):
         """
         import uuid
 
-        from trainyard._model import Model, dataset_refs
+        from trainyard._model import Model
+        from trainyard._model_find import dataset_refs
         from trainyard._texts import texts
         from trainyard.model.v1 import model_pb2
 
@@ -378,6 +379,7 @@ class Run(ClientRun):
         )
         if self._refresh().opened:
             request.files.CopyFrom(self._chosen(request.path))
+            request.ClearField("path")
         if resource_configuration is not None:
             request.requirements.CopyFrom(resource_configuration._to_message())
         request.datasets.extend(dataset_refs(datasets))

@@ -45,12 +45,11 @@ class Checking:
         request = asked.request
         with about(model=request.model, run=request.run_id, submission=request.submission_id):
             uploaded = uploads.is_upload(request)
-            run = None if uploaded else await self._runs.read(request.run_id)
-            run, missing = await self._whole(run)
+            run, missing = await self._whole(await self._runs.read(request.run_id) if request.run_id else None)
             if missing is None and registration.refused(run, request) is None:
                 recorded = registration.chosen_files(run, request)
                 # An agent's word for a digest is taken; a client's upload is read.
-                missing = await self._missing(recorded, self._wrong_bytes if uploaded else self._wrong_size, request)
+                missing = await self._missing(recorded, self._wrong_size if request.run_id else self._wrong_bytes, request)
             log.info(
                 "has looked at the files",
                 uploaded=uploaded,

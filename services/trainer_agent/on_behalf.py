@@ -240,7 +240,6 @@ class OnBehalf:
             submission_id=uuid.uuid4().hex,
             model=str(request["model"]),
             run_id=run_id,
-            path=path,
             framework=str(request.get("framework") or ""),
             framework_version=str(request.get("framework_version") or ""),
             description=str(request.get("description") or ""),

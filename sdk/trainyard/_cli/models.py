@@ -65,9 +65,9 @@ def model_register(
         "resource_configuration": wish,
     }
     if run:
-        from trainyard._cli.runs import _run
+        from trainyard._cli.runs_steer import run_of
 
-        made = _run(config, run).register_model(name, model_path=path, **options)
+        made = run_of(config, run).register_model(name, model_path=path, **options)
     else:
         made = Model.register(space, path, name, show_progress=not as_json, **options)
     one(made.serialize() if as_json else _row(made), as_json=as_json)

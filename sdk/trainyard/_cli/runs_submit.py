@@ -74,7 +74,7 @@ def submit(
             argument.input = argument.text[1:]
     run = Experiment(space, experiment or _named_after(folder)).submit(Submission(folder, spec))  # type: ignore[arg-type]
     if follow:
-        from trainyard._cli.runs import wait_for
+        from trainyard._cli.runs_steer import wait_for
 
         wait_for(run, quiet=False, as_json=as_json)
     elif as_json:

@@ -90,13 +90,11 @@ def conclude(known: Known, run: Run | None, missing: Failure | None, at: datetim
 
 
 def refused(run: Run | None, request: RegisterModelVersion) -> Failure | None:
-    """What stands against it by what the log says of the run; nothing does where the files were uploaded."""
+    """What stands against it by what the log says of the run. Uploaded files need no run; where they name one, it may go on."""
+    if run is None:
+        return None if uploads.is_upload(request) and not request.run_id else _unknown(request)
     if uploads.is_upload(request):
         return None
-    if run is None:
-        return _unknown(request)
-    if request.files.files:
-        return _elsewhere(run, request)
     if not run.has_ended:
         what = f"Run {run.id} is {run.status}: its files are final once it has ended, unless its script registers them."
         return Failure(code="RunNotEnded", message=f"{what} Wait for its completion and register then.", target=run.id[:1000])
@@ -152,8 +150,8 @@ def _unknown(request: RegisterModelVersion) -> Failure:
 
 
 def chosen_files(run: Run | None, request: RegisterModelVersion) -> list[Artifact]:
-    """What becomes the version: the files that the request brings, else those of the run that its path means."""
-    if request.files.files:
+    """The files that are the model: uploaded ones, or those of the run that the path means."""
+    if uploads.is_upload(request):
         return sorted(request.files.files, key=lambda file: file.path)
     return files.chosen(run, request.path) if run is not None else []
 
@@ -176,22 +174,6 @@ def _registered(request: RegisterModelVersion, version: int, run: Run | None) ->
         properties=request.properties,
         requirements=request.requirements if request.HasField("requirements") else None,
     )
-
-
-def _elsewhere(run: Run, request: RegisterModelVersion) -> Failure | None:
-    """Files that a run's script registers while it goes on: saved apart, below the run's own uploads."""
-    paths = [file.path for file in request.files.files]
-    for file in request.files.files:
-        try:
-            files.plain(file.path)
-            files.plain(file.object_key)
-        except UserErrorException as error:
-            return _wrong(error.message, file.path)
-        if not file.object_key.startswith(f"uploads/{run.id}/"):
-            return _wrong(f"{file.path!r} does not lie below uploads/{run.id}/ in the object store.", file.path)
-        if not _SHA256.match(file.sha256):
-            return _wrong(f"{file.path!r} has no SHA-256 of 64 lower-case hex digits.", file.path)
-    return _wrong("A path stands there twice.", "files") if len(set(paths)) < len(paths) else None
 
 
 def _rejected(request: RegisterModelVersion, failure: Failure) -> ModelVersionRejected:

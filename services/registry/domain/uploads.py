@@ -1,4 +1,4 @@
-"""A model whose files a client has uploaded, instead of a run: what such a request must hold. Pure."""
+"""A model whose files were uploaded for it, by a client or for a run that goes on: what such a request must hold. Pure."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def is_upload(request: RegisterModelVersion) -> bool:
-    """Files beside a run_id are what that run's script saved, and another matter."""
-    return request.HasField("files") and not request.run_id
+    return request.HasField("files")
 
 
 def key(digest: str, path: str) -> str:
-    """Where a file of an uploaded model lies: nobody's choice, so that no request can point at what is not its own."""
+    """Where a file lies that a client uploaded: nobody's choice, so that no request can point at what is not its own."""
     return f"{PREFIX}/{digest}/{path}"
 
 
 def invalid(request: RegisterModelVersion) -> Failure | None:
     """What is wrong with the list of files, whatever lies in the store."""
     if request.path:
-        return _wrong("The request names both uploaded files and a path. Give files alone, or run_id and path.", "path")
+        return _wrong("The request names both uploaded files and a path of a run's files. Give one of them.", "files")
     listed = list(request.files.files)
     if not listed:
         return _wrong("The request lists no file. A model has at least one.", "files")
@@ -38,17 +37,21 @@ def invalid(request: RegisterModelVersion) -> Failure | None:
         if trouble := _unusable(file):
             return _wrong(f"File {file.path[:300]!r} is refused: {trouble}", file.path)
     paths = [file.path for file in listed]
-    if paths != sorted(set(paths)):
-        return _wrong("The files are not listed by path, each once.", "files")
+    if len(set(paths)) < len(paths):
+        return _wrong("A path is listed twice.", "files")
     if len({path.partition("/")[0] for path in paths}) > 1:
         return _wrong("A model is one file, or one folder: the files lie below several names.", "files")
     folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
     if both := next((path for path in paths if path in folders), None):
         return _wrong(f"{both[:300]!r} is a file and a folder at once.", both)
     digest = files.digest(listed)
-    if strayed := next((file for file in listed if file.object_key != key(digest, file.path)), None):
-        what = f"{strayed.path[:300]!r} lies under {strayed.object_key[:300]!r}; an uploaded file's key is {key(digest, strayed.path)[:400]!r}."
-        return _wrong(what, strayed.path)
+    for file in listed:
+        if request.run_id:
+            own, expected = _lies_below(file.object_key, f"uploads/{request.run_id}/"), f"uploads/{request.run_id}/..."
+        else:
+            own, expected = file.object_key == key(digest, file.path), key(digest, file.path)
+        if not own:
+            return _wrong(f"{file.path[:300]!r} lies under {file.object_key[:300]!r}; its key must be {expected[:400]!r}.", file.path)
     return None
 
 
@@ -71,6 +74,13 @@ def with_datasets(lineage: Lineage, named: Iterable[DatasetRef]) -> Lineage:
     del whole.datasets[:]
     whole.datasets.extend(both.values())
     return whole
+
+
+def _lies_below(object_key: str, prefix: str) -> bool:
+    try:
+        return safe_relpath(object_key).startswith(prefix)
+    except UserErrorException:
+        return False
 
 
 def _unusable(file: Artifact) -> str:

@@ -62,10 +62,6 @@ def _of_other_files(request: RegisterModelVersion) -> None:
     request.files.files[0].sha256 = "0" * 64
 
 
-def _unsorted(request: RegisterModelVersion) -> None:
-    request.files.CopyFrom(ArtifactSet(files=reversed(list(request.files.files))))
-
-
 def _doubled(request: RegisterModelVersion) -> None:
     request.files.files.append(request.files.files[-1])
 
@@ -74,7 +70,11 @@ def _no_digest(request: RegisterModelVersion) -> None:
     request.files.files[0].sha256 = "F" * 64
 
 
-def _with_a_run(request: RegisterModelVersion) -> None:
+def _with_a_path(request: RegisterModelVersion) -> None:
+    request.path = "outputs/model"
+
+
+def _with_a_run_whose_files_they_are_not(request: RegisterModelVersion) -> None:
     request.run_id = RUN
 
 
@@ -92,7 +92,17 @@ def _nameless_dataset(request: RegisterModelVersion) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [_elsewhere, _of_other_files, _unsorted, _doubled, _no_digest, _with_a_run, _empty, _many_datasets, _nameless_dataset],
+    [
+        _elsewhere,
+        _of_other_files,
+        _doubled,
+        _no_digest,
+        _with_a_path,
+        _with_a_run_whose_files_they_are_not,
+        _empty,
+        _many_datasets,
+        _nameless_dataset,
+    ],
 )
 def test_a_list_that_could_not_be_a_models_is_refused_at_once(spoil: Callable[[RegisterModelVersion], None]) -> None:
     request = an_upload(CONTENTS)
@@ -121,6 +131,54 @@ def test_datasets_that_the_caller_names_stand_beside_those_of_the_run_each_once(
     assert isinstance(fact, ModelVersionRegistered)
     assert [(it.name, it.version) for it in fact.lineage.datasets] == [("mnist", 2), ("words", 7)]
     assert fact.lineage.run_id == RUN
+
+
+def of_a_run(key: str = f"uploads/{RUN}/1/model") -> RegisterModelVersion:
+    request = an_upload({"model/b": b"x", "model/a": b"y"}, run_id=RUN)
+    for file in request.files.files:
+        file.object_key = f"{key}/{file.path}"
+    request.files.CopyFrom(ArtifactSet(files=reversed(list(request.files.files))))
+    return request
+
+
+def test_files_uploaded_for_a_run_that_goes_on_become_a_version_with_its_lineage() -> None:
+    run = run_after()
+
+    assert not run.has_ended
+    assert decided(of_a_run()) == []
+    (fact,) = registration.conclude(Known(0, Asked(of_a_run(), "e1", "c1")), run, None, AT)
+    (unknown,) = registration.conclude(Known(0, Asked(of_a_run(), "e1", "c1")), None, None, AT)
+
+    assert isinstance(fact, ModelVersionRegistered)
+    assert ([file.path for file in fact.artifacts.files], fact.lineage.run_id) == (["model/a", "model/b"], RUN)
+    assert isinstance(unknown, ModelVersionRejected)
+    assert unknown.failure.code == "RunNotFound"
+
+
+@pytest.mark.parametrize(
+    "key", ["uploads/another_1/x", f"uploads/{RUN}", f"runs/{RUN}/1", f"uploads/{RUN}/../another_1", f"uploads/{RUN}x/y"]
+)
+def test_files_that_lie_elsewhere_than_the_runs_own_uploads_are_refused(key: str) -> None:
+    request = of_a_run(key)
+    request.files.files[0].object_key = key
+
+    (fact,) = decided(request)
+
+    assert isinstance(fact, ModelVersionRejected)
+    assert fact.failure.code == "UserError"
+
+
+async def test_an_agents_word_for_a_digest_is_taken_and_the_size_is_looked_at() -> None:
+    class Runs:
+        async def read(self, run_id: str) -> Run | None:
+            return run_after()
+
+    objects = MemoryObjects()
+    for file in of_a_run().files.files:
+        objects.put_bytes(file.object_key, b"?")
+    command = await Checking(Runs(), objects, lambda: AT)(codec.dumps(Asked(of_a_run(), "e1", "c1")))
+
+    assert command.payload == Checked("s1", run_after(), None, AT)
 
 
 class NoRuns:

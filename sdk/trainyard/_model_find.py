@@ -1,0 +1,97 @@
+"""Finding models: by name, id, version and tags; and the datasets that a registration names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainyard._errors import ModelNotFoundException, UserErrorException
+
+if TYPE_CHECKING:
+    from trainyard._dataset import FileDataset
+    from trainyard._workspace import Workspace
+    from trainyard.model.v1.model_pb2 import DatasetRef
+
+Tags = Mapping[str, str] | Sequence[str | Sequence[str]]
+# A version lists its files, and a model may have many of both.
+_SECONDS = 30.0
+
+
+def dataset_refs(
+    datasets: Sequence[Any] | None, sample_input: FileDataset | None = None, sample_output: FileDataset | None = None
+) -> list[DatasetRef]:
+    """Registered datasets, or pairs (purpose, dataset), as the registry names them. Raises UserErrorException for any other thing."""
+    from trainyard.model.v1.model_pb2 import DatasetRef
+
+    pairs = [item if isinstance(item, tuple | list) and len(item) == 2 else ("", item) for item in datasets or ()]
+    pairs += [(purpose, it) for purpose, it in (("sample_input", sample_input), ("sample_output", sample_output)) if it is not None]
+    named: list[DatasetRef] = []
+    for purpose, dataset in pairs:
+        name, version = getattr(dataset, "name", None), getattr(dataset, "version", None)
+        if not name or not version:
+            what = f"{dataset!r} is no registered dataset; a model's lineage names registered versions."
+            raise UserErrorException(what, target="datasets", hint="call dataset.register(...) and give what it returns")
+        named.append(DatasetRef(name=str(name), version=int(version), purpose=str(purpose)))
+    return named
+
+
+def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> Iterator[Any]:
+    """ModelVersion messages, newest first: of `name`, or of all models."""
+    from trainyard.model.v1 import model_pb2
+
+    clients = workspace._clients
+
+    def ask(model: str) -> list[Any]:
+        request = model_pb2.ListModelVersionsRequest(model=model)
+        answer = clients.call(clients.models.ListModelVersions, request, ModelNotFoundException, timeout=_SECONDS)
+        return list(answer.versions)
+
+    if name is not None:
+        yield from ask(name)[: 1 if newest_only else None]
+        return
+    newest = ask("")
+    everything = newest if newest_only else [version for model in newest for version in ask(model.model)]
+    yield from sorted(everything, key=lambda version: version.registered_at.ToNanoseconds(), reverse=True)
+
+
+def has(own: Mapping[str, str], wanted: Tags | None) -> bool:
+    """Whether all of them are there; a name alone asks for any value."""
+    if not wanted:
+        return True
+    if isinstance(wanted, Mapping):
+        return all(own.get(str(name)) == str(value) for name, value in wanted.items())
+    asked = [wanted] if isinstance(wanted, str) else wanted
+    return all(item in own if isinstance(item, str) else own.get(str(item[0])) == str(item[-1]) for item in asked)
+
+
+def texts(entries: Mapping[str, str] | None) -> dict[str, str]:
+    """Names and values as texts."""
+    return {str(name): str(value) for name, value in (entries or {}).items()}
+
+
+def parsed_id(text: str) -> tuple[str, int]:
+    """ "name:3" as ("name", 3)."""
+    name, _, number = text.rpartition(":")
+    if not name or not number.isdecimal() or not 0 < int(number) < 2**63:
+        raise UserErrorException(f"{text!r} is no model id; one looks like 'name:3'.", target=text)
+    return name, int(number)
+
+
+def number_of(version: int | str | None) -> int:
+    """0: the latest."""
+    try:
+        number = int(version or 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise UserErrorException(f"{version!r} is no version; one is a number from 1.", target="version")
+    return number
+
+
+def fetch(workspace: Workspace, name: str, version: int) -> Any:
+    """One ModelVersion; 0: the latest. Raises ModelNotFoundException with what there is."""
+    from trainyard.model.v1 import model_pb2
+
+    clients = workspace._clients
+    request = model_pb2.GetModelVersionRequest(model=name, version=version)
+    return clients.call(clients.models.GetModelVersion, request, ModelNotFoundException).version
