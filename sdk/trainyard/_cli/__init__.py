@@ -67,8 +67,8 @@ if find_spec("trainyard._cli_env") is not None:
     app.add_typer(import_module("trainyard._cli_env").environments, name="env")
 app.command("status")(status)
 app.command("doctor")(doctor)
-app.command("up", context_settings=PASS_ON)(up)
-app.command("down", context_settings=PASS_ON)(down)
+app.command("up", context_settings=PASS_ON, add_help_option=False)(up)
+app.command("down", context_settings=PASS_ON, add_help_option=False)(down)
 
 
 def _version(asked: bool) -> None:

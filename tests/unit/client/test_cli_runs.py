@@ -314,7 +314,7 @@ def test_a_folder_is_not_downloaded_with_its_namesakes(platform: Platform, cli: 
     view = add_run(platform, "exp_1", spec={})
     for path in ("outputs/model/a", "outputs/model2/b"):
         platform.objects.put_bytes(path, b"x")
-        view.run.outputs.files.append(Artifact(path=path, size_bytes=1, sha256=hashlib.sha256(b"x").hexdigest(), object_key=path))
+        view.files.append(Artifact(path=path, size_bytes=1, sha256=hashlib.sha256(b"x").hexdigest(), object_key=path))
 
     assert cli("run", "download", "exp_1", "outputs/model", "-o", str(tmp_path / "got")).exit_code == 0
     assert [path.name for path in (tmp_path / "got").rglob("*") if path.is_file()] == ["a"]

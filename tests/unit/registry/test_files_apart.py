@@ -14,7 +14,7 @@ from tests.unit.registry.builders import RUN, a_request, artifacts, completed, q
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import Snapshot, Source
-from trainyard.model.v1.model_pb2 import ModelVersionRegistered, ModelVersionRejected
+from trainyard.model.v1.model_pb2 import ModelVersionRegistered
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -24,7 +24,7 @@ def a_file(path: str = "model/w", sha256: str = "a" * 64, key: str = f"uploads/{
 
 
 def answered(run: Run | None, *files: Artifact) -> Any:
-    request = a_request(files=ArtifactSet(files=files))
+    request = a_request(path="", files=ArtifactSet(files=files))
     (fact,) = registration.conclude(Known(0, Asked(request, "e1", "m"), None), run, None, AT)
     return fact
 
@@ -54,13 +54,13 @@ def test_a_script_registers_files_while_its_run_goes_on() -> None:
     ],
 )
 def test_files_that_are_not_the_runs_own_are_refused(file: Artifact) -> None:
-    fact = answered(running(), file)
+    failure = registration.invalid(a_request(path="", files=ArtifactSet(files=[file])))
 
-    assert isinstance(fact, ModelVersionRejected) and fact.failure.code == "UserError"
+    assert failure is not None and failure.code == "UserError"
 
 
 def test_a_path_twice_is_refused() -> None:
-    assert isinstance(answered(running(), a_file(), a_file()), ModelVersionRejected)
+    assert registration.invalid(a_request(path="", files=ArtifactSet(files=[a_file(), a_file()]))) is not None
 
 
 def test_files_of_a_run_that_nobody_knows_are_refused() -> None:

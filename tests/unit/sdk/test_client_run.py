@@ -19,6 +19,7 @@ from trainyard._git import properties, without_credentials
 from trainyard._metric_sender import MetricSender
 from trainyard._watch import Line
 from trainyard.event.v1.artifact_pb2 import Failure
+from trainyard.history.v1.history_pb2 import RunView
 from trainyard.job.v1 import job_pb2
 from trainyard.job.v1.spec_pb2 import RunSpec
 
@@ -255,6 +256,8 @@ def a_run(monkeypatch: pytest.MonkeyPatch, news: Sequence[Any], error: type[Base
             raise error
 
     monkeypatch.setattr("trainyard._watch.follow", follow)
+    states = [item for item in news if isinstance(item, job_pb2.Run)]
+    monkeypatch.setattr("trainyard._history.run_view", lambda *_: RunView(run=states[-1]))
     experiment: Any = SimpleNamespace(name="exp", workspace=None)
     return Run(experiment, "exp_1", _message=a_state(job_pb2.RUN_STATUS_QUEUED))
 

@@ -5,8 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from trainyard import _cli
-from trainyard._cli import app
+from trainyard._cli import app, stack
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -34,10 +33,10 @@ def _is_there(command: object, words: tuple[str, ...]) -> bool:
     return words[0] in groups and _is_there(groups[words[0]], words[1:])
 
 
-@pytest.mark.parametrize("verb", ["up", "down", "status"])
+@pytest.mark.parametrize("verb", ["up", "down"])
 def test_the_help_of_a_command_of_the_local_stack_is_the_local_stacks(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(_cli, "_stack", lambda verb, arguments: passed.append((verb, arguments)))
+    monkeypatch.setattr(stack, "_stack", lambda verb, arguments, as_json: passed.append((verb, arguments)))
 
     CliRunner().invoke(app, [verb, "--help"])
 

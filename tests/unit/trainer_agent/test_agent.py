@@ -17,6 +17,7 @@ from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.reporter import as_record
 from trainyard._cloudevents import decode
+from trainyard._objects import MemoryObjects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.event.v1.dead_letter_pb2 import DeadLetter
@@ -90,6 +91,8 @@ def an_agent(home: Path, reports: Reports) -> Agent:
         outputs=parts,
         reports=reports,
         telemetry=parts,
+        objects=MemoryObjects(),
+        log=None,
     )
     return Agent(node, lambda run_id, epoch: Folders.make(home, "agent-0", run_id, epoch), cluster.Resources())
 

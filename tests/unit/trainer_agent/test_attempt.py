@@ -9,6 +9,7 @@ from typing import Any
 from services.chassis.records import NewRecord
 from services.trainer_agent.attempt import Node, Running
 from services.trainer_agent.domain import Me
+from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.prepare import Prepared
@@ -54,7 +55,7 @@ class Outputs:
 class WithAFileNamedOutputs:
     async def prepare(self, _: object, folders: Folders, *__: object) -> Prepared:
         (folders.code / "outputs").write_text("mine")
-        return Prepared(Path(sys.executable), {}, ())
+        return Prepared(ScriptPython(Path(sys.executable), Path(sys.prefix)), {}, ())
 
 
 async def ran(tmp_path: Path, outputs: Outputs, preparer: Any = None) -> list[Any]:
