@@ -37,14 +37,16 @@ setup-dev: setup ## setup, and the tools for tests and lint
 	@$(PYTHON) deploy/local/bootstrap.py requirements/dev.txt
 
 .PHONY: test
-test: setup-dev postgres ## The whole suite, real Kafka, MinIO, TensorFlow and PostgreSQL included (TESTS=tests/unit for a part)
+test: setup-dev test-packages ## The whole suite, real Kafka, MinIO, TensorFlow and PostgreSQL included (TESTS=tests/unit for a part)
 	@$(VENV)/python -m pytest $(or $(TESTS),tests) $(PYTEST_ARGS)
 
-# From the distribution, which only root may ask; without it the tests that need it are skipped, and say so.
-.PHONY: postgres
-postgres:
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
-	  || (apt-get update -q && apt-get install -y -q --no-install-recommends postgresql) || echo "PostgreSQL could not be installed; its tests are skipped."
+# From the distribution, which only root may ask; where they are missing the tests that need them are skipped, and say so.
+PACKAGES := postgresql libfuse3-3
+
+.PHONY: test-packages
+test-packages:
+	@[ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || dpkg -s $(PACKAGES) >/dev/null 2>&1 \
+	  || (apt-get update -q && apt-get install -y -q --no-install-recommends $(PACKAGES)) || echo "$(PACKAGES) could not be installed; tests are skipped."
 
 .PHONY: lint
 lint: setup-dev ## ruff, mypy and import-linter
