@@ -166,6 +166,13 @@ def test_lineage_is_nodes_and_edges(platform: Platform, cli: Cli) -> None:
     assert platform.last(history_pb2.GetLineageRequest).model == history_pb2.ModelRef(model="digits")
 
 
+def test_a_model_that_stands_alone_is_said_to(platform: Platform, cli: Cli) -> None:
+    result = cli("model", "lineage", "digits")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "digits came from no run" in result.stderr
+
+
 def test_datasets_are_registered_listed_and_shown(platform: Platform, cli: Cli) -> None:
     (made,) = objects(cli("dataset", "register", "mnist data", "http://host/a.gz", "http://host/b.gz", "--tag", "a=b", "--json"))
     listed = objects(cli("dataset", "list", "--tag", "a", "--json"))
