@@ -56,8 +56,9 @@ class ScriptWorkspace:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        what = "a connection to the platform" if name.startswith("_") else repr(name)
         raise AttributeError(
-            f"A script's workspace has its names alone, and not {name!r}: scripts have no credentials. "
+            f"A script's workspace has its names alone, and not {what}: scripts have no credentials. "
             "Give data to the run as named inputs (run.input_datasets), and register models by run.register_model."
         )
 

@@ -354,12 +354,12 @@ class Dataset:
     @staticmethod
     def get_by_name(workspace: Workspace, name: str, version: int | str = "latest") -> FileDataset:
         """Raises UserErrorException, which names those there are."""
+        clients = workspace._clients  # before the imports: a script has neither, and this says so in words
         from trainyard.dataset.v1 import dataset_pb2
 
         if version != "latest" and not str(version).isdecimal():
             raise UserErrorException(f"A dataset's version is 'latest' or a number from 1, not {version!r}.", target=repr(version))
         number = 0 if version == "latest" else int(version)
-        clients = workspace._clients
         answer = clients.call(clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=name, version=number), UserErrorException)
         return _from_message(answer.dataset, workspace)
 

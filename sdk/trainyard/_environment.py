@@ -95,9 +95,9 @@ class Environment:
         """
         if _curated.is_curated(name):
             return _from_curated(name)
+        clients = workspace._clients  # before the imports: a script has neither, and this says so in words
         from trainyard.environment.v1 import environment_pb2
 
-        clients = workspace._clients
         request = environment_pb2.GetEnvironmentRequest(name=name, version=_number(version))
         return _from_message(clients.call(clients.environments.GetEnvironment, request).environment)
 

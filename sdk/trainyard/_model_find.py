@@ -90,8 +90,8 @@ def number_of(version: int | str | None) -> int:
 
 def fetch(workspace: Workspace, name: str, version: int) -> Any:
     """One ModelVersion; 0: the latest. Raises ModelNotFoundException with what there is."""
+    clients = workspace._clients  # before the imports: a script has neither, and this says so in words
     from trainyard.model.v1 import model_pb2
 
-    clients = workspace._clients
     request = model_pb2.GetModelVersionRequest(model=name, version=version)
     return clients.call(clients.models.GetModelVersion, request, ModelNotFoundException).version

@@ -529,3 +529,23 @@ def test_a_file_that_was_logged_has_the_same_name_inside_the_script_as_outside(a
     result = a_script("print(run.get_metrics())", agent, AZUREML_RUN_ID="r_1")
 
     assert result.stdout == "{'plot': 'aml://artifactId/ExperimentRun/dcid.r_1/plot_1.png'}\n", result.stderr
+
+
+def test_what_needs_the_platforms_services_says_so_in_a_script_that_has_no_grpc(agent: Agent) -> None:
+    result = a_script(
+        """
+sys.modules.update({"grpc": None, "google": None, "google.protobuf": None})
+from trainyard import Dataset, Environment, Model
+for ask in (Dataset.get_by_name, Model, Environment.get):
+    try:
+        ask(run.experiment.workspace, "mine")
+    except AttributeError as error:
+        print(error)
+""",
+        agent,
+    )
+
+    assert result.stderr == ""
+    assert [line.partition(": ")[0] for line in result.stdout.splitlines()] == [
+        "A script's workspace has its names alone, and not a connection to the platform"
+    ] * 3
