@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard._errors import ComputeTargetException
 from trainyard._pool_status import AmlComputeStatus, ProvisioningConfiguration, refused
 from trainyard._progress import Printer
+from trainyard._services_of import clients_of
 from trainyard._vm_sizes import SIZES
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class ComputeTarget:
     def _fetch(self) -> Any:
         from trainyard.cluster.v1 import cluster_pb2
 
-        clients = self.workspace._clients
+        clients = clients_of(self.workspace)
         return clients.call(clients.compute.GetPool, cluster_pb2.GetPoolRequest(name=self.name), ComputeTargetException).pool
 
     @staticmethod
@@ -92,7 +93,7 @@ class ComputeTarget:
         )
         if wish.idle_seconds_before_scaledown is not None:
             request.idle_before_scaledown.CopyFrom(Duration(seconds=int(wish.idle_seconds_before_scaledown)))
-        clients = workspace._clients
+        clients = clients_of(workspace)
         clients.call(clients.compute.CreatePool, request, ComputeTargetException)
         return AmlCompute(workspace, name)
 
@@ -101,7 +102,7 @@ class ComputeTarget:
         """Every pool, by name."""
         from trainyard.cluster.v1 import cluster_pb2
 
-        clients = workspace._clients
+        clients = clients_of(workspace)
         pools = clients.call(clients.compute.ListPools, cluster_pb2.ListPoolsRequest(), ComputeTargetException).pools
         return [_from_pool(workspace, pool) for pool in pools]
 

@@ -27,20 +27,40 @@ def get_context(allow_offline: bool = True) -> ScriptRun | OfflineRun:
     Raises RunEnvironmentException where allow_offline is False and there is no run.
     """
     global _current
+    path = os.environ.get(SOCKET)
+    if _current is None and path:
+        experiment = Experiment(os.environ.get("AZUREML_ARM_PROJECT_NAME", ""), ScriptWorkspace())
+        _current = ScriptRun(Wire(path), os.environ.get("AZUREML_RUN_ID", ""), experiment)
+    if not allow_offline and not isinstance(_current, ScriptRun):
+        raise _errors.RunEnvironmentException("This script is not part of a submitted run, and allow_offline is False.")
     if _current is None:
-        path = os.environ.get(SOCKET)
-        if path:
-            _current = ScriptRun(
-                Wire(path), os.environ.get("AZUREML_RUN_ID", ""), Experiment(os.environ.get("AZUREML_ARM_PROJECT_NAME", ""))
-            )
-        elif allow_offline:
-            _current = OfflineRun()
-        else:
-            raise _errors.RunEnvironmentException("This script is not part of a submitted run, and allow_offline is False.")
+        _current = OfflineRun()
     return _current
 
 
 _current: ScriptRun | OfflineRun | None = None
+
+
+class ScriptWorkspace:
+    """The workspace's identity, as a script on a node knows it. What needs the platform's services is not here."""
+
+    def __init__(self) -> None:
+        self.name = os.environ.get("AZUREML_ARM_WORKSPACE_NAME", "local")
+        self.subscription_id = os.environ.get("AZUREML_ARM_SUBSCRIPTION", "local")
+        self.resource_group = os.environ.get("AZUREML_ARM_RESOURCEGROUP", "local")
+        self.location = "local"
+
+    def __repr__(self) -> str:
+        return f"Workspace(name={self.name!r})"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        what = "a connection to the platform" if name.startswith("_") else repr(name)
+        raise AttributeError(
+            f"A script's workspace has its names alone, and not {what}: scripts have no credentials. "
+            "Give data to the run as named inputs (run.input_datasets), and register models by run.register_model."
+        )
 
 
 class Parent:
@@ -141,7 +161,7 @@ class ScriptRun(LiveRun):
         """All that was logged up to now: one value -> scalar, several -> list, rows -> dict of lists."""
         self.flush()
         points = [(point[0], point[1], point[2]) for point in self._ask("metrics")]
-        found = _values.shape(point for point in points if name is None or point[0] == name)
+        found = _values.shape(self.id, (point for point in points if name is None or point[0] == name))
         return {self.id: found} if recursive else found
 
     def get_file_names(self) -> list[str]:

@@ -135,7 +135,7 @@ class DataReference:
 
 
 class DataReferenceConfiguration:
-    """A DataReference as a run configuration holds it."""
+    """A DataReference as a run configuration holds it. Made by hand it names a datastore of the workspace that config.json names."""
 
     def __init__(
         self,
@@ -155,10 +155,15 @@ class DataReferenceConfiguration:
         self._reference = _reference
 
     def _to_input(self, name: str) -> DatasetConsumptionConfig:
-        if self._reference is None:
-            what = f"The data reference {name!r} does not know its workspace."
-            raise UserErrorException(what, target=name, hint="make it with DataReference(...).to_config()")
-        return self._reference._to_input(name)
+        if self._reference is not None:
+            return self._reference._to_input(name)
+        if not self.datastore_name:
+            raise UserErrorException(f"The data reference {name!r} names no datastore.", target=name, hint="give datastore_name")
+        from trainyard._datastore import Datastore
+        from trainyard._workspace import Workspace
+
+        datastore = Datastore.get(Workspace.from_config(), self.datastore_name)
+        return DataReference(datastore, name, self.path_on_datastore, self.mode, self.path_on_compute, self.overwrite)._to_input(name)
 
 
 def _checked_mode(mode: Any) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard import _input_files, _steps, _stored_sources
 from trainyard._conditions import Condition, FileMetadata
 from trainyard._errors import UserErrorException
+from trainyard._services_of import clients_of
 from trainyard._sources import mounted_path
 from trainyard._texts import texts
 
@@ -107,7 +108,7 @@ class FileDataset:
             request.based_on, request.based_on_version = self._message.name, self._message.version
         else:
             request.urls.extend(self._urls)
-        clients = workspace._clients
+        clients = clients_of(workspace)
         answer = clients.call(clients.datasets.RegisterDataset, request, UserErrorException, timeout=_REGISTER_SECONDS)
         return _from_message(answer.dataset, workspace)
 
@@ -354,12 +355,12 @@ class Dataset:
     @staticmethod
     def get_by_name(workspace: Workspace, name: str, version: int | str = "latest") -> FileDataset:
         """Raises UserErrorException, which names those there are."""
+        clients = clients_of(workspace)
         from trainyard.dataset.v1 import dataset_pb2
 
         if version != "latest" and not str(version).isdecimal():
             raise UserErrorException(f"A dataset's version is 'latest' or a number from 1, not {version!r}.", target=repr(version))
         number = 0 if version == "latest" else int(version)
-        clients = workspace._clients
         answer = clients.call(clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=name, version=number), UserErrorException)
         return _from_message(answer.dataset, workspace)
 
@@ -376,7 +377,7 @@ class Dataset:
         """Name -> latest version."""
         from trainyard.dataset.v1 import dataset_pb2
 
-        clients = workspace._clients
+        clients = clients_of(workspace)
         answer = clients.call(clients.datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
         return {message.name: _from_message(message, workspace) for message in answer.datasets}
 

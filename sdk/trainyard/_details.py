@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard import _transfer
 from trainyard._meter import Meter
+from trainyard._stored_sources import SCHEME
 
 if TYPE_CHECKING:
     from trainyard._objects import Objects
@@ -30,7 +31,7 @@ def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
         "status": status_name(run.status),
         "startTimeUtc": _iso(run.started_at) if run.HasField("started_at") else None,
         "properties": _properties(run),
-        "inputDatasets": [_input(item) for item in run.spec.inputs],
+        "inputDatasets": [_input(item) for item in run.spec.inputs if not is_reference(item)],
         "outputDatasets": [],
         "runDefinition": _definition(run.spec),
         "logFiles": dict(log_files),
@@ -61,10 +62,12 @@ def _properties(run: Any) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _input(item: Any) -> dict[str, Any]:
-    from trainyard.job.v1.spec_pb2 import DatasetInput
+def is_reference(item: Any) -> bool:
+    """Whether an input is a path of a datastore, given by DataReference or DataPath, and no dataset."""
+    return not item.dataset and not item.steps and (item.always_folder or len(item.files) == 1 and item.files[0].url.startswith(SCHEME))
 
-    mechanisms = {DatasetInput.MODE_DOWNLOAD: "Download", DatasetInput.MODE_DIRECT: "Direct"}
+
+def _input(item: Any) -> dict[str, Any]:
     return {
         "dataset": {
             "id": f"{item.dataset}:{item.version}" if item.dataset else None,
@@ -74,26 +77,58 @@ def _input(item: Any) -> dict[str, Any]:
         "consumptionDetails": {
             "type": "RunInput",
             "inputName": item.name,
-            "mechanism": mechanisms.get(item.mode, "Mount"),
+            "mechanism": _mechanism(item),
             "pathOnCompute": item.path_on_compute or None,
         },
     }
 
 
+def _mechanism(item: Any) -> str:
+    from trainyard.job.v1.spec_pb2 import DatasetInput
+
+    return {DatasetInput.MODE_DOWNLOAD: "Download", DatasetInput.MODE_DIRECT: "Direct"}.get(item.mode, "Mount")
+
+
+def _reference(item: Any) -> dict[str, Any]:
+    """A DataReference as a run configuration holds it. Where nothing lies at its path, what was named is not known: None."""
+    store, path = None, None
+    if item.files:
+        file = item.files[0]
+        store, _, path = file.url.removeprefix(SCHEME).partition("/")
+        if item.always_folder:
+            path = path.removesuffix(file.path).rstrip("/")
+    return {
+        "dataStoreName": store,
+        "mode": _mechanism(item),
+        "pathOnDataStore": path,
+        "pathOnCompute": item.path_on_compute or None,
+        "overwrite": False,
+    }
+
+
+def _placeholder(name: str, references: Mapping[str, Any]) -> str:
+    return f"$AZUREML_DATAREFERENCE_{name}" if name in references else f"DatasetConsumptionConfig:{name}"
+
+
 def _definition(spec: Any) -> dict[str, Any]:
     environment = spec.environment
+    references = {item.name: _reference(item) for item in spec.inputs if is_reference(item)}
     framework = f"{environment.framework or 'none'}-{environment.framework_version or 'default'}"
     return {
         "script": spec.entry_script or None,
         "command": " ".join(shlex.quote(word) for word in spec.command),
         "useAbsolutePath": False,
-        "arguments": [f"DatasetConsumptionConfig:{item.input}" if item.HasField("input") else item.text for item in spec.arguments],
+        "arguments": [_placeholder(item.input, references) if item.HasField("input") else item.text for item in spec.arguments],
         "sourceDirectoryDataStore": None,
         "framework": "TensorFlow" if environment.framework == "tensorflow" else "Python",
         "communicator": "None",
         "target": spec.compute_target or "local",
-        "dataReferences": {},
-        "data": {item.name: {"dataLocation": {"dataset": {"name": item.dataset, "version": item.version}}} for item in spec.inputs},
+        "dataReferences": references,
+        "data": {
+            item.name: {"dataLocation": {"dataset": {"name": item.dataset or None, "version": item.version or None}}}
+            for item in spec.inputs
+            if item.name not in references
+        },
         "outputData": {},
         "jobName": None,
         "maxRunDurationSeconds": spec.max_duration.seconds if spec.HasField("max_duration") else 2_592_000,

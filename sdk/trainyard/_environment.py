@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard import _curated
 from trainyard._conda import CondaDependencies, name_of
 from trainyard._errors import TrainingException, UserErrorException
+from trainyard._services_of import clients_of
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -93,11 +94,11 @@ class Environment:
 
         Raises UserErrorException that names those that exist.
         """
-        if _curated.is_curated(name):
+        if isinstance(name, str) and _curated.is_curated(name):
             return _from_curated(name)
+        clients = clients_of(workspace)
         from trainyard.environment.v1 import environment_pb2
 
-        clients = workspace._clients
         request = environment_pb2.GetEnvironmentRequest(name=name, version=_number(version))
         return _from_message(clients.call(clients.environments.GetEnvironment, request).environment)
 
@@ -106,7 +107,7 @@ class Environment:
         """Name -> the latest version of each registered environment, then the curated names."""
         from trainyard.environment.v1 import environment_pb2
 
-        clients = workspace._clients
+        clients = clients_of(workspace)
         answer = clients.call(clients.environments.ListEnvironments, environment_pb2.ListEnvironmentsRequest())
         found = {message.name: _from_message(message) for message in answer.environments}
         with warnings.catch_warnings():
@@ -120,7 +121,7 @@ class Environment:
         definition = self._to_message()
         definition.name, definition.version = "", 0
         request = environment_pb2.RegisterEnvironment(submission_id=uuid.uuid4().hex, name=self.name, definition=definition)
-        clients = workspace._clients
+        clients = clients_of(workspace)
         made = clients.call(clients.environments.RegisterEnvironment, request).environment
         self.version = str(made.version)
         return _from_message(made)

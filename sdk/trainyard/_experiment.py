@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard._client_run import new_run_id
 from trainyard._errors import ExperimentExecutionException, UserErrorException
 from trainyard._run import Run
+from trainyard._services_of import checked_workspace
 from trainyard._texts import texts
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Experiment:
                 f"An experiment's name is a letter or digit, then letters, digits, - and _, at most 108 in all; {name!r} is none.",
                 target=name,
             )
-        self.workspace = workspace
+        self.workspace: Workspace = checked_workspace(workspace)
         self.name = name
 
     def __repr__(self) -> str:

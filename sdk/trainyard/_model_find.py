@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, UserErrorException
+from trainyard._services_of import clients_of
 
 if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
@@ -39,7 +40,7 @@ def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> It
     """ModelVersion messages, newest first: of `name`, or of all models."""
     from trainyard.model.v1 import model_pb2
 
-    clients = workspace._clients
+    clients = clients_of(workspace)
 
     def ask(model: str) -> list[Any]:
         request = model_pb2.ListModelVersionsRequest(model=model)
@@ -90,8 +91,8 @@ def number_of(version: int | str | None) -> int:
 
 def fetch(workspace: Workspace, name: str, version: int) -> Any:
     """One ModelVersion; 0: the latest. Raises ModelNotFoundException with what there is."""
+    clients = clients_of(workspace)
     from trainyard.model.v1 import model_pb2
 
-    clients = workspace._clients
     request = model_pb2.GetModelVersionRequest(model=name, version=version)
     return clients.call(clients.models.GetModelVersion, request, ModelNotFoundException).version

@@ -27,8 +27,18 @@ _LABELS = 50
 class Experiment:
     """The name under which a run is kept, as its script sees it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, workspace: Any = None) -> None:
         self.name = name
+        self._workspace = workspace
+
+    @property
+    def workspace(self) -> Any:
+        """Of a submitted run its names; offline the one that config.json names (UserErrorException where there is none)."""
+        if self._workspace is None:
+            from trainyard._workspace import Workspace
+
+            self._workspace = Workspace.from_config()
+        return self._workspace
 
     def __repr__(self) -> str:
         return f"Experiment(name={self.name!r})"
@@ -158,7 +168,7 @@ class OfflineRun(LiveRun):
     def get_metrics(self, name: str | None = None, recursive: bool = False) -> dict[str, Any]:
         """In the same shapes as online."""
         points = [(point[0], point[1], point[2]) for point in self._kept("metric")]
-        found = _values.shape(point for point in points if name is None or point[0] == name)
+        found = _values.shape(self.id, (point for point in points if name is None or point[0] == name))
         return {self.id: found} if recursive else found
 
     def get_file_names(self) -> list[str]:

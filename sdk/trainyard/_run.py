@@ -310,7 +310,7 @@ class Run(ClientRun):
         try:
             self._watch(show_output)
         except KeyboardInterrupt:
-            Printer(sys.stderr).line(f"\nThe run goes on: {self.id}. End it with run.cancel() or `trainyard run cancel {self.id}`.", "note")
+            Printer(sys.stderr).line(f"The run goes on: {self.id}. End it with run.cancel() or `trainyard run cancel {self.id}`.", "note")
             raise
         if raise_on_error and self.get_status() != "Completed":
             raise self._failure()

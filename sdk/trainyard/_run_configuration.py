@@ -86,6 +86,12 @@ class RunConfiguration:
         target = target_name(self.target)
         for name, reference in {**self.data, **self.data_references}.items():
             arguments.add_input(reference, name)
+        if not isinstance(self.environment, Environment):
+            raise TrainingException(
+                f"environment is an Environment, not {self.environment!r}.",
+                target="environment",
+                hint="write Environment.get(workspace, name), or Environment(name)",
+            )
         spec = spec_pb2.RunSpec(compute_target=target, use_gpu=use_gpu)
         spec.environment.CopyFrom(self.environment._to_message(local=target == LOCAL))
         spec.inputs.extend(item._to_message() for item in arguments.inputs.values())

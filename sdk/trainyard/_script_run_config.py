@@ -70,14 +70,14 @@ class ScriptRunConfig:
         if self.command is not None:
             if self.script or self.arguments:
                 raise TrainingException("command excludes script and arguments.", target="command", hint="write them into the command")
-            if not _words(self.command):
+            if not words_of(self.command):
                 raise TrainingException("The command is empty.", target="command")
             return
         self.script = checked_script(self.source_directory, self.script, "script")
 
     def _to_spec(self) -> RunSpec:
         """All of the run but its source."""
-        given = from_list(_words(self.command) if self.command is not None else self.arguments)
+        given = from_list(words_of(self.command) if self.command is not None else self.arguments)
         if self.resume_from is not None:
             given.add_resume(self.resume_from)
         seconds = self.max_run_duration_seconds
@@ -95,7 +95,8 @@ class ScriptRunConfig:
         return spec
 
 
-def _words(command: Sequence[Any] | str) -> list[Any]:
+def words_of(command: Sequence[Any] | str) -> list[Any]:
+    """Of a text: split as a shell would. Raises TrainingException for what only a shell understands."""
     if not isinstance(command, str):
         return list(command)
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)

@@ -56,18 +56,22 @@ def concerns(record: Raw, run_id: str) -> bool:
     return record.event.key == run_id or record.event.correlation_id == run_id or getattr(record.event.message, "run_id", None) == run_id
 
 
+def _iso(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def as_object(record: Raw) -> dict[str, Any]:
     place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
     event = record.event
     if event is None:
         return {
-            "time": record.at.astimezone(UTC).isoformat(),
+            "time": _iso(record.at),
             **place,
             "key": record.key.decode("utf-8", "replace"),
             "unreadable": record.trouble,
         }
     return {
-        "time": event.time.astimezone(UTC).isoformat(),
+        "time": _iso(event.time),
         "type": event.type,
         "key": event.key,
         "id": event.event_id,

@@ -77,17 +77,23 @@ def value_of(point: Any) -> Any:
         return point.json
 
 
-def shape(points: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
+def shape(run_id: str, points: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
     """(name, kind, value) in the order logged, as get_metrics gives it: one value -> scalar, several -> list; one row -> dict,
-    several -> dict of lists. Of two kinds under one name the first stays."""
+    several -> dict of lists; a file -> its aml:// name. Of two kinds under one name the first stays, with a warning."""
     kinds: dict[str, str] = {}
     values: dict[str, list[Any]] = {}
     for name, kind, value in points:
         if kinds.setdefault(name, kind) != kind:
-            warnings.warn(f"Metric {name!r} is a {kinds[name]}; a {kind} of that name is left out.", stacklevel=2)
+            warnings.warn(f"Metric {name!r} is a {kinds[name]}; a {kind} of that name is left out.", stacklevel=3)
             continue
-        values.setdefault(name, []).append(value)
+        values.setdefault(name, []).append(_linked(run_id, kind, value))
     return {name: _shaped(kinds[name], found) for name, found in values.items()}
+
+
+def _linked(run_id: str, kind: str, value: Any) -> Any:
+    if kind not in _FILES or not isinstance(value, str) or value.startswith("aml://"):
+        return value
+    return f"aml://artifactId/ExperimentRun/dcid.{run_id}/{value}"
 
 
 def _shaped(kind: str, found: list[Any]) -> Any:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from trainyard._errors import WebserviceException, from_failure
 from trainyard._progress import Printer
+from trainyard._services_of import clients_of
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -43,14 +44,14 @@ class Webservice:
         """Every endpoint, by name."""
         from trainyard.endpoint.v1 import endpoint_pb2
 
-        clients = workspace._clients
+        clients = clients_of(workspace)
         answer = clients.call(clients.endpoints.ListEndpoints, endpoint_pb2.ListEndpointsRequest(), WebserviceException)
         return [Webservice._from_message(workspace, message) for message in answer.endpoints]
 
     def _fetch(self) -> Any:
         from trainyard.endpoint.v1 import endpoint_pb2
 
-        clients = self.workspace._clients
+        clients = clients_of(self.workspace)
         return clients.call(
             clients.endpoints.GetEndpoint, endpoint_pb2.GetEndpointRequest(endpoint=self.name), WebserviceException
         ).endpoint

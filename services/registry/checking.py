@@ -45,7 +45,9 @@ class Checking:
         request = asked.request
         with about(model=request.model, run=request.run_id, submission=request.submission_id):
             uploaded = uploads.is_upload(request)
-            run, missing = await self._whole(await self._runs.read(request.run_id) if request.run_id else None)
+            # A run that registers what it has uploaded goes on: nobody waits for its end.
+            known = await self._runs.read(request.run_id, ended=not uploaded) if request.run_id else None
+            run, missing = await self._whole(known)
             if missing is None and registration.refused(run, request) is None:
                 recorded = registration.chosen_files(run, request)
                 # An agent's word for a digest is taken; a client's upload is read.

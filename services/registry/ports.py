@@ -8,6 +8,9 @@ from services.registry.domain.runs import Run
 
 
 class Runs(Protocol):
-    async def read(self, run_id: str) -> Run | None:
-        """The run by all that the log says of it up to now; None for one that it does not name. Raises Unavailable."""
+    async def read(self, run_id: str, *, ended: bool) -> Run | None:
+        """The run by all that the log says of it up to now; None for one that it does not name. Raises Unavailable.
+
+        ended: only its end counts, so one that may be on its way is waited for, for a moment.
+        """
         ...

@@ -202,7 +202,7 @@ def test_an_environment_is_in_use_as_long_as_its_run_goes_on(platform: Platform,
 
 
 def trainyard_env(platform: Platform, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from trainyard._cli_env import environments; environments()", *words]
+    command = [sys.executable, "-c", "from trainyard._cli import app; app()", "env", *words]
     return subprocess.run(
         [*command, "--config", str(platform.layout.home)], cwd=REPO / "sdk", capture_output=True, text=True, timeout=300, check=False
     )

@@ -5,14 +5,25 @@ from __future__ import annotations
 import io
 import os
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from trainyard._cli import computes, datasets, datastores, deadletters, endpoints, events, exits, experiments, history, models, runs
+from trainyard._cli import (
+    computes,
+    datasets,
+    datastores,
+    deadletters,
+    endpoints,
+    environments,
+    events,
+    exits,
+    experiments,
+    history,
+    models,
+    runs,
+)
 from trainyard._cli.doctor import doctor
 from trainyard._cli.output import fail, note
 from trainyard._cli.stack import PASS_ON, down, status, up
@@ -55,6 +66,7 @@ _GROUPS = {
     "dataset": datasets.group,
     "datastore": datastores.group,
     "compute": computes.group,
+    "env": environments.group,
     "model": models.group,
     "endpoint": endpoints.group,
     "events": events.group,
@@ -63,8 +75,6 @@ _GROUPS = {
 }
 for _name, _group in _GROUPS.items():
     app.add_typer(_group, name=_name)
-if find_spec("trainyard._cli_env") is not None:
-    app.add_typer(import_module("trainyard._cli_env").environments, name="env")
 app.command("status")(status)
 app.command("doctor")(doctor)
 app.command("up", context_settings=PASS_ON, add_help_option=False)(up)

@@ -26,7 +26,7 @@ from trainyard._cli.common import (
     workspace,
     wrong,
 )
-from trainyard._cli.output import emit, one, rows, say
+from trainyard._cli.output import emit, note, one, rows, say
 from trainyard._errors import ModelNotFoundException
 
 group = new_group("Registered models: immutable versions, with where each came from.")
@@ -154,6 +154,8 @@ def model_lineage(name: Name, at: AsOf = "", as_json: Json = False, config: Conf
         return
     for edge in edges:
         say(f"{edge['source']} --{edge['how']}--> {edge['target']}")
+    if not edges:
+        note(f"{name} came from no run, and nothing came from it.")
 
 
 def _split(text: str) -> tuple[str, int]:

@@ -10,7 +10,9 @@ import typer
 
 from trainyard._cli import completion
 from trainyard._cli.common import Config, Json, pairs, workspace, wrong
+from trainyard._cli.environments import named
 from trainyard._cli.output import emit, say
+from trainyard._run_configuration import LOCAL
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -41,7 +43,7 @@ def submit(
     experiment: Annotated[
         str, typer.Option(help="the name it is kept under; the folder's by default", autocompletion=completion.experiments)
     ] = "",
-    env: Annotated[str, typer.Option("--env", help="a registered environment: NAME or NAME:VERSION")] = "",
+    env: Annotated[str, typer.Option("--env", help="a registered or curated environment: NAME or NAME:VERSION")] = "",
     framework_version: Annotated[str, typer.Option(help="TensorFlow's, e.g. 2.15; 'none' for an environment without it")] = "",
     pip: Annotated[list[str] | None, typer.Option(help="a package, e.g. 'pandas<3'; may be repeated")] = None,
     environment_variable: Annotated[list[str] | None, typer.Option("--variable", help="NAME=VALUE for the script; may be repeated")] = None,
@@ -62,7 +64,7 @@ def submit(
     words = [*(arg or ()), *(arguments or ())]
     spec = _what(folder, script, command, words)
     spec.compute_target, spec.use_gpu, spec.display_name = target, gpu, display_name
-    spec.environment.CopyFrom(_environment(space, env, framework_version, pip or []))
+    spec.environment.CopyFrom(_environment(space, env, framework_version, pip or [], local=target == LOCAL))
     spec.environment.environment_variables.update(pairs(environment_variable, "--variable"))
     spec.tags.update(pairs(tag, "--tag", bare=True))
     if max_seconds is not None:
@@ -84,8 +86,7 @@ def submit(
 
 
 def _what(folder: Path, script: str, command: str, words: list[str]) -> RunSpec:
-    import shlex
-
+    from trainyard._script_run_config import words_of
     from trainyard.job.v1 import spec_pb2
 
     if bool(script) == bool(command):
@@ -93,19 +94,15 @@ def _what(folder: Path, script: str, command: str, words: list[str]) -> RunSpec:
     if not folder.is_dir():
         raise wrong(f"The folder {str(folder)!r} does not exist or is no folder.", str(folder))
     if command:
-        try:
-            return spec_pb2.RunSpec(command=[*shlex.split(command), *words])
-        except ValueError as error:
-            raise wrong(f"--command cannot be read: {error}.", "--command") from error
+        return spec_pb2.RunSpec(command=[*words_of(command), *words])
     path = Path(script)
     if path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
         raise wrong(f"--script {script!r} is no file inside {str(folder)!r}.", script)
     return spec_pb2.RunSpec(entry_script=path.as_posix(), arguments=[spec_pb2.Argument(text=word) for word in words])
 
 
-def _environment(space: Workspace, env: str, framework_version: str, pip: list[str]) -> EnvironmentSpec:
-    """A registered one, or TensorFlow's default line with packages beside it."""
-    from trainyard.environment.v1 import environment_pb2
+def _environment(space: Workspace, env: str, framework_version: str, pip: list[str], *, local: bool) -> EnvironmentSpec:
+    """A registered or curated one, or TensorFlow's default line with packages beside it."""
     from trainyard.job.v1 import spec_pb2
 
     if not env:
@@ -118,10 +115,8 @@ def _environment(space: Workspace, env: str, framework_version: str, pip: list[s
     name, _, version = env.partition(":")
     if version and not version.isdecimal():
         raise wrong(f"--env takes NAME or NAME:VERSION, not {env!r}.", "--env")
-    clients = space._clients
-    request = environment_pb2.GetEnvironmentRequest(name=name, version=int(version or 0))
-    definition: EnvironmentSpec = clients.call(clients.environments.GetEnvironment, request).environment.definition
-    return definition
+    made: EnvironmentSpec = named(space, name, int(version or 0))._to_message(local=local)
+    return made
 
 
 def _input(space: Workspace, name: str, text: str) -> Any:

@@ -15,9 +15,9 @@ class FoldedRuns:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def read(self, run_id: str) -> Run | None:
+    async def read(self, run_id: str, *, ended: bool) -> Run | None:
         await self._context.caught_up(JOBS, run_id)
-        if (run := self._now(run_id)) is not None and not run.has_ended:
+        if ended and (run := self._now(run_id)) is not None and not run.has_ended:
             await self._context.engine.until(lambda: self._has_ended(run_id), _END_ON_ITS_WAY_SECONDS)
         return self._now(run_id)
 

@@ -328,3 +328,6 @@ class _Environments(_Part, environment_pb2_grpc.EnvironmentServiceServicer):
         if request.name not in self.platform.environments:
             refuse(context, grpc.StatusCode.NOT_FOUND, "EnvironmentNotFound", f"There is no environment {request.name!r}.")
         return environment_pb2.GetEnvironmentResponse(environment=self.platform.environments[request.name])
+
+    def ListEnvironments(self, request: Any, context: Any) -> Any:
+        return environment_pb2.ListEnvironmentsResponse(environments=self.platform.environments.values())

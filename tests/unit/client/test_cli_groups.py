@@ -46,12 +46,12 @@ def test_every_command_speaks_json_and_says_what_it_does(path: tuple[str, ...]) 
     command = COMMANDS[path]
     options = {option for parameter in command.params for option in parameter.opts}
 
-    assert "--json" in options or path[0] == "env"
+    assert "--json" in options
     assert command.help
     assert all(getattr(parameter, "help", "x") or parameter.name in ("text", "min_nodes", "max_nodes") for parameter in command.params)
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if path[-1] == "list" and path[0] != "env"], ids=" ".join)
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path[-1] == "list"], ids=" ".join)
 def test_every_list_is_paged(path: tuple[str, ...]) -> None:
     options = {option for parameter in COMMANDS[path].params for option in parameter.opts}
 
@@ -164,6 +164,13 @@ def test_lineage_is_nodes_and_edges(platform: Platform, cli: Cli) -> None:
     assert objects(cli("model", "lineage", "digits:1", "--as-of", "1h", "--json"))[0]["edges"][0]["how"] == "registered"
     assert cli("model", "lineage", "digits").stdout == "run:exp_1 --registered--> model:digits:1\n"
     assert platform.last(history_pb2.GetLineageRequest).model == history_pb2.ModelRef(model="digits")
+
+
+def test_a_model_that_stands_alone_is_said_to(platform: Platform, cli: Cli) -> None:
+    result = cli("model", "lineage", "digits")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "digits came from no run" in result.stderr
 
 
 def test_datasets_are_registered_listed_and_shown(platform: Platform, cli: Cli) -> None:
@@ -383,28 +390,6 @@ def test_a_dataset_is_downloaded_by_the_client(platform: Platform, cli: Cli, mon
     (done,) = objects(cli("dataset", "download", "mnist", "-o", "got", "--overwrite", "--json"))
 
     assert (done, asked) == ({"dataset": "mnist:1", "files": 1, "folder": "got"}, [{"target_path": "got", "overwrite": True}])
-
-
-PLUGGED = """
-import importlib.machinery, sys, types
-import typer
-module = types.ModuleType("trainyard._cli_env")
-module.__spec__ = importlib.machinery.ModuleSpec("trainyard._cli_env", None)
-module.environments = typer.Typer()
-module.environments.command("prune")(lambda: print("pruned"))
-module.environments.command("list")(lambda: None)
-sys.modules[module.__name__] = module
-from trainyard._cli import app
-app(["env", "prune"])
-"""
-
-
-def test_the_environments_commands_are_a_group_where_their_module_is() -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-    done = subprocess.run([sys.executable, "-c", PLUGGED], env=environment, capture_output=True, text=True, check=False)
-
-    assert (done.returncode, done.stdout) == (0, "pruned\n"), done.stderr
 
 
 def test_a_terminal_without_the_characters_is_no_reason_to_stop(platform: Platform, tmp_path: Path, cli: Cli) -> None:

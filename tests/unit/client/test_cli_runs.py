@@ -318,3 +318,40 @@ def test_a_folder_is_not_downloaded_with_its_namesakes(platform: Platform, cli: 
 
     assert cli("run", "download", "exp_1", "outputs/model", "-o", str(tmp_path / "got")).exit_code == 0
     assert [path.name for path in (tmp_path / "got").rglob("*") if path.is_file()] == ["a"]
+
+
+def test_a_curated_environment_is_taken_and_said_and_the_local_pool_is_made(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("print(1)")
+
+    result = cli("run", "submit", ".", "--script", "train.py", "--env", "AzureML-TensorFlow-2.0-GPU", "--json")
+
+    assert result.exit_code == 0, result.output
+    spec = platform.last(job_pb2.SubmitRun).spec
+    assert (spec.environment.framework, spec.environment.framework_version) == ("tensorflow", "2.0")
+    assert "is here: Python 3.11 with TensorFlow 2.15.1" in result.stderr
+    assert (spec.compute_target, list(platform.pools)) == ("local", ["local"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--env", "nobodys"], 3, "There is no environment 'nobodys'"),
+        (["--env", "AzureML-Nonsense"], 2, "no curated environment near"),
+        (["--env", "mine:x"], 2, "NAME or NAME:VERSION"),
+        (["--env", "mine", "--pip", "six"], 2, "cannot be given beside it"),
+    ],
+)
+def test_an_environment_that_cannot_be_taken_makes_no_run(words: list[str], code: int, said: str, platform: Platform, cli: Cli) -> None:
+    Path("train.py").write_text("print(1)")
+
+    result = cli("run", "submit", ".", "--script", "train.py", *words)
+
+    assert (result.exit_code, platform.runs) == (code, {})
+    assert said in result.stderr
+
+
+def test_a_command_that_only_a_shell_understands_makes_no_run(platform: Platform, cli: Cli) -> None:
+    result = cli("run", "submit", ".", "--command", "cat data | wc")
+
+    assert (result.exit_code, platform.runs) == (2, {})
+    assert "only a shell understands" in result.stderr

@@ -27,7 +27,7 @@ class Told:
         for event in events:
             self.run = evolve(self.run, event)
 
-    async def read(self, run_id: str) -> Run | None:
+    async def read(self, run_id: str, *, ended: bool) -> Run | None:
         return self.run if run_id == RUN else None
 
 

@@ -170,7 +170,8 @@ def test_files_that_lie_elsewhere_than_the_runs_own_uploads_are_refused(key: str
 
 async def test_an_agents_word_for_a_digest_is_taken_and_the_size_is_looked_at() -> None:
     class Runs:
-        async def read(self, run_id: str) -> Run | None:
+        async def read(self, run_id: str, *, ended: bool) -> Run | None:
+            assert not ended, "it would wait for the end of a run that waits for it"
             return run_after()
 
     objects = MemoryObjects()
@@ -182,7 +183,7 @@ async def test_an_agents_word_for_a_digest_is_taken_and_the_size_is_looked_at() 
 
 
 class NoRuns:
-    async def read(self, run_id: str) -> Run | None:
+    async def read(self, run_id: str, *, ended: bool) -> Run | None:
         raise AssertionError("an uploaded model has no run")
 
 

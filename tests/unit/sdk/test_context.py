@@ -502,3 +502,50 @@ def test_nothing_but_the_standard_library_is_imported() -> None:
     )
 
     assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_a_script_knows_its_workspaces_names_and_is_told_where_the_rest_is(agent: Agent) -> None:
+    result = a_script(
+        """
+import copy
+space = copy.copy(run.experiment.workspace)
+print(space.name, space.subscription_id, space.resource_group, space.location, space, hasattr(space, 'datasets'))
+space.get_default_datastore()
+""",
+        agent,
+        AZUREML_ARM_WORKSPACE_NAME="yard",
+        AZUREML_ARM_SUBSCRIPTION="mine",
+        AZUREML_ARM_RESOURCEGROUP="group",
+    )
+
+    assert result.stdout == "yard mine group local Workspace(name='yard') False\n"
+    assert "not 'get_default_datastore'" in result.stderr.splitlines()[-1]
+    assert "run.input_datasets" in result.stderr.splitlines()[-1]
+
+
+def test_a_file_that_was_logged_has_the_same_name_inside_the_script_as_outside(agent: Agent) -> None:
+    agent.answers["metrics"] = {"ok": [["plot", "image", "plot_1.png"]]}
+
+    result = a_script("print(run.get_metrics())", agent, AZUREML_RUN_ID="r_1")
+
+    assert result.stdout == "{'plot': 'aml://artifactId/ExperimentRun/dcid.r_1/plot_1.png'}\n", result.stderr
+
+
+def test_what_needs_the_platforms_services_says_so_in_a_script_that_has_no_grpc(agent: Agent) -> None:
+    result = a_script(
+        """
+sys.modules.update({"grpc": None, "google": None, "google.protobuf": None})
+from trainyard import Dataset, Environment, Model
+for ask in (Dataset.get_by_name, Model, Environment.get):
+    try:
+        ask(run.experiment.workspace, "mine")
+    except AttributeError as error:
+        print(error)
+""",
+        agent,
+    )
+
+    assert result.stderr == ""
+    assert [line.partition(": ")[0] for line in result.stdout.splitlines()] == [
+        "A script's workspace has its names alone, and not a connection to the platform"
+    ] * 3

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainyard import DataPath, DataPathComputeBinding, Dataset, Datastore, UserErrorException, Workspace
+from trainyard import DataPath, DataPathComputeBinding, DataReferenceConfiguration, Dataset, Datastore, UserErrorException, Workspace
 from trainyard._datastore_files import list_files, mark_key
 from trainyard._objects import MemoryObjects
 from trainyard._stored_sources import parse
@@ -178,6 +178,21 @@ def test_a_data_path_becomes_an_input_that_stays_a_folder(store: Datastore, tmp_
     assert [(file.path, file.url) for file in given.files] == [("checkpoint", "datastore://workspaceblobstore/run/model/checkpoint")]
     assert not path._to_input("x").dataset._files()[0].object_key.endswith("checkpoint")
     assert store.path("run/model/checkpoint")._to_input("one").always_folder is False
+
+
+def test_a_reference_made_by_hand_is_found_in_the_workspace_that_config_json_names(
+    store: Datastore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, tmp_path, "data/a.gz")
+    monkeypatch.setattr(Workspace, "from_config", lambda: store.workspace)
+
+    given = DataReferenceConfiguration(datastore_name=store.name, path_on_datastore="data", mode="download")._to_input("mine")._to_message()
+
+    assert (given.name, given.mode, [file.path for file in given.files]) == ("mine", DatasetInput.MODE_DOWNLOAD, ["a.gz"])
+    with pytest.raises(UserErrorException, match="no datastore 'nope'"):
+        DataReferenceConfiguration("nope")._to_input("mine")
+    with pytest.raises(UserErrorException, match="names no datastore"):
+        DataReferenceConfiguration()._to_input("mine")
 
 
 def test_what_a_run_cannot_do_with_a_datastore_is_told(store: Datastore) -> None:

@@ -8,6 +8,7 @@ import pytest
 from trainyard._details import details
 from trainyard._errors import UserErrorException
 from trainyard._history import moment, wanted
+from trainyard.dataset.v1.dataset_pb2 import SourceFile
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.history.v1.history_pb2 import Place, RunView
 from trainyard.job.v1 import job_pb2 as job
@@ -106,3 +107,32 @@ def test_a_filter_is_a_name_or_names_with_values() -> None:
     assert wanted(None) == {}
     assert wanted("best") == {"best": ""}
     assert wanted({"layers": 3}) == {"layers": "3"}
+
+
+def test_a_path_of_a_datastore_is_a_data_reference_and_no_dataset() -> None:
+    view = a_view()
+    url = "datastore://workspaceartifactstore/ExperimentRun/dcid.r_0/outputs"
+    folder = [SourceFile(url=f"{url}/model/a", path="model/a"), SourceFile(url=f"{url}/b", path="b")]
+    view.run.spec.inputs.add(name="resume_from", mode=DatasetInput.MODE_MOUNT, files=folder, always_folder=True)
+    view.run.spec.inputs.add(name="one", mode=DatasetInput.MODE_DOWNLOAD, files=[SourceFile(url="datastore://blob/x/y.gz", path="y.gz")])
+    view.run.spec.inputs.add(name="empty", always_folder=True)
+    view.run.spec.inputs.add(name="loose", files=[SourceFile(url="http://host/a", path="a")])
+    view.run.spec.arguments.add(input="resume_from")
+
+    found = details(view, {})
+
+    assert [item["consumptionDetails"]["inputName"] for item in found["inputDatasets"]] == ["mnist", "loose"]
+    definition = found["runDefinition"]
+    assert definition["dataReferences"] == {
+        "resume_from": {
+            "dataStoreName": "workspaceartifactstore", "mode": "Mount", "pathOnDataStore": "ExperimentRun/dcid.r_0/outputs",
+            "pathOnCompute": None, "overwrite": False,
+        },
+        "one": {"dataStoreName": "blob", "mode": "Download", "pathOnDataStore": "x/y.gz", "pathOnCompute": None, "overwrite": False},
+        "empty": {"dataStoreName": None, "mode": "Mount", "pathOnDataStore": None, "pathOnCompute": None, "overwrite": False},
+    }  # fmt: skip
+    assert definition["data"] == {
+        "mnist": {"dataLocation": {"dataset": {"name": "mnist dataset", "version": 2}}},
+        "loose": {"dataLocation": {"dataset": {"name": None, "version": None}}},
+    }
+    assert definition["arguments"][-1] == "$AZUREML_DATAREFERENCE_resume_from"

@@ -169,3 +169,17 @@ def test_the_client_class_gives_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_context, "_current", None)
 
     assert isinstance(Run.get_context(), OfflineRun)
+
+
+def test_no_offline_run_is_given_to_who_does_not_allow_one_also_after_somebody_did(tmp_path: Path) -> None:
+    result = a_script("Run.get_context(allow_offline=False)", tmp_path)
+
+    assert "RunEnvironmentException: This script is not part of a submitted run" in result.stderr
+
+
+def test_its_workspace_is_the_one_that_config_json_names(run: OfflineRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"workspace_name": "yard", "trainyard": {"services": {}}}))
+    monkeypatch.setenv("TRAINYARD_CONFIG", str(tmp_path / "config.json"))
+
+    assert run.experiment.workspace.name == "yard"
+    assert run.experiment.workspace is run.experiment.workspace

@@ -169,3 +169,10 @@ def test_the_local_pool_is_made_on_first_use_only(monkeypatch: pytest.MonkeyPatc
 
     assert list(pools) == ["local"]
     assert (pools["local"].vm_size, pools["local"].min_nodes, pools["local"].max_nodes) == ("LOCAL", 0, 1)
+
+
+def test_the_name_of_an_environment_is_no_environment(folder: Path) -> None:
+    with pytest.raises(TrainingException, match="environment is an Environment, not 'mine'") as caught:
+        ScriptRunConfig(folder, "train.py", environment="mine")._to_spec()  # type: ignore[arg-type]
+
+    assert caught.value.target == "environment"

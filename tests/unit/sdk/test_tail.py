@@ -29,7 +29,10 @@ def test_a_value_that_json_has_no_form_for_is_told_as_text_and_ends_nothing() ->
 
 
 def test_an_event_is_told_by_its_fields() -> None:
-    assert as_object(told(CancelRun(run_id="r", reason="late")))["data"] == {"run_id": "r", "reason": "late"}
+    shown = as_object(told(CancelRun(run_id="r", reason="late")))
+
+    assert shown["data"] == {"run_id": "r", "reason": "late"}
+    assert shown["time"] == NOW.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def test_a_terminal_is_shown_control_sequences_and_never_given_them() -> None:

@@ -9,6 +9,7 @@ from trainyard import (
     AmlCompute,
     ComputeTarget,
     Dataset,
+    Environment,
     Estimator,
     Experiment,
     Model,
@@ -146,3 +147,27 @@ def test_the_metrics_of_a_run_that_names_no_time_are_looked_for_from_the_beginni
     run = Run(Experiment(NOWHERE, "e"), "r", _message=job_pb2.Run(run_id="r", spec=spec_pb2.RunSpec()))
 
     assert run._since().timestamp() == 0
+
+
+@pytest.mark.parametrize("wrong", ["mine", None])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda wrong: Experiment(wrong, "mine"),
+        lambda wrong: ComputeTarget(wrong, NOWHERE),  # type: ignore[arg-type]
+        lambda wrong: ComputeTarget.list(wrong),
+        lambda wrong: Dataset.get_by_name(wrong, NOWHERE),  # type: ignore[arg-type]
+        lambda wrong: DIGITS.register(wrong, "digits"),
+        lambda wrong: Environment.get(wrong, NOWHERE),  # type: ignore[arg-type]
+        lambda wrong: Environment("mine").register(wrong),
+        lambda wrong: Model(wrong, "digits"),
+        lambda wrong: Model.list(wrong),
+        lambda wrong: Webservice(wrong, "digits"),
+    ],
+)
+def test_a_name_or_nothing_in_the_place_of_the_workspace_is_told(ask: Callable[[Any], Any], wrong: Any) -> None:
+    with pytest.raises(UserErrorException, match="A workspace belongs here") as caught:
+        ask(wrong)
+
+    assert caught.value.target == "workspace"
+    assert "Workspace.from_config()" in caught.value.hint
