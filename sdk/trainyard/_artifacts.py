@@ -46,6 +46,11 @@ def together(*sets: Any) -> Any:
     return ArtifactSet(files=[found[path] for path in sorted(found)])
 
 
+def listed(files: Any) -> dict[str, Any]:
+    """Artifacts by path, of those that the message itself lists; of two with one path the earlier counts."""
+    return {file.path: file for part in reversed((files, *files.parts)) for file in part.files}
+
+
 def is_listed(files: Any) -> bool:
     """All of the set is in the message: nothing needs to be read."""
     return not files.manifest_key and not files.parts

@@ -9,6 +9,7 @@ from typing import Any
 from services.scheduler.domain.facts import Fact, about_run
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.state import Run
+from trainyard._artifacts import listed
 from trainyard._errors import UserErrorException
 from trainyard._paths import safe_relpath
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
@@ -34,7 +35,7 @@ def answer(run: Run, request: Any) -> Iterator[Fact]:
             new = {name: value for name, value in request.properties.items() if name not in run.properties}
             yield about_run(job.RunPropertiesAdded(run_id=run.id, properties=new))
         case job.AddRunFiles():
-            known = {file.path for file in run.all_files().files}
+            known = listed(run.all_files())
             fresh = sorted((file for file in request.files.files if file.path not in known), key=lambda file: file.path)
             yield about_run(job.RunFilesAdded(run_id=run.id, files=ArtifactSet(files=fresh)))
 
@@ -90,7 +91,8 @@ def _wrong_files(run: Run, files: Any) -> Iterator[Failure]:
         yield failure(
             "UserError", f"Run {run.id} has {len(run.files.files)} files apart from its outputs; {ALL_FILES} is the most.", "files"
         )
-    known = {file.path: file for file in run.all_files().files}
+    # Who adds files looks for the others: a list that lies elsewhere cannot be read here.
+    known = listed(run.all_files())
     seen: set[str] = set()
     for file in files:
         try:
