@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 MOST_BYTES_IN_EVENT = 300_000
 
 
-def for_event(objects: Objects, prefix: str, files: Any) -> Any:
-    """The ArtifactSet itself if it is short; else one that names an object below `prefix`, which is written here."""
+def for_event(objects: Objects, prefix: str, files: Any, sharers: int = 1) -> Any:
+    """The ArtifactSet itself if it is short; else one that names an object below `prefix`, which is written here.
+
+    sharers: how many such sets are to fit one event together.
+    """
     from trainyard.event.v1.artifact_pb2 import ArtifactSet
 
-    if files.ByteSize() <= MOST_BYTES_IN_EVENT:
+    if files.ByteSize() <= MOST_BYTES_IN_EVENT // max(1, sharers):
         return files
     content = files.SerializeToString(deterministic=True)
     digest = hashlib.sha256(content).hexdigest()

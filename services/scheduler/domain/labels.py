@@ -16,6 +16,8 @@ from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 
 LABELS, NAME, VALUE, FILES, ALL_FILES = 50, 255, 3_000, 3_000, 10_000
+# The offer of a run carries its specification and, as they are by then, its labels: in one event, beside little else.
+OFFER_BYTES, _ENTRY_BYTES = 1_020_000, 16
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 CONFLICT, TAKEN = "PropertyIsSet", "PathIsTaken"
@@ -44,12 +46,18 @@ def refusal(run: Run, request: Any) -> Failure | None:
     """Why the whole request is refused: nothing of it is taken then."""
     match request:
         case job.TagRun():
-            return wrong(request.set, "tag") or _too_many(run.tags, request.set, request.removed, "tags")
+            tags = {name: value for name, value in run.tags.items() if name not in request.removed} | dict(request.set)
+            return (
+                wrong(request.set, "tag")
+                or _too_many(run.tags, request.set, request.removed, "tags")
+                or too_large(run.spec, tags, run.properties, "tags")
+            )
         case job.AddRunProperties():
             return (
                 wrong(request.properties, "property")
                 or _changed(run, request.properties)
                 or _too_many(run.properties, request.properties, (), "properties")
+                or too_large(run.spec, run.tags, {**request.properties, **run.properties}, "properties")
             )
         case job.AddRunFiles():
             return next(_wrong_files(run, request.files.files), None)
@@ -74,6 +82,15 @@ def _too_many(known: Mapping[str, str], more: Mapping[str, str], removed: Any, p
     if count <= LABELS:
         return None
     return failure("UserError", f"The run would have {count} {plural}, and {LABELS} is the most.", plural)
+
+
+def too_large(spec: Any, tags: Mapping[str, str], properties: Mapping[str, str], target: str) -> Failure | None:
+    """An offer that no topic takes would hold up every run."""
+    labels = sum(len(name.encode()) + len(value.encode()) + _ENTRY_BYTES for it in (tags, properties) for name, value in it.items())
+    size = spec.ByteSize() + labels
+    if size <= OFFER_BYTES:
+        return None
+    return failure("UserError", f"The specification, tags and properties take {size} bytes together; {OFFER_BYTES} is the most.", target)
 
 
 def _changed(run: Run, properties: Mapping[str, str]) -> Failure | None:
