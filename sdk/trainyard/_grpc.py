@@ -107,6 +107,15 @@ class Clients:
         except grpc.RpcError as error:
             raise _errors.from_rpc(error, otherwise, where) from error
 
+    def pages(self, method: Any, request: Any, otherwise: type[_errors.TrainyardException] = _errors.UserErrorException, **how: Any) -> Any:
+        """As `call`: each answer of a list that comes in pages."""
+        while True:
+            answer = self.call(method, request, otherwise, **how)
+            yield answer
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
     def close(self) -> None:
         for channel in self._channels.values():
             channel.close()
