@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 MOST_BYTES_IN_EVENT = 300_000
 
 
-def for_event(objects: Objects, prefix: str, files: Any) -> Any:
-    """The ArtifactSet itself if it is short; else one that names an object below `prefix`, which is written here."""
+def for_event(objects: Objects, prefix: str, files: Any, sharers: int = 1) -> Any:
+    """The ArtifactSet itself if it is short; else one that names an object below `prefix`, which is written here.
+
+    sharers: how many such sets are to fit one event together.
+    """
     from trainyard.event.v1.artifact_pb2 import ArtifactSet
 
-    if files.ByteSize() <= MOST_BYTES_IN_EVENT:
+    if files.ByteSize() <= MOST_BYTES_IN_EVENT // max(1, sharers):
         return files
     content = files.SerializeToString(deterministic=True)
     digest = hashlib.sha256(content).hexdigest()
@@ -44,6 +47,11 @@ def together(*sets: Any) -> Any:
         )
     found = {file.path: file for part in reversed(parts) for file in part.files}
     return ArtifactSet(files=[found[path] for path in sorted(found)])
+
+
+def listed(files: Any) -> dict[str, Any]:
+    """Artifacts by path, of those that the message itself lists; of two with one path the earlier counts."""
+    return {file.path: file for part in reversed((files, *files.parts)) for file in part.files}
 
 
 def is_listed(files: Any) -> bool:

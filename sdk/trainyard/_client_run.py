@@ -115,10 +115,24 @@ class ClientRun(LiveRun):
                 files[artifact.path] = artifact
                 progress.one_more()
         progress.end()
+        self._refuse_changes(files)
         listed = [files[path] for path in sorted(files)]
         for start in range(0, len(listed), 2000):
             some = ArtifactSet(files=listed[start : start + 2000])
             self._tell("AddRunFiles", job_pb2.AddRunFiles(run_id=self.id, files=some))
+
+    def _refuse_changes(self, files: Mapping[str, Any]) -> None:
+        """The scheduler knows what the run has, but for a list of outputs that lies in the object store."""
+        from trainyard._artifacts import is_listed, resolve
+
+        outputs = self._attempt().outputs
+        if is_listed(outputs):
+            return
+        known = {file.path: file.sha256 for file in resolve(self.experiment.workspace._objects, outputs).files}
+        for path, file in sorted(files.items()):
+            if known.get(path, file.sha256) != file.sha256:
+                what = f"Run {self.id} has a file {path!r} with other content; files of a run never change."
+                raise UserErrorException(what, code="PathIsTaken", target=path)
 
     # -- children and the end
 

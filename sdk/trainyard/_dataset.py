@@ -378,8 +378,8 @@ class Dataset:
         from trainyard.dataset.v1 import dataset_pb2
 
         clients = clients_of(workspace)
-        answer = clients.call(clients.datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
-        return {message.name: _from_message(message, workspace) for message in answer.datasets}
+        answers = clients.pages(clients.datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
+        return {message.name: _from_message(message, workspace) for answer in answers for message in answer.datasets}
 
 
 def _from_message(message: Any, workspace: Workspace | None = None) -> FileDataset:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard import _transfer
+from trainyard._errors import SERVICE_CODES
 from trainyard._meter import Meter
 from trainyard._stored_sources import SCHEME
 
@@ -152,15 +153,11 @@ def _definition(spec: Any) -> dict[str, Any]:
     }
 
 
-# What no user can mend by another script or other packages.
-_OURS = frozenset(("AgentLost", "Unavailable", "InternalError", "ServiceError", "OutputsNotSaved"))
-
-
 def _error(run: Any) -> dict[str, Any]:
     failure = run.failure
     return {
         "error": {
-            "code": "ServiceError" if failure.code in _OURS else "UserError",
+            "code": "ServiceError" if failure.code in SERVICE_CODES else "UserError",
             "message": failure.message,
             "target": failure.target or None,
             "details": [{"message": line} for line in failure.last_lines],

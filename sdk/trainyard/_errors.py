@@ -55,7 +55,7 @@ AzureMLException = TrainyardException
 """The base of all, under its old name."""
 
 # Whose fault an end is: of these nobody who wrote a script or a request is to blame.
-_SERVICE_CODES = frozenset(
+SERVICE_CODES = frozenset(
     (
         "ServiceError",
         "AgentLost",
@@ -165,7 +165,7 @@ class ActivityFailedException(TrainyardException):
     def serialize(self) -> dict[str, Any]:
         """Azure's error shape; code is "UserError" or "ServiceError", innerError has the platform's own."""
         shape = super().serialize()
-        shape["error"]["code"] = "ServiceError" if self.code in _SERVICE_CODES else "UserError"
+        shape["error"]["code"] = "ServiceError" if self.code in SERVICE_CODES else "UserError"
         return shape
 
 

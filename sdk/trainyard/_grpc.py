@@ -87,11 +87,18 @@ class Clients:
         *,
         timeout: float = DEADLINE_SECONDS,
         where: str = "",
+        patience: float | None = None,
     ) -> Any:
-        """The answer, or a typed exception. Safe to repeat: every request that changes something carries its submission id."""
+        """The answer, or a typed exception. Safe to repeat: every request that changes something carries its submission id.
+
+        patience: seconds for all attempts, where fewer than usual.
+        """
+        retry_seconds = self._retry_seconds
+        if patience is not None:
+            timeout, retry_seconds = min(timeout, patience), min(retry_seconds, patience)
         retrying = Retrying(
             retry=retry_if_exception(is_unavailable),
-            stop=stop_after_delay(self._retry_seconds),
+            stop=stop_after_delay(retry_seconds),
             wait=wait_random_exponential(multiplier=0.1, max=1.0),
             reraise=True,
         )
@@ -99,6 +106,15 @@ class Clients:
             return retrying(method, request, timeout=timeout)
         except grpc.RpcError as error:
             raise _errors.from_rpc(error, otherwise, where) from error
+
+    def pages(self, method: Any, request: Any, otherwise: type[_errors.TrainyardException] = _errors.UserErrorException, **how: Any) -> Any:
+        """As `call`: each answer of a list that comes in pages."""
+        while True:
+            answer = self.call(method, request, otherwise, **how)
+            yield answer
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
 
     def close(self) -> None:
         for channel in self._channels.values():

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from trainyard._workspace import Workspace
 
 _PAGE = 100
+PATIENCE_AT_END = 15.0
+"""Seconds that whoever waits for a run's end gives history to answer: longer than it takes to start anew."""
 
 
 class LogNotFoundException(TrainyardException):
@@ -42,13 +44,13 @@ def moment(text: str | datetime | None) -> Any:
     return made
 
 
-def run_view(workspace: Workspace, run_id: str, as_of: str | datetime | None = None) -> Any:
-    """A RunView with all that was written before the call. Raises RunNotFoundException."""
+def run_view(workspace: Workspace, run_id: str, as_of: str | datetime | None = None, *, patience: float | None = None) -> Any:
+    """A RunView with all that was written before the call. Raises RunNotFoundException; after `patience` seconds, that history is away."""
     from trainyard.history.v1 import history_pb2 as pb
 
     clients = workspace._clients
     request = pb.GetRunRequest(run_id=run_id, as_of=moment(as_of))
-    return clients.call(clients.history.GetRun, request, RunNotFoundException, where="history").run
+    return clients.call(clients.history.GetRun, request, RunNotFoundException, where="history", patience=patience).run
 
 
 def files_of(workspace: Workspace, view: Any) -> list[Any]:
@@ -57,7 +59,8 @@ def files_of(workspace: Workspace, view: Any) -> list[Any]:
 
     if is_listed(view.run.outputs):
         return list(view.files)
-    found = {file.path: file for file in (*resolve(workspace._objects, view.run.outputs).files, *view.files)}
+    # An output goes before an upload of the same path, as everywhere.
+    found = {file.path: file for file in (*view.files, *resolve(workspace._objects, view.run.outputs).files)}
     return [found[path] for path in sorted(found)]
 
 

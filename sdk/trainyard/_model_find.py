@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, UserErrorException
@@ -42,15 +43,15 @@ def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> It
 
     clients = clients_of(workspace)
 
-    def ask(model: str) -> list[Any]:
+    def ask(model: str) -> Iterator[Any]:
         request = model_pb2.ListModelVersionsRequest(model=model)
-        answer = clients.call(clients.models.ListModelVersions, request, ModelNotFoundException, timeout=_SECONDS)
-        return list(answer.versions)
+        for answer in clients.pages(clients.models.ListModelVersions, request, ModelNotFoundException, timeout=_SECONDS):
+            yield from answer.versions
 
     if name is not None:
-        yield from ask(name)[: 1 if newest_only else None]
+        yield from islice(ask(name), 1 if newest_only else None)
         return
-    newest = ask("")
+    newest = list(ask(""))
     everything = newest if newest_only else [version for model in newest for version in ask(model.model)]
     yield from sorted(everything, key=lambda version: version.registered_at.ToNanoseconds(), reverse=True)
 

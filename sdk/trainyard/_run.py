@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard._client_run import ClientRun
-from trainyard._errors import ActivityFailedException, ModelPathNotFoundException, UserErrorException, from_failure
+from trainyard._errors import ActivityFailedException, ModelPathNotFoundException, TrainyardException, UserErrorException, from_failure
 from trainyard._progress import Printer
 
 if TYPE_CHECKING:
@@ -306,6 +306,7 @@ class Run(ClientRun):
         """The run's details once it has ended, its outputs saved; show_output prints phases and every line as it is written.
 
         Raises ActivityFailedException, with the error as JSON, where it did not end as Completed. Ctrl-C ends the waiting, not the run.
+        While history does not answer, the details come from the scheduler: without logFiles, and a warning says so.
         """
         try:
             self._watch(show_output)
@@ -314,7 +315,21 @@ class Run(ClientRun):
             raise
         if raise_on_error and self.get_status() != "Completed":
             raise self._failure()
-        return self.get_details()
+        return self._details_at_end()
+
+    def _details_at_end(self) -> dict[str, Any]:
+        from trainyard import _details, _logs
+        from trainyard._history import PATIENCE_AT_END, run_view
+        from trainyard.history.v1.history_pb2 import RunView
+
+        workspace = self.experiment.workspace
+        try:
+            view = run_view(workspace, self.id, patience=PATIENCE_AT_END)
+            return _details.details(view, _logs.urls(workspace, view))
+        except TrainyardException as error:
+            found = _details.details(RunView(run=self._message), {})
+            what = f"The logs and what else history knows are missing here: {error.message} Ask run.get_details() later."
+            return {**found, "warnings": [*found.get("warnings", ()), {"source": "trainyard", "message": what}]}
 
     def _watch(self, show_output: bool) -> None:
         from trainyard import _watch

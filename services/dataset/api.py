@@ -9,6 +9,7 @@ import grpc
 from services.chassis.choices import close_to, told
 from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
+from services.chassis.pages import page
 from services.dataset import domain
 from services.dataset.domain import Answer
 from services.dataset.handlers import TOPIC
@@ -56,10 +57,11 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         return dataset_pb2.UnregisterDatasetResponse()
 
     async def ListDatasets(
-        self, _: dataset_pb2.ListDatasetsRequest, __: grpc.aio.ServicerContext[Any, Any]
+        self, request: dataset_pb2.ListDatasetsRequest, _: grpc.aio.ServicerContext[Any, Any]
     ) -> dataset_pb2.ListDatasetsResponse:
         with self._context.store.reading() as documents:
-            return dataset_pb2.ListDatasetsResponse(datasets=Shelf(documents).latest_of_each())
+            found, token = page(Shelf(documents).latest_of_each(after=request.page_token), lambda dataset: dataset.name)
+        return dataset_pb2.ListDatasetsResponse(datasets=found, next_page_token=token)
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
         found = await self._context.answer(lambda documents: Shelf(documents).answer(submission_id), seconds)

@@ -61,9 +61,9 @@ class Shelf:
         """Those on the lists."""
         return [name for name, _ in self._documents.all(LATEST) if not self.is_unregistered(name)]
 
-    def latest_of_each(self) -> Iterator[Dataset]:
-        """By name."""
-        for name in self.names():
+    def latest_of_each(self, after: str = "") -> Iterator[Dataset]:
+        """By name, those whose name comes after that one."""
+        for name in sorted(name for name in self.names() if name > after):
             found = self.version(name, self.latest(name))
             if found is not None:
                 yield found

@@ -19,6 +19,8 @@ from trainyard._cloudevents import message_class
 from trainyard.job.v1.job_pb2 import Run
 
 _FOLDED_AT_ONCE = 500
+# PostgreSQL's word for a key that its index has no room for.
+_PROGRAM_LIMIT_EXCEEDED = "54000"
 
 
 def apply(connection: sa.Connection, batch: Batch, *, fold: bool = True) -> None:
@@ -48,7 +50,9 @@ def apply_with_care(database: Database, raws: Sequence[Any], *, fold: bool = Tru
         with database.writing() as connection:
             apply(connection, batch, fold=fold)
         return batch
-    except (sa.exc.DataError, OverflowError, ValueError) as error:
+    except (sa.exc.DBAPIError, OverflowError, ValueError) as error:
+        if not _is_of_a_record(error):
+            raise
         if len(raws) == 1:
             return _refuse(database, batch, raws[0], type(error).__name__)
     whole = Batch()
@@ -57,6 +61,14 @@ def apply_with_care(database: Database, raws: Sequence[Any], *, fold: bool = Tru
         whole.positions.update(done.positions)
         whole.records += done.records
     return whole
+
+
+def _is_of_a_record(error: Exception) -> bool:
+    """The database stands, and a value is none that it takes. Anything else may pass, or must be seen."""
+    if not isinstance(error, sa.exc.DBAPIError):
+        return True
+    too_large = getattr(error.orig, "sqlstate", "") == _PROGRAM_LIMIT_EXCEEDED
+    return isinstance(error, sa.exc.DataError) or too_large
 
 
 def _refuse(database: Database, batch: Batch, raw: Any, what: str) -> Batch:

@@ -9,6 +9,7 @@ import grpc
 from services.chassis.choices import close_to, told
 from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
+from services.chassis.pages import number_of, page
 from services.registry.domain import registration
 from services.registry.domain.registration import Answer
 from services.registry.handlers import TOPIC
@@ -49,8 +50,14 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.ListModelVersionsResponse:
         with self._context.store.reading() as documents:
             shelf = Shelf(documents)
-            found = shelf.versions(request.model) if request.model else shelf.latest_of_each()
-        return model_pb2.ListModelVersionsResponse(versions=found)
+            if request.model:
+                before = number_of(request.page_token) if request.page_token else None
+                found, token = page(shelf.versions(request.model, before), lambda it: str(it.version))
+            else:
+                at, _slash, model = request.page_token.partition("/")
+                age = (number_of(at), model) if request.page_token else None
+                found, token = page(shelf.latest_of_each(age), lambda it: f"{it.registered_at.ToNanoseconds()}/{it.model}")
+        return model_pb2.ListModelVersionsResponse(versions=found, next_page_token=token)
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
         found = await self._context.answer(lambda documents: Shelf(documents).answer(submission_id), seconds)

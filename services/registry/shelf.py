@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from services.chassis import codec
 from services.chassis.store import Documents
 from services.registry.domain.registration import Answer, Asked, Known
@@ -64,15 +66,18 @@ class Shelf:
     def models(self) -> list[str]:
         return [model for model, _ in self._documents.all(LATEST)]
 
-    def versions(self, model: str) -> list[ModelVersion]:
-        """Newest first."""
-        found = (self.version(model, number) for number in range(self.latest(model), 0, -1))
-        return [version for version in found if version is not None]
+    def versions(self, model: str, before: int | None = None) -> Iterator[ModelVersion]:
+        """Newest first, those before that one."""
+        newest = self.latest(model) if before is None else min(before - 1, self.latest(model))
+        found = (self.version(model, number) for number in range(newest, 0, -1))
+        return (version for version in found if version is not None)
 
-    def latest_of_each(self) -> list[ModelVersion]:
-        """Newest first."""
-        found = [self.version(model, self.latest(model)) for model in self.models()]
-        return sorted((version for version in found if version is not None), key=lambda it: it.registered_at.ToNanoseconds(), reverse=True)
+    def latest_of_each(self, before: tuple[int, str] | None = None) -> Iterator[ModelVersion]:
+        """Newest first, those before that moment in nanoseconds and name."""
+        found = (self.version(model, self.latest(model)) for model in self.models())
+        ages = sorted(((it.registered_at.ToNanoseconds(), it.model) for it in found if it is not None), reverse=True)
+        again = (self.version(model, self.latest(model)) for at, model in ages if before is None or (at, model) < before)
+        return (version for version in again if version is not None)
 
 
 def _shown(fact: ModelVersionRegistered) -> ModelVersion:

@@ -227,7 +227,10 @@ class Running:
         offer = self.offer
         report = cluster.OutputsUploaded()
         try:
-            saved, warnings = await asyncio.to_thread(self._node.outputs.save, offer.run_id, offer.epoch, folders, lambda: self._discarded)
+            # A rank has one node, so there are no more nodes than ranks.
+            saved, warnings = await asyncio.to_thread(
+                self._node.outputs.save, offer.run_id, offer.epoch, folders, lambda: self._discarded, offer.world_size
+            )
             report.outputs.CopyFrom(saved)
             report.warnings.extend(warnings[:50])
             self._phase("outputs", f"{count(saved)} files", True)

@@ -265,7 +265,10 @@ class OnBehalf:
 
     def _of_outputs(self, run_id: str, path: str) -> list[Artifact]:
         chosen = [(name, file) for name, file in sorted(self._local().items()) if name == path or name.startswith(f"{path}/")]
-        return [put(self._objects, run_id, name, file, copy_to=self._folders.spool) for name, file in chosen[:_FILES]]
+        if len(chosen) > _FILES:
+            what = f"{path!r} has {len(chosen)} files; a script registers {_FILES} at most."
+            raise UserErrorException(f"{what} Register a folder with fewer files, or an archive of them.", target=path)
+        return [put(self._objects, run_id, name, file, copy_to=self._folders.spool) for name, file in chosen]
 
     def _uploaded(self, run_id: str, path: str) -> list[Artifact]:
         facts = (fact for fact in self._facts(run_id) if isinstance(fact, job.RunFilesAdded))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from trainyard._errors import TrainyardException
 from trainyard._paths import below
 from trainyard.dataset.v1.dataset_pb2 import DatasetMaterialized
 
+# Of what an event holds; other fields take little.
+_BYTES_OF_FILES, _BYTES_OF_A_FIELD = 900_000, 8
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -25,7 +28,7 @@ class Prepared:
     inputs: Mapping[str, str]
     """Input name -> its folder, or its file where it is one file."""
     materialized: tuple[Any, ...]
-    """A DatasetMaterialized for each registered dataset."""
+    """DatasetMaterialized of each registered dataset: several where one event has no room for all of its files."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ class Preparer:
             python,
             {item.name: str(it.path) for item, it in zip(spec.inputs, placed, strict=True)},
             tuple(
-                DatasetMaterialized(name=item.dataset, version=item.version, agent_id=self.agent_id, files=it.files)
+                DatasetMaterialized(name=item.dataset, version=item.version, agent_id=self.agent_id, files=some)
                 for item, it in zip(spec.inputs, placed, strict=True)
-                if item.dataset and it.files
+                if item.dataset
+                for some in _in_parts(it.files)
             ),
         )
 
@@ -77,6 +81,19 @@ class Preparer:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         return f"{len(source.inline.files)} files from the request"
+
+
+def _in_parts(files: Sequence[Any]) -> Iterator[list[Any]]:
+    some: list[Any] = []
+    size = 0
+    for file in files:
+        if some and size + file.ByteSize() > _BYTES_OF_FILES:
+            yield some
+            some, size = [], 0
+        some.append(file)
+        size += file.ByteSize() + _BYTES_OF_A_FIELD
+    if some:
+        yield some
 
 
 def _on_loop(say: Callable[[str], None]) -> Callable[[str], None]:

@@ -50,7 +50,8 @@ def dataset_list(
     from trainyard.dataset.v1 import dataset_pb2
 
     clients = workspace(config)._clients
-    found = clients.call(clients.datasets.ListDatasets, dataset_pb2.ListDatasetsRequest()).datasets
+    answers = clients.pages(clients.datasets.ListDatasets, dataset_pb2.ListDatasetsRequest())
+    found = [it for answer in answers for it in answer.datasets]
     wanted, earliest = pairs(tag, "--tag", bare=True), moment(since, "--since").timestamp() if since else 0.0
     kept = [
         it for it in found if text.lower() in it.name.lower() and has_tags(it.tags, wanted) and it.registered_at.seconds >= earliest - 1

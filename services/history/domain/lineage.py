@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from google.protobuf.message import Message
 
+from trainyard import _steps
 from trainyard._lineage import environment_id
 from trainyard.dataset.v1 import dataset_pb2 as dataset
+from trainyard.dataset.v1.dataset_pb2 import Step
 from trainyard.endpoint.v1 import endpoint_pb2 as endpoint
 from trainyard.environment.v1 import environment_pb2 as environment
 from trainyard.job.v1 import job_pb2 as job
@@ -24,6 +26,8 @@ FACTS: tuple[type[Message], ...] = (
     endpoint.EndpointStarting,
     endpoint.VersionLoaded,
 )
+
+_TOLD = 200
 
 
 class Node(NamedTuple):
@@ -54,7 +58,8 @@ def told_by(message: Message) -> Iterator[Node | Edge]:
             if message.source.snapshot.id:
                 yield Edge(f"snapshot:{message.source.snapshot.id}", f"run:{message.run_id}", "ran")
         case dataset.DatasetVersionRegistered():
-            yield _versioned("dataset", message.name, message.version)
+            node = _versioned("dataset", message.name, message.version)
+            yield node._replace(label=_after(node.label, message.steps))
         case environment.EnvironmentVersionRegistered():
             yield _environment(message.definition)
         case model.ModelVersionRegistered():
@@ -84,12 +89,18 @@ def _inputs(queued: job.RunQueued) -> Iterator[Node | Edge]:
     run, spec = f"run:{queued.run_id}", queued.spec
     for item in spec.inputs:
         if item.dataset:
-            yield Edge(f"dataset:{item.dataset}:{item.version}", run, "read")
+            yield Edge(f"dataset:{item.dataset}:{item.version}", run, _after("read", item.steps))
     if spec.source.snapshot.id:
         yield Edge(f"snapshot:{spec.source.snapshot.id}", run, "ran")
     found = _environment(spec.environment)
     yield found
     yield Edge(found.id, run, "ran")
+
+
+def _after(what: str, steps: Sequence[Step]) -> str:
+    """With the transformations that files went through, the first ones where there are very many."""
+    told = f"{what} after {', '.join(map(_steps.told, steps))}" if steps else what
+    return told if len(told) <= _TOLD else f"{told[: _TOLD - 3]}..."
 
 
 def _environment(spec: EnvironmentSpec) -> Node:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.history.domain.moment import Fact, in_order
+from trainyard._artifacts import listed
 from trainyard.cluster.v1 import cluster_pb2 as cluster
-from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
+from trainyard.event.v1.artifact_pb2 import Artifact
 from trainyard.history.v1.history_pb2 import Transition
 from trainyard.job.v1 import job_pb2 as job
 
@@ -72,12 +73,11 @@ class Story:
 
     @property
     def files(self) -> list[Artifact]:
-        """Sorted by path. What was uploaded by hand goes before what the attempt left behind.
+        """Sorted by path. An output goes before an upload of the same path, as everywhere.
 
         Without those of lists that lie in the object store: the run's outputs name them.
         """
-        outputs = {file.path: file for file in _listed(self.run.outputs)} if self.ended else self.uploaded
-        found = {**outputs, **self.added}
+        found = {**self.added, **(listed(self.run.outputs) if self.ended else self.uploaded)}
         return [found[path] for path in sorted(found)]
 
 
@@ -169,7 +169,7 @@ def _evolve(story: Story, fact: Fact) -> None:
                 run.why = f"{message.phase}: {message.detail}" if message.detail else message.phase
         case cluster.OutputsUploaded():
             if message.epoch == run.epoch:
-                story.uploaded.update((file.path, file) for file in _listed(message.outputs))
+                story.uploaded.update(listed(message.outputs))
         case _:
             _move(story, message)
     _turned(story, fact.spot.at)
@@ -259,13 +259,6 @@ def _turned(story: Story, at: int) -> None:
     last = story.transitions[-1] if story.transitions else None
     if last is None or last.status != run.status or (last.epoch != run.epoch and run.status != job.RUN_STATUS_CANCEL_REQUESTED):
         story.transitions.append(Transition(status=run.status, epoch=run.epoch, why=run.why, at=_stamp(at)))
-
-
-def _listed(files: ArtifactSet) -> Iterator[Artifact]:
-    """Of two with one path the last counts."""
-    for part in reversed(files.parts):
-        yield from part.files
-    yield from files.files
 
 
 def _stamp(at: int) -> Timestamp:

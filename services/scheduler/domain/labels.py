@@ -9,12 +9,15 @@ from typing import Any
 from services.scheduler.domain.facts import Fact, about_run
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.state import Run
+from trainyard._artifacts import listed
 from trainyard._errors import UserErrorException
 from trainyard._paths import safe_relpath
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 
 LABELS, NAME, VALUE, FILES, ALL_FILES = 50, 255, 3_000, 3_000, 10_000
+# The offer of a run carries its specification and, as they are by then, its labels: in one event, beside little else.
+OFFER_BYTES, _ENTRY_BYTES = 1_020_000, 16
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 CONFLICT, TAKEN = "PropertyIsSet", "PathIsTaken"
@@ -34,7 +37,7 @@ def answer(run: Run, request: Any) -> Iterator[Fact]:
             new = {name: value for name, value in request.properties.items() if name not in run.properties}
             yield about_run(job.RunPropertiesAdded(run_id=run.id, properties=new))
         case job.AddRunFiles():
-            known = {file.path for file in run.all_files().files}
+            known = listed(run.all_files())
             fresh = sorted((file for file in request.files.files if file.path not in known), key=lambda file: file.path)
             yield about_run(job.RunFilesAdded(run_id=run.id, files=ArtifactSet(files=fresh)))
 
@@ -43,12 +46,18 @@ def refusal(run: Run, request: Any) -> Failure | None:
     """Why the whole request is refused: nothing of it is taken then."""
     match request:
         case job.TagRun():
-            return wrong(request.set, "tag") or _too_many(run.tags, request.set, request.removed, "tags")
+            tags = {name: value for name, value in run.tags.items() if name not in request.removed} | dict(request.set)
+            return (
+                wrong(request.set, "tag")
+                or _too_many(run.tags, request.set, request.removed, "tags")
+                or too_large(run.spec, tags, run.properties, "tags")
+            )
         case job.AddRunProperties():
             return (
                 wrong(request.properties, "property")
                 or _changed(run, request.properties)
                 or _too_many(run.properties, request.properties, (), "properties")
+                or too_large(run.spec, run.tags, {**request.properties, **run.properties}, "properties")
             )
         case job.AddRunFiles():
             return next(_wrong_files(run, request.files.files), None)
@@ -75,6 +84,15 @@ def _too_many(known: Mapping[str, str], more: Mapping[str, str], removed: Any, p
     return failure("UserError", f"The run would have {count} {plural}, and {LABELS} is the most.", plural)
 
 
+def too_large(spec: Any, tags: Mapping[str, str], properties: Mapping[str, str], target: str) -> Failure | None:
+    """An offer that no topic takes would hold up every run."""
+    labels = sum(len(name.encode()) + len(value.encode()) + _ENTRY_BYTES for it in (tags, properties) for name, value in it.items())
+    size = spec.ByteSize() + labels
+    if size <= OFFER_BYTES:
+        return None
+    return failure("UserError", f"The specification, tags and properties take {size} bytes together; {OFFER_BYTES} is the most.", target)
+
+
 def _changed(run: Run, properties: Mapping[str, str]) -> Failure | None:
     for name, value in properties.items():
         if run.properties.get(name, value) != value:
@@ -90,7 +108,8 @@ def _wrong_files(run: Run, files: Any) -> Iterator[Failure]:
         yield failure(
             "UserError", f"Run {run.id} has {len(run.files.files)} files apart from its outputs; {ALL_FILES} is the most.", "files"
         )
-    known = {file.path: file for file in run.all_files().files}
+    # Who adds files looks for the others: a list that lies elsewhere cannot be read here.
+    known = listed(run.all_files())
     seen: set[str] = set()
     for file in files:
         try:

@@ -54,6 +54,8 @@ def _faults(request: Any) -> Iterator[tuple[str, str]]:
     if spec.HasField("max_duration") and not 0 < seconds(spec.max_duration) <= LONGEST_SECONDS:
         yield "max_duration", f"max_duration must be more than zero and at most {LONGEST_SECONDS} s."
     yield from _label_faults(spec)
+    if (large := labels.too_large(spec, spec.tags, spec.properties, "spec")) is not None:
+        yield large.target, large.message
 
 
 def opening(request: Any) -> Failure | None:

@@ -53,6 +53,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rest-port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--share-ports", action="store_true", help="listen beside another server that shares its ports (SO_REUSEPORT)")
+    parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="what calls under way have after TERM")
     parser.add_argument("--parent-pid", type=int, default=0, help="the process to die with; 0: whoever started this one")
     return parser.parse_args()
 
@@ -96,8 +97,8 @@ def _serve(model: Model, wire: Wire, options: argparse.Namespace) -> int:
     while not stopped.wait(0.2):
         continue
     ready.clear()
-    draining = rpc.stop(DRAIN_SECONDS)
-    rest.drain(DRAIN_SECONDS)
+    draining = rpc.stop(options.drain_seconds)
+    rest.drain(options.drain_seconds)
     draining.wait()
     return 0
 

@@ -26,8 +26,12 @@ class OutputStore:
         self._objects = objects
         self._retry_seconds = retry_seconds
 
-    def save(self, run_id: str, epoch: int, folders: list[tuple[str, Path]], stopped: Callable[[], bool]) -> tuple[ArtifactSet, list[str]]:
+    def save(
+        self, run_id: str, epoch: int, folders: list[tuple[str, Path]], stopped: Callable[[], bool], sharers: int = 1
+    ) -> tuple[ArtifactSet, list[str]]:
         """Files below each (prefix, folder), and what was left out; a long list comes as an object of its own.
+
+        sharers: how many save files of this attempt; the event of its end has room for all their lists.
 
         A store that is away is waited for; raises PlatformUnavailableException.
         """
@@ -48,7 +52,7 @@ class OutputStore:
                 return None
 
         saved = [artifact for artifact in _transfer.side_by_side(one, found[:MOST_FILES]) if artifact is not None]
-        listed = self._patiently(lambda: _artifacts.for_event(self._objects, prefix, ArtifactSet(files=saved)), stopped)
+        listed = self._patiently(lambda: _artifacts.for_event(self._objects, prefix, ArtifactSet(files=saved), sharers), stopped)
         return listed, [warning[:_WARNING_CHARACTERS] for warning in warnings]
 
     def _one(self, key: str, path: str, file: Path, stopped: Callable[[], bool]) -> Artifact:

@@ -12,8 +12,11 @@ from google.protobuf.message import Message
 
 from services.chassis.records import NewRecord, Place, Publisher, Unavailable
 from trainyard._cloudevents import Outgoing
-from trainyard._errors import PlatformUnavailableException
+from trainyard._errors import PlatformUnavailableException, UserErrorException
 from trainyard._kafka import Events
+
+# As the services count it: a record of the log holds 1 MiB, its key and headers included.
+_EVENT_BYTES = 1_000_000
 
 
 class PlatformLog:
@@ -29,7 +32,7 @@ class PlatformLog:
         """Key -> request in, key -> answer out. `is_answer` gets whether the event follows from the request, and its message.
 
         since: a time in seconds from which on answers count, where one may lie there already; None: behind the request only.
-        Raises PlatformUnavailableException.
+        Raises PlatformUnavailableException, and UserErrorException for a request that no topic takes.
         """
         deadline = time.monotonic() + self._patience_seconds
         ids = {key: str(uuid.uuid4()) for key in requests}
@@ -72,7 +75,11 @@ class PlatformLog:
     def _record(self, topic: str, key: str, request: Message, event_id: str) -> NewRecord:
         run_id = getattr(request, "run_id", key)
         outgoing = Outgoing(topic, key, request, event_id, self._source, datetime.now(UTC), correlation_id=run_id)
-        return NewRecord(topic, key.encode(), outgoing.value(), tuple(outgoing.headers()))
+        value = outgoing.value()
+        if len(value) > _EVENT_BYTES:
+            what = f"The {type(request).__name__} takes {len(value)} bytes, and one event holds {_EVENT_BYTES}: name fewer files at a time."
+            raise UserErrorException(what, code="RequestTooLarge", target=key)
+        return NewRecord(topic, key.encode(), value, tuple(outgoing.headers()))
 
     def _publish(self, records: list[NewRecord], deadline: float) -> list[tuple[Place, int]]:
         """Repeated under the same ids while the broker is away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import uuid
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.history.v1.history_pb2_grpc import EventServiceStub, HistoryServiceStub
 from trainyard.job.v1 import job_pb2 as job
+from trainyard.job.v1.spec_pb2 import DatasetInput, RunSpec
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
 
@@ -280,6 +282,24 @@ def test_lineage_goes_from_data_to_endpoint_and_back(serving: Serving, database_
     assert [node.id for node in of_model.nodes] == sorted(node.id for node in of_model.nodes)
     assert {(edge.source, edge.target) for edge in of_run.edges} == {(source, target) for source, target, _ in edges}
     assert [(ref.model, ref.version) for ref in models] == [(model, 1)]
+
+
+def test_a_name_for_which_an_index_has_no_room_is_refused_at_most_and_holds_nothing_up(
+    serving: Serving, database_url: str, topic_log: TopicLog
+) -> None:
+    forged, run_id = a_name("forged"), a_name("after")
+    log = Log()
+    # Random, so that it is not compressed into the room there is.
+    spec = RunSpec(inputs=[DatasetInput(name="d", dataset=secrets.token_hex(20_000), version=1)])
+    log.say(JOBS, forged, job.RunQueued(run_id=forged, experiment="exp", spec=spec))
+    log.say(JOBS, run_id, queued(run_id))
+    publish(topic_log, log)
+
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+        found = history.GetRun(pb.GetRunRequest(run_id=run_id), timeout=60).run
+
+    assert found.run.status == job.RUN_STATUS_QUEUED
 
 
 def test_events_are_subscribed_to_from_the_beginning_from_a_record_and_from_now(serving: Serving, topic_log: TopicLog) -> None:

@@ -6,7 +6,7 @@ from services.history.domain.moment import Fact, Moment, Spot, in_order
 from services.history.domain.run import Story, tell
 from tests.history_log import DRIVER, a_file, opened, queued
 from trainyard.cluster.v1 import cluster_pb2 as cluster
-from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 
 JOBS, TASKS = "trainyard.jobs", "trainyard.tasks"
@@ -94,6 +94,16 @@ def test_nothing_but_tags_properties_files_and_warnings_comes_after_the_end() ->
     assert (dict(story.run.tags), dict(story.run.properties)) == ({"b": "2"}, {"p": "q"})
     assert [file.path for file in story.files] == ["late.png", "outputs/x"]
     assert list(story.run.warnings) == ["careful"]
+
+
+def test_an_output_goes_before_an_upload_of_the_same_path_as_it_does_for_the_scheduler() -> None:
+    by_hand = Artifact(path="outputs/x", sha256="b" * 64)
+    output = Artifact(path="outputs/x", sha256="a" * 64)
+    ended = job.RunCompleted(run_id="r", epoch=1, outputs=ArtifactSet(files=[output]))
+
+    story = told(*STARTED, job.RunFilesAdded(run_id="r", files=ArtifactSet(files=[by_hand])), ended)
+
+    assert story.files == [output]
 
 
 def test_files_of_a_live_run_are_those_that_agents_have_saved() -> None:

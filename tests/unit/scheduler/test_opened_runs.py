@@ -279,6 +279,19 @@ def test_files_that_are_added_stand_beside_outputs_whose_list_lies_elsewhere() -
     assert [file.path for part in found.parts for file in part.files] == ["late.txt"]
 
 
+def test_a_late_file_keeps_its_bytes_beside_outputs_whose_list_lies_elsewhere() -> None:
+    story = Story().with_run_finalizing()
+    story.report(cluster.OutputsUploaded(outputs=ArtifactSet(manifest_key="runs/run/1/manifests/m", manifest_sha256="b" * 64, count=9)))
+    story.tell(files(a_file("late.txt")))
+
+    (again,) = story.tell(files(a_file("late.txt")))
+    (other,) = story.tell(files(a_file("late.txt", "c")))
+
+    assert names([again, other]) == ["RunFilesAdded", "RunWarned"]
+    assert not again.files.files
+    assert "other content" in other.message
+
+
 def test_refusals_without_end_leave_the_last_hundred() -> None:
     story = Story().with_run_running()
 

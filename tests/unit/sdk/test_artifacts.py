@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from trainyard import _artifacts
 from trainyard._artifacts import count, for_event, is_listed, resolve, together
 from trainyard._objects import MemoryObjects
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
@@ -35,3 +36,12 @@ def test_a_list_that_lies_elsewhere_is_named_beside_the_others(monkeypatch: pyte
     assert not is_listed(found) and count(found) == 4
     assert seen(resolve(objects, found)) == [("a", "a"), ("b", "a"), ("c", "z")]
     assert seen(resolve(objects, again)) == [("a", "a"), ("b", "a"), ("c", "z"), ("d", "y")]
+
+
+def test_what_a_message_lists_itself_is_known_by_path_and_the_earlier_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainyard._artifacts.MOST_BYTES_IN_EVENT", 0)
+    long = for_event(MemoryObjects(), "runs/r/1", listed("z"))
+
+    found = _artifacts.listed(together(listed("a"), long, listed("a", "b", whose="y")))
+
+    assert {path: file.sha256[0] for path, file in found.items()} == {"a": "a", "b": "y"}

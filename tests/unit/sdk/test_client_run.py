@@ -257,7 +257,7 @@ def a_run(monkeypatch: pytest.MonkeyPatch, news: Sequence[Any], error: type[Base
 
     monkeypatch.setattr("trainyard._watch.follow", follow)
     states = [item for item in news if isinstance(item, job_pb2.Run)]
-    monkeypatch.setattr("trainyard._history.run_view", lambda *_: RunView(run=states[-1]))
+    monkeypatch.setattr("trainyard._history.run_view", lambda *_, **__: RunView(run=states[-1]))
     experiment: Any = SimpleNamespace(name="exp", workspace=None)
     return Run(experiment, "exp_1", _message=a_state(job_pb2.RUN_STATUS_QUEUED))
 

@@ -176,6 +176,19 @@ async def test_a_model_that_is_not_there_names_what_is(on_behalf: OnBehalf, fold
     assert error["code"] == "ModelPathNotFound" and "outputs/modle" in error["message"]
 
 
+async def test_a_folder_with_more_files_than_a_model_may_have_is_refused_whole(
+    on_behalf: OnBehalf, platform: Platform, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.trainer_agent.on_behalf._FILES", 2)
+    for name in "abc":
+        (folders.code / "outputs" / name).write_text(name)
+
+    error = await refused(on_behalf, "register_model", model="m", path="outputs")
+
+    assert error["code"] == "UserError" and "has 3 files; a script registers 2 at most" in error["message"]
+    assert platform.asked == []
+
+
 async def test_metrics_of_this_attempt_alone_are_read(on_behalf: OnBehalf, platform: Platform) -> None:
     platform.metrics = [
         MetricBatch(run_id="run", epoch=epoch, points=[MetricPoint(name="x", kind="scalar", number=float(epoch))]) for epoch in (0, 1)
