@@ -119,7 +119,7 @@ class Data:
         return found
 
     def _from_store(self, source: Any, part: Path, meter: _Meter, stopped: Stopped) -> None:
-        if not source.object_key.startswith(_READABLE):
+        if not source.object_key.startswith(_READABLE) or ".." in source.object_key.split("/"):
             what = f"{source.object_key!r} is no file that a run may read: only datastores, uploads and what runs have left behind."
             raise PreparationFailed("UserError", what, source.object_key)
         try:
