@@ -16,6 +16,7 @@ import typer
 from trainyard._environment_cache import Cached, cached, default_cache
 from trainyard._environment_cache import prune as prune_cache
 from trainyard._errors import TrainyardException, UserErrorException
+from trainyard._times import as_utc
 
 if TYPE_CHECKING:
     from trainyard._environment import Environment
@@ -150,7 +151,7 @@ def _registered(config: str | None) -> list[dict[str, object]]:
         {
             "name": it.name,
             "version": int(it.version),
-            "registeredAt": it.registered_at.ToDatetime(UTC).isoformat(),
+            "registeredAt": as_utc(it.registered_at).isoformat(),
             "requirements": [*it.definition.pip_packages] or it.definition.conda_specification.splitlines(),
         }
         for it in found

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard import _transfer
 from trainyard._meter import Meter
+from trainyard._times import as_utc
 
 if TYPE_CHECKING:
     from trainyard._objects import Objects
 
 
 def _iso(stamp: Any) -> str:
-    return str(stamp.ToDatetime(UTC).isoformat().replace("+00:00", "Z"))
+    return str(as_utc(stamp).isoformat().replace("+00:00", "Z"))
 
 
 def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from services.chassis import codec
 from services.chassis.store import Documents
 from services.registry.domain.registration import Answer, Asked, Known
 from services.registry.domain.runs import Run
+from trainyard._times import order
 from trainyard.model.v1.model_pb2 import ModelVersion, ModelVersionRegistered
 
 RUN, LATEST, VERSION, ANSWER, REGISTER = "run", "model", "version", "answer", "register"
@@ -72,7 +73,7 @@ class Shelf:
     def latest_of_each(self) -> list[ModelVersion]:
         """Newest first."""
         found = [self.version(model, self.latest(model)) for model in self.models()]
-        return sorted((version for version in found if version is not None), key=lambda it: it.registered_at.ToNanoseconds(), reverse=True)
+        return sorted((version for version in found if version is not None), key=lambda it: order(it.registered_at), reverse=True)
 
 
 def _shown(fact: ModelVersionRegistered) -> ModelVersion:

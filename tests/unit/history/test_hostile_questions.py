@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from services.chassis.grpc_server import Code, Refused
+from services.history import views
 from services.history.api import HistoryServicer
 from services.history.databases import Database
 from services.history.following import Following
@@ -120,3 +121,20 @@ async def test_a_file_without_an_end_of_line_is_cut_to_what_a_message_holds() ->
     ((number, text),) = await lines(following, look, log="logs/mine")
 
     assert (number, set(text)) == (0, {"x"}) and len(text) <= 2 << 20
+
+
+@pytest.mark.parametrize("seconds", [2**62, -(2**62), 253_402_300_800])
+def test_a_forged_time_of_a_run_leaves_the_list_of_experiments_readable(seconds: int) -> None:
+    log = Log()
+    forged = opened("forged", experiment="mine")
+    forged.opened_at.seconds, forged.opened_at.nanos = seconds, 2**31 - 1
+    log.say(JOBS, "forged", forged)
+    log.say(JOBS, "fine", opened("fine", experiment="yours"))
+    engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool, connect_args={"check_same_thread": False})
+    database = Database(0, engine, None, lambda _: None)
+    apply_with_care(database, log.records)
+
+    with database.reading() as connection:
+        found = views.experiments(connection, "", 10)
+
+    assert [experiment.name for experiment in found] == ["mine", "yours"]
