@@ -653,7 +653,7 @@ def test_a_path_that_is_taken_on_the_node_is_refused_and_left_alone(tmp_path: Pa
 
 
 def test_a_killed_agents_link_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / "left").symlink_to(tmp_path / "gone")
+    (tmp_path / "left").symlink_to(tmp_path / "home" / "work" / "agent-1" / "run.1" / "data")
 
     folders, placed = place_input(tmp_path, "a", "b", path_on_compute=str(tmp_path / "left"))
 

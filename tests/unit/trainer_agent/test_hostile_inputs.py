@@ -10,6 +10,8 @@ import pytest
 from services.trainer_agent.adapters.blobs import Blobs
 from services.trainer_agent.adapters.data import Data
 from services.trainer_agent.adapters.snapshots import Snapshots
+from services.trainer_agent.inputs import Inputs
+from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
 from trainyard._artifacts import resolve
 from trainyard._errors import TrainyardException
@@ -71,3 +73,49 @@ def test_a_snapshot_writes_nothing_outside_of_its_folder(path: str, tmp_path: Pa
         Snapshots(objects, Blobs(tmp_path / "cache")).unpack(snapshot, tmp_path / "code")
 
     assert sorted(it.name for it in tmp_path.iterdir() if it.name != "cache") == ["code"] and not list((tmp_path / "code").iterdir())
+
+
+def a_source(content: bytes, objects: MemoryObjects, path: str = "a") -> SourceFile:
+    digest = hashlib.sha256(content).hexdigest()
+    objects.put_bytes(f"datastores/blobs/{digest}", content)
+    return SourceFile(
+        url=f"datastore://s/{path}", path=path, size_bytes=len(content), sha256=digest, object_key=f"datastores/blobs/{digest}"
+    )
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_an_input_that_is_placed_over_another_never_writes_into_the_nodes_cache(writable: bool, tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    blobs = Blobs(tmp_path / "cache")
+    data = Data(blobs, objects)
+    one, two = a_source(b"one", objects), a_source(b"two", objects)
+    data.place([(one, tmp_path / "elsewhere"), (one, tmp_path / "given")], writable=False)
+
+    data.place([(two, tmp_path / "given")], writable=writable)
+
+    assert (tmp_path / "given").read_bytes() == b"two"
+    assert (tmp_path / "elsewhere").read_bytes() == blobs.path(one.sha256).read_bytes() == b"one"
+
+
+def test_two_files_of_one_place_are_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    data = Data(Blobs(tmp_path / "cache"), objects)
+
+    with pytest.raises(PreparationFailed, match="Two files of one input would lie at 'given'") as caught:
+        data.place([(a_source(text, objects), tmp_path / "given") for text in (b"one", b"two")], writable=False)
+
+    assert caught.value.failure.code == "UserError" and not (tmp_path / "given").exists()
+
+
+def test_a_dangling_link_that_is_no_agents_stays(tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    folders = Folders.make(tmp_path / "home", "agent-0", "run", 1)
+    link = tmp_path / "somebodys"
+    link.symlink_to(tmp_path / "not mounted now")
+    item = DatasetInput(name="x", files=[a_source(b"one", objects)], mode=DatasetInput.MODE_MOUNT, path_on_compute=str(link))
+
+    with pytest.raises(PreparationFailed, match="Choose another path_on_compute"):
+        Inputs(Data(Blobs(tmp_path / "cache"), objects), folders, lambda _: None).place(item)
+    folders.remove()
+
+    assert link.readlink() == tmp_path / "not mounted now"
