@@ -87,4 +87,14 @@ def _read(objects: Objects, files: Any) -> Any:
     if hashlib.sha256(content).hexdigest() != files.manifest_sha256:
         what = f"The list of files {files.manifest_key} in the object store is not what was written: its digest differs."
         raise TrainyardException(what, code="WrongDigest", target=files.manifest_key)
-    return ArtifactSet.FromString(content)
+    return parsed(ArtifactSet, content, files.manifest_key)
+
+
+def parsed(kind: type[Any], content: bytes, key: str) -> Any:
+    """The message that an object holds. Raises TrainyardException where it holds none: digests are made of anything."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise TrainyardException(f"{key} in the object store holds no list of files.", code="WrongContent", target=key) from error

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from trainyard import _yaml
 from trainyard._errors import UserErrorException
 
 DEFAULT_FILE = "conda_dependencies.yml"
@@ -183,11 +184,9 @@ class CondaDependencies:
 
     def _take(self, text: str, where: str) -> None:
         """environment.yml's text on top of what is there."""
-        import yaml
-
         try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            content = _yaml.read(text)
+        except ValueError as error:
             raise _wrong(where, f"it is no YAML ({error})") from error
         if not isinstance(content, dict):
             raise _wrong(where, "it has no 'dependencies:'")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,14 @@ from trainyard import _transfer
 from trainyard._errors import SERVICE_CODES
 from trainyard._meter import Meter
 from trainyard._stored_sources import SCHEME
+from trainyard._times import as_utc
 
 if TYPE_CHECKING:
     from trainyard._objects import Objects
 
 
 def _iso(stamp: Any) -> str:
-    return str(stamp.ToDatetime(UTC).isoformat().replace("+00:00", "Z"))
+    return str(as_utc(stamp).isoformat().replace("+00:00", "Z"))
 
 
 def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:

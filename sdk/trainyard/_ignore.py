@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+from trainyard._glob import Part, Wild, matcher
 
 _POSIX = {
     b"alnum": rb"0-9A-Za-z",
@@ -29,7 +31,8 @@ class _Rule:
     folders_only: bool
     by_name: bool
     """It has no slash, so that it looks at the last part of a path alone."""
-    matches: re.Pattern[bytes]
+    matches: Callable[[str], bool]
+    """Of a text that has one character a byte."""
 
 
 class IgnoreRules:
@@ -41,10 +44,10 @@ class IgnoreRules:
 
     def names(self, path: str, *, is_folder: bool) -> bool:
         """Whether the rules name this very path; its parents are the caller's affair."""
-        whole = os.fsencode(path)
-        last = whole[whole.rfind(b"/") + 1 :]
+        whole = os.fsencode(path).decode("latin-1")
+        last = whole[whole.rfind("/") + 1 :]
         for rule in self._rules:
-            if (is_folder or not rule.folders_only) and rule.matches.fullmatch(last if rule.by_name else whole):
+            if (is_folder or not rule.folders_only) and rule.matches(last if rule.by_name else whole):
                 return not rule.takes_back
         return False
 
@@ -63,8 +66,8 @@ def _rule(line: bytes) -> _Rule | None:
     folders_only = pattern.endswith(b"/")
     pattern = pattern[:-1] if folders_only else pattern
     by_name = b"/" not in pattern
-    regex = _translated(pattern if by_name else pattern.removeprefix(b"/"), by_name=by_name)
-    return None if regex is None or not pattern else _Rule(takes_back, folders_only, by_name, re.compile(regex, re.DOTALL))
+    parts = _translated(pattern if by_name else pattern.removeprefix(b"/"), by_name=by_name)
+    return None if parts is None or not pattern else _Rule(takes_back, folders_only, by_name, matcher(parts))
 
 
 def _without_end(line: bytes) -> bytes:
@@ -81,43 +84,42 @@ def _without_end(line: bytes) -> bytes:
     return line[:end]
 
 
-def _translated(pattern: bytes, *, by_name: bool) -> bytes | None:
-    """A regular expression for the whole; None for a pattern that matches nothing."""
-    made = b""
+def _translated(pattern: bytes, *, by_name: bool) -> list[Part] | None:
+    """What a whole text must be; None for a pattern that matches nothing."""
+    made: list[Part] = []
     at = 0
     while at < len(pattern):
         char = pattern[at : at + 1]
         if char == b"*":
             end = at + len(pattern[at:]) - len(pattern[at:].lstrip(b"*"))
             part, at = _stars(pattern, at, end, by_name=by_name)
-            made += part
+            made.append(part)
         elif char == b"?":
-            made += b"[^/]"
+            made.append("[^/]")
             at += 1
         elif char == b"[":
             found = _class(pattern, at + 1)
             if found is None:
                 return None
-            made, at = made + found[0], found[1]
-        elif char == b"\\":
-            if at + 1 == len(pattern):
-                return None
-            made += re.escape(pattern[at + 1 : at + 2])
-            at += 2
+            made.append(found[0].decode("latin-1"))
+            at = found[1]
         else:
-            made += re.escape(char)
+            at += char == b"\\"
+            if at == len(pattern):
+                return None
+            made.append(re.escape(pattern[at : at + 1]).decode("latin-1"))
             at += 1
     return made
 
 
-def _stars(pattern: bytes, begin: int, end: int, *, by_name: bool) -> tuple[bytes, int]:
+def _stars(pattern: bytes, begin: int, end: int, *, by_name: bool) -> tuple[Wild, int]:
     """Two stars that are a part of a path by themselves are any number of folders; others stay within one."""
     alone = (
         end - begin == 2 and (begin == 0 or pattern[begin - 1 : begin] == b"/") and (end == len(pattern) or pattern[end : end + 1] == b"/")
     )
     if by_name or not alone:
-        return b"[^/]*", end
-    return (b".*", end) if end == len(pattern) else (b"(?:.*/)?", end + 1)
+        return Wild.STAR, end
+    return (Wild.ANY, end) if end == len(pattern) else (Wild.FOLDERS, end + 1)
 
 
 def _class(pattern: bytes, begin: int) -> tuple[bytes, int] | None:

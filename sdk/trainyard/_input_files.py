@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from trainyard._artifacts import parsed
 from trainyard._errors import TrainyardException
 
 if TYPE_CHECKING:
@@ -38,4 +39,4 @@ def of(objects: Objects, item: Any) -> list[Any]:
     if hashlib.sha256(content).hexdigest() != item.manifest_sha256:
         what = f"The list of the input's files, {item.manifest_key}, is not what was written: its digest differs."
         raise TrainyardException(what, code="WrongDigest", target=item.manifest_key)
-    return list(Dataset.FromString(content).files)
+    return list(parsed(Dataset, content, item.manifest_key).files)

@@ -7,12 +7,13 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, TrainyardException, UserErrorException, WebserviceException
 from trainyard._model_find import Tags, dataset_refs, fetch, has, number_of, parsed_id, texts, versions
+from trainyard._times import as_utc
 
 if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
@@ -210,7 +211,7 @@ class Model:
     @property
     def created_time(self) -> datetime:
         """When it was registered, in UTC."""
-        when: datetime = self._message.registered_at.ToDatetime(UTC)
+        when: datetime = as_utc(self._message.registered_at)
         return when
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, UserErrorException
 from trainyard._services_of import clients_of
+from trainyard._times import order
 
 if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
@@ -53,7 +54,7 @@ def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> It
         return
     newest = list(ask(""))
     everything = newest if newest_only else [version for model in newest for version in ask(model.model)]
-    yield from sorted(everything, key=lambda version: version.registered_at.ToNanoseconds(), reverse=True)
+    yield from sorted(everything, key=lambda version: order(version.registered_at), reverse=True)
 
 
 def has(own: Mapping[str, str], wanted: Tags | None) -> bool:

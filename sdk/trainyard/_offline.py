@@ -109,10 +109,15 @@ class OfflineRun(LiveRun):
             self._keep("file", name)
 
     def _place(self, path: str) -> Path:
+        """Raises UserErrorException for a path that leads elsewhere, and where the folder cannot be written."""
         files = self.folder / "files"
-        files.mkdir(parents=True, exist_ok=True)
-        target = below(files, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            files.mkdir(parents=True, exist_ok=True)
+            target = below(files, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"{path!r} cannot be kept: {self.folder} cannot be written ({error.strerror})."
+            raise UserErrorException(what, target=path, hint=f"name another folder in {FOLDER}") from error
         return target
 
     def _label(self, tags: Mapping[str, str], removed: Sequence[str]) -> None:

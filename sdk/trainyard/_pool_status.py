@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from trainyard._errors import ComputeTargetException
+from trainyard._times import as_utc
 
 _STATES = ("preparing", "running", "idle", "unusable", "leaving", "preempted")
 
@@ -106,7 +107,7 @@ class AmlComputeStatus:
     @property
     def creation_time(self) -> datetime:
         """When the pool was made."""
-        when: datetime = self.pool.created_at.ToDatetime(UTC)
+        when: datetime = as_utc(self.pool.created_at)
         return when
 
     @property

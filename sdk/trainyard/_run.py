@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard._client_run import ClientRun
 from trainyard._errors import ActivityFailedException, ModelPathNotFoundException, TrainyardException, UserErrorException, from_failure
 from trainyard._progress import Printer
+from trainyard._times import as_utc
 
 if TYPE_CHECKING:
     from trainyard._experiment import Experiment
@@ -217,7 +218,7 @@ class Run(ClientRun):
         return a_little_before(self._queued_at())
 
     def _queued_at(self) -> datetime:
-        when: datetime = self._message.queued_at.ToDatetime(UTC)
+        when: datetime = as_utc(self._message.queued_at)
         return when
 
     def _files(self) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 from trainyard._progress import Printer
 from trainyard._run import status_name
+from trainyard._times import as_utc
 from trainyard._watch import Line
 
 
@@ -48,7 +48,7 @@ class Story:
         status = status_name(run.status)
         self._print(f"Status: {status}", "good" if status == "Completed" else "bad")
         if run.HasField("started_at") and run.HasField("ended_at"):
-            seconds = (run.ended_at.ToDatetime(UTC) - run.started_at.ToDatetime(UTC)).total_seconds()
+            seconds = (as_utc(run.ended_at) - as_utc(run.started_at)).total_seconds()
             self._print(f"Script started to end: {seconds:.1f} s")
         if run.HasField("failure"):
             self._print(f"{run.failure.code}: {run.failure.message}", "bad")

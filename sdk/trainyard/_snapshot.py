@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard import _transfer
+from trainyard._artifacts import parsed
 from trainyard._errors import SnapshotException, TrainyardException, UserErrorException
 from trainyard._ignore import IgnoreRules
 from trainyard._meter import Meter
@@ -207,7 +208,7 @@ def listed(objects: Objects, snapshot: Any) -> Any:
     if hashlib.sha256(content).hexdigest() != snapshot.manifest_sha256:
         what = f"The list of the snapshot's files, {snapshot.manifest_key}, is not what was written: its digest differs."
         raise TrainyardException(what, code="SnapshotCorrupt", target=snapshot.manifest_key)
-    return Snapshot.FromString(content)
+    return parsed(Snapshot, content, snapshot.manifest_key)
 
 
 def restore(objects: Objects, snapshot: Any, folder: Path, *, show_progress: bool = True) -> None:

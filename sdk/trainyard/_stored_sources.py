@@ -14,9 +14,12 @@ from typing import Any
 
 from trainyard._datastore_files import StoredFile, checked_name
 from trainyard._errors import UserErrorException
+from trainyard._glob import Part, Wild, matcher
 from trainyard._paths import safe_relpath
 
 SCHEME = "datastore://"
+
+_WILD: dict[str, Part] = {"**/": Wild.FOLDERS, "**": Wild.ANY, "*": Wild.STAR, "?": "[^/]"}
 
 Listing = Callable[[str, str], Iterable[StoredFile]]
 """(datastore, beginning of the path) -> its files, sorted by path."""
@@ -114,10 +117,10 @@ def _none(source: Source, listing: Listing) -> UserErrorException:
 def _matcher(glob: str) -> Callable[[str], bool]:
     """`*` and `?` stay within a folder, `**/` is any number of folders, a trailing `**` or `/` is all below."""
     pattern = glob + "**" if glob.endswith("/") else glob
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    made = "".join(words.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
-    compiled = re.compile(made, re.DOTALL)
-    return lambda path: compiled.fullmatch(path) is not None
+    parts: list[Part] = []
+    for word in re.split(r"(\*\*/|\*\*|\*|\?)", pattern):
+        parts += [_WILD[word]] if word in _WILD else map(re.escape, word)
+    return matcher(parts)
 
 
 def _common(folders: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainyard._times import as_utc
+
 TAIL_LINES = 200
 _POINTS = 100_000
 # No repeats: what does not answer now is asked again at the next look.
@@ -175,6 +177,5 @@ def _status(number: int) -> str:
 
 
 def _clock(stamp: Any) -> str:
-    from datetime import UTC
 
-    return f"{stamp.ToDatetime(UTC):%Y-%m-%d %H:%M:%S}" if stamp.seconds else ""
+    return f"{as_utc(stamp):%Y-%m-%d %H:%M:%S}" if stamp.seconds else ""

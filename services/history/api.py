@@ -90,6 +90,10 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def ListRuns(self, request: pb.ListRunsRequest, call: Call) -> pb.ListRunsResponse:
         size = asking.page_size(request.page_size, 100, 1000)
         before = asking.read_token(request.page_token, int, str)
+        asking.no_more(request.tags, asking.LABELS, "tags")
+        asking.no_more(request.properties, asking.LABELS, "properties")
+        asking.no_more(request.statuses, asking.NUMBERS, "statuses")
+        asking.no_more(request.text, asking.TEXT, "text")
         wish = views.Wish(
             experiment=clean(request.experiment),
             parent=clean(request.parent_run_id),
@@ -124,6 +128,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def GetMetrics(self, request: pb.GetMetricsRequest, call: Call) -> pb.GetMetricsResponse:
         size = asking.page_size(request.page_size, 10_000, 100_000)
         after = asking.read_token(request.page_token, str, int, int, int, int)
+        asking.no_more(request.ranks, asking.NUMBERS, "ranks")
         moment = await self._history.moment(request, call)
         run_id = clean(request.run_id)
         answer = await self._history.look(lambda connection: _metrics(connection, run_id, request, moment, size, after))

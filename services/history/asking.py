@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Sized
 from typing import Any
 
 from services.chassis.choices import told
@@ -16,6 +17,9 @@ from trainyard.history.v1.history_pb2 import AsOf
 
 # A client that takes no more than gRPC's default of 4 MiB must get every page.
 PAGE_BYTES = 3 << 20
+_TOKEN = 16 << 10
+# A run has 50 labels of a kind; beyond these a database's statement would be too large.
+LABELS, NUMBERS, TEXT = 50, 1000, 1000
 
 
 def wrong(what: str, target: str) -> Refused:
@@ -63,6 +67,12 @@ def page_size(asked: int, default: int, most: int) -> int:
     return asked or default
 
 
+def no_more(asked: Sized, most: int, target: str) -> None:
+    """Refuses a wish that is longer than any that makes sense."""
+    if len(asked) > most:
+        raise wrong(f"{target} takes {most} at most, not {len(asked)}.", target)
+
+
 def token(*parts: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
 
@@ -72,8 +82,10 @@ def read_token(text: str, *kinds: type) -> list[Any] | None:
     if not text:
         return None
     try:
-        parts = json.loads(base64.urlsafe_b64decode(text.encode()))
-    except ValueError:
+        parts = json.loads(base64.urlsafe_b64decode(text[:_TOKEN].encode()))
+        # Half a pair of surrogates is no text that a database takes.
+        json.dumps(parts, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         parts = None
     if not isinstance(parts, list) or len(parts) != len(kinds) or not all(type(it) is kind for it, kind in zip(parts, kinds, strict=True)):
         raise wrong("page_token is none that this call gave.", "page_token")

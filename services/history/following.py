@@ -78,27 +78,45 @@ class Following:
                 of = replace(of, epoch=part.epoch)
                 continue
             of = replace(of, epoch=part.epoch)
-            if part.elsewhere is not None and (archived := await asyncio.to_thread(self._find, part.elsewhere, of.log)) is not None:
+            if (
+                part.elsewhere is not None
+                and (archived := await asyncio.to_thread(self._find, part.elsewhere, of.run_id, of.log)) is not None
+            ):
                 part = _Part(part.epoch, written=True, run_ended=True, archived=archived, known=True)
             if part.run_ended and not part.written and not sure:
                 # The lines that were written before the end may not have been applied before it.
                 sure = True
                 await self._freshness.caught_up(None)
                 continue
-            lines: Iterable[tuple[int, str]] = part.lines
-            if part.archived is not None:
-                lines = _numbered(await asyncio.to_thread(self._objects.get_bytes, part.archived.object_key), at)
-            elif not part.exists and not request.follow:
+            if part.archived is None and not part.exists and not request.follow:
                 raise _no_run(of, part.logs) if not part.known else _no_log(of, part.logs)
+            async for lines in self._pieces(part, at):
+                for some in _packed(_wanted(lines, request.contains, left)):
+                    left = None if left is None else left - len(some)
+                    yield pb.ReadLogResponse(lines=some, epoch=of.epoch)
+                if left == 0:
+                    return
             at = part.lines[-1][0] + 1 if part.lines else at
-            for some in _packed(_wanted(lines, request.contains, left)):
-                left = None if left is None else left - len(some)
-                yield pb.ReadLogResponse(lines=some, epoch=of.epoch)
             if part.more:
                 continue
             if not request.follow or part.archived is not None or part.written or part.run_ended:
                 return
             await self._applied.until(partial(self._moved, of.run_id, seen), _LOOK_AGAIN_SECONDS)
+
+    async def _pieces(self, part: _Part, at: int) -> AsyncIterator[Iterable[tuple[int, str]]]:
+        """The lines from `at` on; an archived file, which may be large, block by block."""
+        if part.archived is None:
+            yield part.lines
+            return
+        blocks, number, rest = self._objects.read(part.archived.object_key), 0, b""
+        while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+            *ended, rest = (rest + block).split(b"\n")
+            yield _numbered(ended, number, at)
+            number += len(ended)
+            # The end of a line that no log has is left out.
+            rest = rest[:_BYTES_AT_ONCE]
+        if rest:
+            yield _numbered([rest], number, at)
 
     def _places_of(self, run_id: str) -> list[int]:
         """How far the partitions were applied that tell of the run's lines and of its end."""
@@ -108,9 +126,9 @@ class Following:
     def _moved(self, run_id: str, seen: list[int]) -> bool:
         return self._places_of(run_id) != seen
 
-    def _find(self, files: ArtifactSet, path: str) -> Artifact | None:
+    def _find(self, files: ArtifactSet, run_id: str, path: str) -> Artifact | None:
         try:
-            return next((file for file in resolve(self._objects, files).files if file.path == path), None)
+            return _archived(resolve(self._objects, files).files, run_id, path)
         except ObjectMissing:
             return None
 
@@ -124,7 +142,7 @@ def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Pa
     ended, elsewhere = story is not None and story.ended, None
     first = telemetry.first_line(connection, of)
     if story is not None and ended and of.rank == 0 and epoch in (0, story.run.epoch) and (first is None or at < first):
-        archived = next((file for file in story.files if file.path == of.log), None)
+        archived = _archived(story.files, of.run_id, of.log)
         if archived is not None:
             return _Part(epoch or story.run.epoch, written=True, run_ended=True, archived=archived, known=True)
         elsewhere = None if is_listed(story.run.outputs) else story.run.outputs
@@ -137,10 +155,17 @@ def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Pa
     return _Part(epoch, lines, len(lines) == _AT_ONCE, written, ended, None, elsewhere, exists, story is not None, logs)
 
 
-def _numbered(content: bytes, start: int) -> Iterator[tuple[int, str]]:
-    text = content.decode("utf-8", "replace")
-    lines = text.removesuffix("\n").split("\n") if text else []
-    return islice(enumerate(lines), start, None)
+def _archived(files: Iterable[Artifact], run_id: str, path: str) -> Artifact | None:
+    """The run's file of that path. One that lies with others' is none: whoever forges it would read what is not theirs through us."""
+    own = (f"runs/{run_id}/", f"uploads/{run_id}/")
+    found = next((file for file in files if file.path == path), None)
+    if found is None or not found.object_key.startswith(own) or ".." in found.object_key.split("/"):
+        return None
+    return found
+
+
+def _numbered(lines: Sequence[bytes], first: int, start: int) -> Iterator[tuple[int, str]]:
+    return ((number, text.decode("utf-8", "replace")) for number, text in enumerate(lines, first) if number >= start)
 
 
 def _wanted(lines: Iterable[tuple[int, str]], contains: str, most: int | None) -> Iterator[pb.LogLine]:

@@ -16,6 +16,7 @@ from services.history.domain.moment import Fact, Moment, Spot
 from services.history.domain.run import Story, tell
 from services.history.reading import METRICS, Batch, Row, clean, take, within
 from trainyard._cloudevents import message_class
+from trainyard._times import FIRST_SECOND, LAST_SECOND
 from trainyard.job.v1.job_pb2 import Run
 
 _FOLDED_AT_ONCE = 500
@@ -168,7 +169,7 @@ def in_short(run: Run) -> Run:
 
 
 def milliseconds(stamp: Timestamp) -> int:
-    return max(-(1 << 62), min(1 << 62, stamp.seconds * 1000 + stamp.nanos // 1_000_000))
+    return max(FIRST_SECOND * 1000, min(LAST_SECOND * 1000, stamp.seconds * 1000 + stamp.nanos // 1_000_000))
 
 
 def _write(connection: sa.Connection, statement: Any, rows: Sequence[Row]) -> None:

@@ -14,6 +14,7 @@ from services.registry.domain import registration
 from services.registry.domain.registration import Answer
 from services.registry.handlers import TOPIC
 from services.registry.shelf import Shelf
+from trainyard._times import order
 from trainyard.model.v1 import model_pb2, model_pb2_grpc
 
 _STATUS = {"UserError": Code.INVALID_ARGUMENT, "RunNotFound": Code.NOT_FOUND, "ModelPathNotFound": Code.NOT_FOUND}
@@ -56,7 +57,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             else:
                 at, _slash, model = request.page_token.partition("/")
                 age = (number_of(at), model) if request.page_token else None
-                found, token = page(shelf.latest_of_each(age), lambda it: f"{it.registered_at.ToNanoseconds()}/{it.model}")
+                found, token = page(shelf.latest_of_each(age), lambda it: f"{order(it.registered_at)}/{it.model}")
         return model_pb2.ListModelVersionsResponse(versions=found, next_page_token=token)
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:

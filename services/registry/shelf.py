@@ -8,6 +8,7 @@ from services.chassis import codec
 from services.chassis.store import Documents
 from services.registry.domain.registration import Answer, Asked, Known
 from services.registry.domain.runs import Run
+from trainyard._times import order
 from trainyard.model.v1.model_pb2 import ModelVersion, ModelVersionRegistered
 
 RUN, LATEST, VERSION, ANSWER, REGISTER = "run", "model", "version", "answer", "register"
@@ -75,7 +76,7 @@ class Shelf:
     def latest_of_each(self, before: tuple[int, str] | None = None) -> Iterator[ModelVersion]:
         """Newest first, those before that moment in nanoseconds and name."""
         found = (self.version(model, self.latest(model)) for model in self.models())
-        ages = sorted(((it.registered_at.ToNanoseconds(), it.model) for it in found if it is not None), reverse=True)
+        ages = sorted(((order(it.registered_at), it.model) for it in found if it is not None), reverse=True)
         again = (self.version(model, self.latest(model)) for at, model in ages if before is None or (at, model) < before)
         return (version for version in again if version is not None)
 

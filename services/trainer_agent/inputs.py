@@ -67,7 +67,7 @@ class Inputs:
         if not item.path_on_compute.startswith("/"):
             return root
         wanted = Path(item.path_on_compute)
-        if wanted.is_symlink() and not wanted.exists():
+        if wanted.is_symlink() and not wanted.exists() and self._folders.root.parents[1] in Path(os.readlink(wanted)).parents:
             # A killed agent's.
             wanted.unlink()
         try:

@@ -92,9 +92,12 @@ class OnBehalf:
             return {"ok": await asyncio.get_running_loop().run_in_executor(_threads, method, run_id, request)}
         except TrainyardException as error:
             return {"error": {"code": error.code, "message": error.message, "target": error.target}}
-        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
             log.info("refused a script's request", run=self._offer.run_id, reason=str(error)[:500])
             return {"error": {"code": "UserError", "message": f"The request cannot be taken: {type(error).__name__}: {error}"[:3000]}}
+        except Exception as error:
+            log.exception("a script's request broke", run=self._offer.run_id)
+            return {"error": {"code": "NodeError", "message": f"The agent failed at the request: {type(error).__name__}"}}
 
     # -- requests about runs
 

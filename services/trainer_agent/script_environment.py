@@ -58,8 +58,10 @@ def variables(
         SPOOL: str(spool),
         PARENT: offer.spec.parent_run_id,
     }
+    # An input that is called "path" must not be where programs are looked for.
+    taken = frozenset(given)
     for name, path in inputs.items():
-        given |= {name.upper(): path, name: path, f"AZUREML_DATAREFERENCE_{name}": path}
+        given |= {f"AZUREML_DATAREFERENCE_{name}": path, **{it: path for it in (name.upper(), name) if it not in taken}}
     given |= dict(environment.environment_variables) | identity(offer) | dict(marks)
     if "PYTHONPATH" in environment.environment_variables:
         # The script's own folders come first; without ours it would not find its run.

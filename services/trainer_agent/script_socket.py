@@ -121,12 +121,21 @@ class ScriptSocket:
                 return {"ok": True}
             case "flush":
                 try:
-                    async with asyncio.timeout(min(float(item.get("seconds") or 0), _LONGEST_FLUSH_SECONDS)):
+                    async with asyncio.timeout(_patience(item.get("seconds"))):
                         await self._metrics.flush()
-                except (TimeoutError, ValueError, TypeError):
+                except TimeoutError:
                     return {"ok": False}
                 return {"ok": True}
         return await self._requests.answer(item)
+
+
+def _patience(asked: Any) -> float:
+    """Seconds. What is no number waits for nothing; NaN would put the loop's timers out of order."""
+    try:
+        seconds = float(asked or 0)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), _LONGEST_FLUSH_SECONDS) if seconds == seconds else 0.0
 
 
 class Frames:

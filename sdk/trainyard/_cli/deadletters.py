@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from trainyard._cli.common import All, Config, Json, Limit, Since, Token, moment, new_group, page_of, workspace, wrong
 from trainyard._cli.output import iso, one, rows
 from trainyard._errors import PlatformUnavailableException, TrainyardException
+from trainyard._times import as_utc
 
 group = new_group("Messages that no service could take.")
 TOPIC = "trainyard.deadletters"
@@ -35,9 +35,7 @@ def deadletters_list(
     kept = [
         _row(number, letter)
         for number, letter in _letters(config)
-        if service in ("", letter.service)
-        and topic in ("", letter.topic)
-        and (earliest is None or letter.refused_at.ToDatetime(UTC) >= earliest)
+        if service in ("", letter.service) and topic in ("", letter.topic) and (earliest is None or as_utc(letter.refused_at) >= earliest)
     ]
     page = page_of(kept, lambda row: str(row["number"]), limit=limit, token=page_token, everything=everything)
     rows(page, ("number", "refusedAt", "from", "service", "error"), as_json=as_json)

@@ -11,6 +11,7 @@ from typing import Any
 
 from trainyard._errors import TrainyardException
 from trainyard._text import json_safe, plain, plain_lines
+from trainyard._times import as_utc
 
 
 def say(text: object = "") -> None:
@@ -100,7 +101,7 @@ def iso(stamp: Any) -> str | None:
     """A protobuf Timestamp as ISO 8601 in UTC; None for one that is not set."""
     if not stamp.seconds and not stamp.nanos:
         return None
-    when: datetime = stamp.ToDatetime(UTC)
+    when: datetime = as_utc(stamp)
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

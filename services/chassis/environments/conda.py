@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from services.chassis.environments.conda_names import OTHER_NAME, SAME_NAME
 from services.chassis.environments.errors import BuildError
+from trainyard import _yaml
 
 _TOOLS = ("micromamba", "mamba", "conda")
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -117,11 +116,9 @@ def _parsed(text: str) -> Mapping[Any, Any]:
     if len(text) > _MOST_CHARACTERS:
         raise _wrong(f"it has {len(text)} characters, more than {_MOST_CHARACTERS}", "conda_specification")
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise _wrong(
-            f"it is no YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}", "conda_specification"
-        ) from error
+        content = _yaml.read(text)
+    except ValueError as error:
+        raise _wrong(f"it is no YAML: {error}", "conda_specification") from error
     if not isinstance(content, Mapping):
         raise _wrong("it has no 'dependencies:'", "conda_specification")
     return content

@@ -29,7 +29,8 @@ _NEWEST = {
 # setuptools 81 took pkg_resources away, which packages of that time import.
 _CONSTRAINTS = {"2.15": ("numpy<1.24", "setuptools<81")}
 _SUPPORTED = "1.0 to 1.15 (their code, served by 2.15.1), 2.0 to 2.15 (served by 2.15.1, the last with Keras 2) and 2.16 to 2.21"
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?")
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.\d{1,9})?", re.ASCII)
+_LONGEST = 4_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _line(version: str) -> str:
         return _DEFAULT_LINE
     line = f"{major}.{minor}"
     if line not in _NEWEST:
-        raise BuildError("UserError", f"TensorFlow {version!r} is not known. Supported are {_SUPPORTED}.", target=version)
+        raise BuildError("UserError", f"TensorFlow {version[:100]!r} is not known. Supported are {_SUPPORTED}.", target=version[:100])
     return line
 
 
@@ -104,12 +105,16 @@ def requirement(text: str) -> str:
     """A requirement in normal form. Only what an index has by name: options and addresses would fetch from elsewhere, paths would read this machine."""
     wrong = ""
     try:
-        parsed = Requirement(text)
+        parsed = Requirement(text[:_LONGEST])
     except InvalidRequirement as error:
         wrong = str(error).splitlines()[0]
+    except RecursionError:
+        wrong = "it is nested too deeply"
     else:
         if parsed.url:
             wrong = "addresses and paths are not taken, only packages of the index by name"
+    if len(text) > _LONGEST:
+        wrong = f"it has {len(text)} characters, more than {_LONGEST}"
     if text.startswith("-"):
         wrong = "options are not taken"
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
@@ -118,7 +123,7 @@ def requirement(text: str) -> str:
         raise BuildError(
             "UserError",
             f"{text[:200]!r} is no requirement: {wrong}. Write it like 'pandas', 'pandas==2.2.3' or 'pandas>=2,<3'.",
-            target=text,
+            target=text[:1000],
         )
     parsed.name = canonicalize_name(parsed.name)
     return str(parsed)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.chassis.environments.errors import BuildError
 
 _SECONDS = 30.0
+_MOST_BYTES = 64 << 10
 # A program that a user names is given nothing of ours to read.
 _GIVEN = {"PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH"}
 _OLDEST = (3, 11)
@@ -37,23 +41,54 @@ def probe(path: str) -> Interpreter:
     if found is None:
         raise _wrong(path, "there is no such program on this node, or it may not be executed")
     try:
-        answer = subprocess.run(
-            [found, "-c", _LOOK],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            stdin=subprocess.DEVNULL,
-            cwd="/",
-            env={name: value for name, value in os.environ.items() if name in _GIVEN},
-            check=True,
-        )
-        version, prefix, has_azureml = json.loads(answer.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        version, prefix, has_azureml = json.loads(_answer(found))
+        major, minor = map(int, version)
+        where = Path(os.fspath(prefix))
+    except (OSError, subprocess.SubprocessError, ValueError, TypeError, RecursionError) as error:
         raise _wrong(path, f"it does not answer as a Python does ({type(error).__name__})") from error
-    if tuple(version) < _OLDEST:
-        told = ".".join(map(str, version))
-        raise _wrong(path, f"it is Python {told}; a script's run needs {'.'.join(map(str, _OLDEST))} or later")
-    return Interpreter(Path(found), Path(prefix), bool(has_azureml))
+    if (major, minor) < _OLDEST:
+        raise _wrong(path, f"it is Python {major}.{minor}; a script's run needs {'.'.join(map(str, _OLDEST))} or later")
+    return Interpreter(Path(found), where, bool(has_azureml))
+
+
+def _answer(program: str) -> bytes:
+    """What it prints, and not more than a Python would: its group is ended, whatever it has begun. Raises OSError and SubprocessError."""
+    child = subprocess.Popen(
+        [program, "-c", _LOOK],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={name: value for name, value in os.environ.items() if name in _GIVEN},
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    late = threading.Timer(_SECONDS, _end, [child.pid])
+    late.start()
+    try:
+        answer = child.stdout.read(_MOST_BYTES)
+    finally:
+        late.cancel()
+        child.stdout.close()
+        # What still writes is no answer; what has ended is not hurt.
+        ended = _code_of(child)
+        _end(child.pid)
+        child.wait()
+    if ended != 0:
+        raise subprocess.SubprocessError(f"it ended with {ended}")
+    return answer
+
+
+def _code_of(child: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return child.wait(1.0)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _end(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _wrong(path: str, what: str) -> BuildError:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from trainyard._times import as_utc
 from trainyard.environment.v1.environment_pb2 import (
     EnvironmentRejected,
     EnvironmentVersion,
@@ -68,7 +69,7 @@ def decide(known: Known, request: RegisterEnvironment, at: datetime) -> list[Fac
     if failure is not None:
         return [EnvironmentRejected(submission_id=request.submission_id, name=request.name, failure=failure)]
     if known.latest is not None and _bare(known.latest.definition) == _bare(request.definition):
-        return [_registered(request, known.latest.version, known.latest.registered_at.ToDatetime())]
+        return [_registered(request, known.latest.version, as_utc(known.latest.registered_at))]
     return [_registered(request, known.number + 1, at)]
 
 

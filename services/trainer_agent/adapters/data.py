@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ class Data:
         """`writable` gives copies; else hard links to the node's one file, read-only. `say` gets a line now and then while it takes long."""
         sources = [source for source, _ in files]
         _demand_digests(sources)
+        _demand_places([target for _, target in files])
         with self._blobs.use() as lease:
             lease.name(*{source.sha256 for source in sources if source.sha256})
             there = {_name(source): blob for source in sources if source.sha256 and (blob := self._blobs.get(source.sha256))}
@@ -119,7 +121,7 @@ class Data:
         return found
 
     def _from_store(self, source: Any, part: Path, meter: _Meter, stopped: Stopped) -> None:
-        if not source.object_key.startswith(_READABLE):
+        if not source.object_key.startswith(_READABLE) or ".." in source.object_key.split("/"):
             what = f"{source.object_key!r} is no file that a run may read: only datastores, uploads and what runs have left behind."
             raise PreparationFailed("UserError", what, source.object_key)
         try:
@@ -162,6 +164,13 @@ def _demand_digests(sources: Iterable[Any]) -> None:
         if source.sha256 and not SHA256.match(source.sha256):
             what = f"{source.url} has no SHA-256 of 64 lower-case hex digits. Register a new version."
             raise PreparationFailed("UserError", what, source.url)
+
+
+def _demand_places(targets: Sequence[Path]) -> None:
+    """A list that lies in the object store is not checked before."""
+    twice = next((target for target, count in Counter(targets).items() if count > 1), None)
+    if twice is not None:
+        raise PreparationFailed("UserError", f"Two files of one input would lie at {twice.name!r} on the node.", twice.name)
 
 
 def _name(source: Any) -> str:
@@ -264,6 +273,8 @@ def _ended_when(stopped: Stopped, child: subprocess.Popen[str]) -> Iterator[None
 def _put(blob: Path, target: Path, writable: bool, stopped: Stopped) -> None:
     _transfer.go_on_unless(stopped)
     target.parent.mkdir(parents=True, exist_ok=True)
+    # What lies there may be a link into the cache, of an input that was placed before: written through, it would change for every run.
+    target.unlink(missing_ok=True)
     if writable:
         shutil.copyfile(blob, target)
         return

@@ -38,8 +38,8 @@ def test_an_archived_log_is_found_in_a_list_that_lies_elsewhere_and_a_list_that_
     outputs = elsewhere(objects, LOG, "outputs/a")
     following = Following(None, None, objects)  # type: ignore[arg-type]
 
-    found = following._find(outputs, LOG)
+    found = following._find(outputs, "r", LOG)
     objects.kept.clear()
 
     assert found is not None and found.object_key == f"runs/r/1/{LOG}"
-    assert following._find(outputs, LOG) is None
+    assert following._find(outputs, "r", LOG) is None

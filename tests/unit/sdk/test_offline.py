@@ -183,3 +183,18 @@ def test_its_workspace_is_the_one_that_config_json_names(run: OfflineRun, tmp_pa
 
     assert run.experiment.workspace.name == "yard"
     assert run.experiment.workspace is run.experiment.workspace
+
+
+@pytest.mark.security
+def test_a_file_of_an_offline_run_in_a_folder_that_cannot_be_written_is_refused_with_a_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("a file, and no folder")
+    monkeypatch.setenv("TRAINYARD_OFFLINE_DIR", str(tmp_path / "taken"))
+    run = OfflineRun()
+    run.log("loss", 0.5)
+
+    with pytest.raises(UserErrorException, match="cannot be written") as caught:
+        run.upload_file("logs/a", str(tmp_path / "taken"))
+
+    assert caught.value.target == "logs/a" and run.get_metrics() == {"loss": 0.5}

@@ -314,13 +314,13 @@ def an_offer() -> Any:
     return offer
 
 
-def the_variables(own: dict[str, str], offer: Any = None, **python: Any) -> dict[str, str]:
+def the_variables(own: dict[str, str], offer: Any = None, inputs: dict[str, str] | None = None, **python: Any) -> dict[str, str]:
     script_python = ScriptPython(Path("/env/bin/python"), Path("/env"), **python)
     return variables(
         own,
         offer or an_offer(),
         python=script_python,
-        inputs={"mnist": "/data/m"},
+        inputs=inputs or {"mnist": "/data/m"},
         socket=Path("/s"),
         temporary=Path("/t"),
         spool=Path("/spool"),
@@ -337,6 +337,20 @@ def test_a_script_gets_azures_names_its_inputs_and_its_own_variables() -> None:
     assert given["AZUREML_DATASET_ENVIRONMENT_VARS"] == "mnist:mount"
     assert given["MODE"] == "fast"
     assert given["PATH"] == "/env/bin:/bin"
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "name", ["PATH", "path", "pythonpath", "trainyard_run_socket", "TRAINYARD_SPOOL", "tmpdir", "azureml_run_id", "trainyard_node"]
+)
+def test_an_input_takes_no_variable_that_the_run_needs(name: str) -> None:
+    before = the_variables({"PATH": "/bin"})
+
+    given = the_variables({"PATH": "/bin"}, inputs={name: "/data/m"})
+
+    assert given[name.upper()] == before[name.upper()]
+    assert given[f"AZUREML_DATAREFERENCE_{name}"] == "/data/m"
+    assert json.loads(given["TRAINYARD_INPUTS"]) == {name: "/data/m"}
 
 
 def test_no_secret_of_the_agent_reaches_a_script() -> None:
@@ -639,7 +653,7 @@ def test_a_path_that_is_taken_on_the_node_is_refused_and_left_alone(tmp_path: Pa
 
 
 def test_a_killed_agents_link_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / "left").symlink_to(tmp_path / "gone")
+    (tmp_path / "left").symlink_to(tmp_path / "home" / "work" / "agent-1" / "run.1" / "data")
 
     folders, placed = place_input(tmp_path, "a", "b", path_on_compute=str(tmp_path / "left"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -107,6 +108,35 @@ async def test_a_refusal_of_the_scheduler_is_what_the_script_sees(on_behalf: OnB
     error = await refused(on_behalf, "add_properties", properties={"p": "2"})
 
     assert error["code"] == "UserError" and "never changes" in error["message"]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("fields", [
+    {"cpus": math.nan, "memory_in_gb": math.inf}, {"memory_in_gb": math.nan}, {"gpus": math.inf}, {"gpus": 2**70}, {"cpus": 10**400},
+    {"memory_in_gb": -1}, {"model": "\ud800"}, {"tags": {"a": "\ud800"}}, {"path": ["outputs"]}, {"path": "outputs/../../x"}, {"path": None},
+])  # fmt: skip
+async def test_numbers_and_texts_that_are_none_are_refused_with_a_type(
+    on_behalf: OnBehalf, folders: Folders, fields: dict[str, Any]
+) -> None:
+    (folders.code / "outputs" / "a").write_text("a")
+
+    error = await refused(on_behalf, "register_model", **{"model": "m", "path": "outputs/a", **fields})
+
+    assert error["code"] in ("UserError", "ModelPathNotFound")
+
+
+@pytest.mark.security
+async def test_what_breaks_inside_is_an_answer_that_tells_nothing_of_the_agent(
+    on_behalf: OnBehalf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(OnBehalf, "_facts", breaks)
+
+    error = await refused(on_behalf, "view")
+
+    assert error["code"] == "NodeError" and "secret" not in error["message"]
 
 
 async def test_children_are_opened_closed_and_spoken_for(on_behalf: OnBehalf, platform: Platform) -> None:

@@ -188,6 +188,29 @@ async def test_a_request_is_answered_after_what_was_logged_before_it(tmp_path: P
     assert (sync, view, flush, seen, kept.flushed) == ({"ok": True}, {"ok": {"ask": "view"}}, {"ok": True}, 1, 1)
 
 
+@pytest.mark.security
+@pytest.mark.parametrize("seconds", ["NaN", "-Infinity", "-1", "1" + "0" * 400, '"x"', "[]", "{}", "null"])
+async def test_a_flush_with_a_time_that_is_none_is_answered_and_leaves_the_loops_timers_in_order(
+    tmp_path: Path, kept: Kept, metrics: Metrics, monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
+    asked: list[float | None] = []
+    real = asyncio.timeout
+
+    def timeout(delay: float | None) -> asyncio.Timeout:
+        asked.append(delay)
+        return real(delay)
+
+    monkeypatch.setattr(asyncio, "timeout", timeout)
+    ears = ScriptSocket(metrics, Answers())
+    await ears.listen(tmp_path / "s")
+
+    flush, sync = await _talk(tmp_path / "s", f'{{"ask": "flush", "seconds": {seconds}}}'.encode(), b'{"ask": "sync"}', answers=2)
+    await ears.close()
+
+    assert set(flush) == {"ok"} and sync == {"ok": True}
+    assert all(delay is not None and 0 <= delay <= 600 for delay in asked)
+
+
 async def test_a_script_speaks_for_itself_and_its_children_only(tmp_path: Path, kept: Kept, metrics: Metrics) -> None:
     ears = ScriptSocket(metrics, Answers())
     await ears.listen(tmp_path / "s")
