@@ -18,6 +18,7 @@ from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import RunSpec
 
+_LARGEST_NUMBER = 1 << 62
 _WARNINGS = 100
 _OF_AN_ATTEMPT = (
     cluster.LeaseOffered,
@@ -75,7 +76,9 @@ def _submitted(state: State, message: Any, at: datetime, cause: str) -> State:
         run = replace(run, status=job.RUN_STATUS_REJECTED, failure=message.failure, why=message.failure.message, ended_at=at, revision=1)
         return replace(state.with_run(run), submissions=order)
     run = _opened(message, order, at, cause) if isinstance(message, job.RunOpened) else _queued(message, order, at, cause)
-    return replace(state.with_run(run), submissions=order, numbers={**state.numbers, run.experiment: run.number})
+    # A forged number must leave room for the next one.
+    number = run.number if run.number < _LARGEST_NUMBER else state.numbers.get(run.experiment, 0)
+    return replace(state.with_run(run), submissions=order, numbers={**state.numbers, run.experiment: number})
 
 
 def _queued(message: Any, order: int, at: datetime, cause: str) -> Run:

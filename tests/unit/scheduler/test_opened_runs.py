@@ -310,3 +310,14 @@ def test_a_run_has_ten_thousand_files_apart_from_its_outputs_at_most() -> None:
 
     assert "10000 is the most" in told.message
     assert len(story.run().files.files) == 9_000
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("forged", [job.RunOpened, job.RunQueued])
+def test_a_forged_fact_with_the_largest_number_leaves_its_experiment_usable(forged: Any) -> None:
+    story = Story().with_pool()
+    story.tell(forged(run_id="forged", experiment="exp", number=2**64 - 1))
+
+    told = story.tell(an_opening(), a_submission())
+
+    assert [fact.number for fact in told if isinstance(fact, job.RunOpened | job.RunQueued)] == [1, 2]
