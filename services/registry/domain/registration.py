@@ -18,7 +18,6 @@ MAX_TAGS = 50
 MAX_DESCRIPTION = 3_000
 # A record of the log holds 1 MiB, its key and headers included.
 MAX_EVENT_BYTES = 1_000_000
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{0,254}\Z")
 
 Fact = ModelVersionRegistered | ModelVersionRejected

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from services.registry.domain import files
 from trainyard._errors import UserErrorException
-from trainyard._paths import safe_relpath
+from trainyard._paths import SHA256, safe_relpath
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure
 from trainyard.model.v1.model_pb2 import DatasetRef, Lineage, RegisterModelVersion
 
 PREFIX = "uploads/models"
 MAX_DATASETS = 50
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def is_upload(request: RegisterModelVersion) -> bool:
@@ -88,7 +86,7 @@ def _unusable(file: Artifact) -> str:
         safe_relpath(file.path)
     except UserErrorException as error:
         return error.message
-    return "" if _SHA256.match(file.sha256) else "its sha256 is not 64 lower-case hex digits."
+    return "" if SHA256.match(file.sha256) else "its sha256 is not 64 lower-case hex digits."
 
 
 def _wrong(message: str, target: str) -> Failure:

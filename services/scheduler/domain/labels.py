@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,14 +10,13 @@ from services.scheduler.domain.failures import failure
 from services.scheduler.domain.state import Run
 from trainyard._artifacts import listed
 from trainyard._errors import UserErrorException
-from trainyard._paths import safe_relpath
+from trainyard._paths import SHA256, safe_relpath
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 
 LABELS, NAME, VALUE, FILES, ALL_FILES = 50, 255, 3_000, 3_000, 10_000
 # The offer of a run carries its specification and, as they are by then, its labels: in one event, beside little else.
 OFFER_BYTES, _ENTRY_BYTES = 1_020_000, 16
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 CONFLICT, TAKEN = "PropertyIsSet", "PathIsTaken"
 
@@ -121,7 +119,7 @@ def _wrong_files(run: Run, files: Any) -> Iterator[Failure]:
         if file.path in seen:
             yield failure("UserError", f"{file.path!r} stands there twice.", file.path)
         seen.add(file.path)
-        if not _SHA256.match(file.sha256):
+        if not SHA256.match(file.sha256):
             yield failure("UserError", f"{file.path!r} has no SHA-256 of 64 lower-case hex digits.", file.path)
         if not file.object_key.startswith(f"uploads/{run.id}/"):
             yield failure("UserError", f"{file.path!r} does not lie below uploads/{run.id}/ in the object store.", file.path)

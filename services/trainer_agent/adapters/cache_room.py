@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ from pathlib import Path
 
 import structlog
 
+from trainyard._paths import SHA256
+
 log = structlog.get_logger()
-_BLOB = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Lease:
@@ -89,7 +89,7 @@ class Room:
                 continue
             with os.scandir(shelf) as entries:
                 for entry in entries:
-                    if _BLOB.match(entry.name):
+                    if SHA256.match(entry.name):
                         try:
                             status = entry.stat(follow_symlinks=False)
                             yield _Kept(Path(entry.path), status.st_size, _used_at(entry.path, status.st_mtime), status.st_nlink > 1)
