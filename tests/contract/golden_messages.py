@@ -76,7 +76,10 @@ def _set(message: Any, field: Any, path: str, index: int) -> None:
     if field.message_type and field.message_type.GetOptions().map_entry:
         value = field.message_type.fields_by_name["value"]
         for number in range(2):
-            target[f"{path}.key{number}"] = _scalar(value, f"{path}.{number}", number)
+            if value.message_type:
+                _fill(target[f"{path}.key{number}"], f"{path}.{number}", number)
+            else:
+                target[f"{path}.key{number}"] = _scalar(value, f"{path}.{number}", number)
     elif field.is_repeated and field.message_type:
         most = max([2, *(len(oneof.fields) for oneof in field.message_type.oneofs)])
         for number in range(most):

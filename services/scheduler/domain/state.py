@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from trainyard._artifacts import together
-from trainyard.cluster.v1.cluster_pb2 import Resources
+from trainyard.cluster.v1.cluster_pb2 import Policy, Provider
+from trainyard.cluster.v1.resources_pb2 import Gpu, Resources
 from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2
 from trainyard.job.v1.spec_pb2 import RunSpec
@@ -32,6 +33,14 @@ class Member:
     """Ranks that have ended, in the order in which they did."""
     uploaded: bool = False
     outputs: ArtifactSet = field(default_factory=ArtifactSet)
+    resources: Resources = field(default_factory=Resources)
+    """Of its node, that the run holds."""
+    gpus: tuple[int, ...] = ()
+    """The devices, by index."""
+    secret: str = ""
+    """Of the rendezvous that it serves."""
+    since_round: int = 1
+    """Elastic: the shape of the gang that it came with."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,16 @@ class Run:
     properties: Mapping[str, str] = field(default_factory=dict)
     files: ArtifactSet = field(default_factory=ArtifactSet)
     """Uploaded apart from the outputs."""
+    restarts: int = 0
+    """Attempts begun again after the script had failed."""
+    checkpoint: ArtifactSet = field(default_factory=ArtifactSet)
+    """What the next attempt begins with; paths relative to the checkpoint folder."""
+    round: int = 0
+    """Elastic: shapes that the gang of this attempt has had."""
+    preempted: str = ""
+    """Why this attempt is being ended, while it is."""
+    deadline: datetime | None = None
+    """Elastic, with too few nodes: when the attempt is given up."""
 
     def all_files(self) -> ArtifactSet:
         """Outputs and uploads by path; of two with one path the output counts."""
@@ -117,6 +136,10 @@ class Agent:
     address: str
     resources: Resources
     idle_since: datetime
+    pool: str = ""
+    """That it joined by hand."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    gpus: tuple[Gpu, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +156,8 @@ class Pool:
     created_at: datetime
     agent_ids: tuple[str, ...] = ()
     resized_at: datetime | None = None
+    provider: Provider = field(default_factory=Provider)
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +170,7 @@ class State:
     numbers: Mapping[str, int] = field(default_factory=dict)
     """Experiment -> number of its newest run."""
     submissions: int = 0
+    policy: Policy = field(default_factory=Policy)
 
     def with_run(self, run: Run) -> State:
         return replace(self, runs={**self.runs, run.id: run})

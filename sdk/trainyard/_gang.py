@@ -1,0 +1,72 @@
+"""Which processes a distributed run has: one numbering of ranks, shared by the SDK, the scheduler and the agents. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+CHIEF, WORKER, PARAMETER_SERVER, EVALUATOR = "chief", "worker", "ps", "evaluator"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One process of a run. `kind` is empty where ranks are all alike."""
+
+    rank: int
+    node: int
+    """Position of its node in the gang."""
+    kind: str = ""
+    index: int = 0
+    """Counts the tasks of its kind from 0."""
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """False for a parameter server: it waits for others until it is ended, and that is its success."""
+        return self.kind != PARAMETER_SERVER
+
+
+def node_count(distribution: Any) -> int:
+    """Nodes that a run begins with."""
+    return distribution.node_count or 1
+
+
+def fewest_nodes(distribution: Any) -> int:
+    """Nodes that it goes on with; fewer than `node_count` for an elastic run alone."""
+    return (is_elastic(distribution) and distribution.horovod.min_nodes) or node_count(distribution)
+
+
+def most_nodes(distribution: Any) -> int:
+    """Nodes that it grows to; more than `node_count` for an elastic run alone."""
+    return max(node_count(distribution), distribution.horovod.max_nodes if is_elastic(distribution) else 0)
+
+
+def is_elastic(distribution: Any) -> bool:
+    horovod = distribution.horovod
+    return distribution.WhichOneof("kind") == "horovod" and bool(horovod.min_nodes or horovod.max_nodes)
+
+
+def tasks(distribution: Any, nodes: int = 0) -> list[Task]:
+    """By rank. `nodes`: of an elastic gang's present shape; 0 = as it begins.
+
+    Ranks of a ring lie node by node, as MPI deals them by slot; tasks of a TensorFlow cluster are dealt to the nodes in turn.
+    """
+    nodes = nodes or node_count(distribution)
+    if distribution.WhichOneof("kind") != "tensorflow":
+        each = distribution.process_count_per_node or 1
+        return [Task(rank, rank // each) for rank in range(nodes * each)]
+    cluster = distribution.tensorflow
+    counts = ((CHIEF, int(cluster.chief)), (WORKER, cluster.worker_count), (PARAMETER_SERVER, cluster.parameter_server_count))
+    kinds = [(kind, index) for kind, count in (*counts, (EVALUATOR, int(cluster.evaluator))) for index in range(count)]
+    return [Task(rank, rank % nodes, kind, index) for rank, (kind, index) in enumerate(kinds)]
+
+
+def ranks_of(distribution: Any, node: int, nodes: int = 0) -> list[int]:
+    """The ranks that one node starts."""
+    return [task.rank for task in tasks(distribution, nodes) if task.node == node]
+
+
+def log_suffix(task: Task, alone: bool) -> str:
+    """What sets the log of one process apart from the others': "" of a run that has one alone, "_3", "_worker_0", "_ps_0"."""
+    if task.kind:
+        return f"_{task.kind}_{task.index}"
+    return "" if alone else f"_{task.rank}"
