@@ -34,7 +34,7 @@ def _is_newer(run: Run, told: Any) -> bool:
 
 def _is_of(run: Run, files: ArtifactSet) -> bool:
     below = f"runs/{run.id}/"
-    parts = (files, *files.parts)
+    parts: list[Any] = [files, *files.parts]
     return all(part.manifest_key.startswith(below) for part in parts if part.manifest_key) and all(
         file.object_key.startswith(below) for part in parts for file in part.files
     )
@@ -63,7 +63,7 @@ def after(run: Run) -> dict[str, Any]:
     return {"checkpoint": found, "checkpoint_epoch": run.epoch, "checkpoint_number": 0, "checkpoint_by": ""}
 
 
-def to_resume(run: Run, spec: Any) -> tuple[ArtifactSet, str]:
+def to_resume(run: Run) -> tuple[ArtifactSet, str]:
     """What another run can begin with, and why that is nothing."""
     if count(run.checkpoint):
         return run.checkpoint, ""

@@ -20,10 +20,14 @@ def formed(run: Run, members: Sequence[Member]) -> Iterator[Fact]:
     ranks = _ranks_by_node(run, members)
     told = job.GangFormed(run_id=run.id, epoch=run.epoch, round=run.round + 1, secret=members[0].secret or run.secret)
     for member, mine in zip(members, ranks, strict=True):
-        told.members.add(agent_id=member.agent_id, incarnation=member.incarnation, address=member.address, ports=member.ports, ranks=mine)
+        told.members.append(to_wire(member, mine))
     yield about_run(told)
     for member in members:
         yield to_agent(member.agent_id, told)
+
+
+def to_wire(member: Member, ranks: Iterable[int]) -> Any:
+    return job.GangMember(agent_id=member.agent_id, incarnation=member.incarnation, address=member.address, ports=member.ports, ranks=ranks)
 
 
 def _ranks_by_node(run: Run, members: Sequence[Member]) -> list[list[int]]:

@@ -26,7 +26,7 @@ def registered(before: State, state: State, message: Any, world: World) -> Itera
         yield about_agent(cluster.AgentLost(agent_id=known.id, incarnation=known.incarnation, why=f"{known.id} began anew"))
 
     def is_of_another_process(it: Member) -> bool:
-        return it.agent_id == message.agent_id and it.incarnation != message.incarnation
+        return bool(it.agent_id == message.agent_id and it.incarnation != message.incarnation)
 
     yield from lose_members(state, is_of_another_process, "began anew", world, perhaps=MEMORY)
 

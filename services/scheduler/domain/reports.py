@@ -82,10 +82,8 @@ def _offered(run: Run, message: Any, at: datetime) -> Run:
         resources=message.resources,
         gpus=tuple(message.gpus),
     )
-    members = (*run.members, member)
-    if run.formed:
-        return replace(run, members=members)
-    return replace(run, members=members, why=f"offered to {', '.join(it.agent_id for it in members[:5])}")
+    run = replace(run, members=(*run.members, member), next_index=max(run.next_index, member.node_index + 1))
+    return run if run.formed else replace(run, why=f"offered to {', '.join(it.agent_id for it in run.members[:5])}")
 
 
 def _revoked(run: Run, message: Any) -> Run:
@@ -111,6 +109,7 @@ def fresh(run: Run) -> Run:
         failed_at=None,
         started_at=None,
         round=0,
+        next_index=0,
         gaps=0,
         left=ArtifactSet(),
         secret="",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -113,6 +113,8 @@ class Run:
     """The agent's process."""
     round: int = 0
     """Shapes that the gang of this attempt has had."""
+    next_index: int = 0
+    """Node index of whoever comes next into this attempt: none is used twice, though members go."""
     gaps: int = 0
     """Elastic: members that have gone since the newest shape."""
     left: ArtifactSet = field(default_factory=ArtifactSet)
@@ -155,6 +157,11 @@ class Run:
         counted = [it for it in self.members if it.in_gang and it.failure is None] if self.is_elastic else self.members
         endless = _endless(self.spec.distribution)
         return bool(counted) and all(set(it.ranks) - endless <= set(it.exited) - set(it.stopped) for it in counted)
+
+    @property
+    def is_forming(self) -> bool:
+        """Several nodes are being prepared, and those that are wait for the others."""
+        return len(self.members) > 1 and not self.formed and not self.is_ending and all(it.accepted for it in self.members)
 
     @property
     def is_ending(self) -> bool:
@@ -229,6 +236,11 @@ class State:
 
     def with_run(self, run: Run) -> State:
         return replace(self, runs={**self.runs, run.id: run})
+
+    def without_ended(self, run_ids: Iterable[str]) -> State:
+        """Those of the named that have ended lie in the store alone."""
+        ended = {name for name in run_ids if name in self.runs and self.runs[name].is_terminal}
+        return replace(self, runs={name: run for name, run in self.runs.items() if name not in ended}) if ended else self
 
     def live_runs(self) -> Iterator[Run]:
         return (run for run in self.runs.values() if not run.is_terminal)
