@@ -43,9 +43,10 @@ def failed(run: Run, member: Member) -> Run:
     others = _staying(run)
     if others and not any(it.exited for it in others) and may_restart(run, member.failure):
         return replace(run, restarts=run.restarts + 1)
-    causes = [it for it in run.members if it.in_gang and it.failure is not None and it.failed_at is not None]
-    first = min(causes, key=lambda it: it.failed_at)  # type: ignore[arg-type, return-value]
-    return replace(run, failure=first.failure, failed_at=first.failed_at)
+    # Those that failed a moment ago, and are still saving, may be what the others failed of.
+    causes = [(it.failed_at, it.node_index, it.failure) for it in run.members if it.failed_at is not None and (it.in_gang or it.exited)]
+    at, _, why = min(causes, key=lambda cause: cause[:2])
+    return replace(run, failure=why, failed_at=at)
 
 
 def without(run: Run, member: Member, outputs: ArtifactSet) -> Run:

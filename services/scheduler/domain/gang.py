@@ -40,7 +40,7 @@ def _ranks_by_node(run: Run, members: Sequence[Member]) -> list[list[int]]:
 
 
 def shaped(run: Run, told: Any) -> Run:
-    """After a GangFormed. Whoever it does not name is outside: about to come, or about to go."""
+    """After a GangFormed. Whoever it does not name is outside, about to come or to go, unless its ranks have ended well."""
     number = max(1, told.round)
     if number <= run.round:
         return run
@@ -53,7 +53,7 @@ def shaped(run: Run, told: Any) -> Run:
 def _placed(member: Member, ranks: tuple[int, ...] | None) -> Member:
     """With the ranks of a new shape: a process of the node stays the one at its place, whatever its number."""
     if ranks is None:
-        return replace(member, in_gang=False)
+        return replace(member, in_gang=member.in_gang and member.has_exited and not member.is_leaving)
     place = dict(zip(member.ranks, ranks, strict=False))
     exited, stopped = (tuple(place[it] for it in old if it in place) for old in (member.exited, member.stopped))
     return replace(member, in_gang=True, ranks=ranks, exited=exited, stopped=stopped)

@@ -50,7 +50,7 @@ class Member:
     secret: str = ""
     """Of the rendezvous that it serves."""
     in_gang: bool = False
-    """The newest GangFormed names it."""
+    """The newest GangFormed names it, or its ranks had ended well by then."""
 
     @property
     def has_exited(self) -> bool:
