@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.scheduler.domain import labels, opened, pools, validate
+from services.scheduler.domain import joined, labels, opened, policy, pools, validate
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact, about_agent, about_run, to_agent
 from services.scheduler.domain.failures import failure
@@ -37,7 +37,8 @@ Input = Message | Tick | Unheld
 LABELS = (job.TagRun, job.AddRunProperties, job.AddRunFiles)
 # What a script can do to its agent's process.
 _MEMORY = " Perhaps the script exhausts the node's memory."
-REQUESTS = (job.SubmitRun, job.CancelRun, job.OpenRun, job.CloseRun, *LABELS, cluster.CreatePool, cluster.DeletePool)
+_OF_POOLS = (cluster.CreatePool, cluster.UpdatePool, cluster.DeletePool, cluster.DrainAgent, cluster.SetPolicy)
+REQUESTS = (job.SubmitRun, job.CancelRun, job.OpenRun, job.CloseRun, *LABELS, *_OF_POOLS)
 _WAITING = (job.RUN_STATUS_QUEUED, job.RUN_STATUS_PROVISIONING)
 _REPORTS = (
     cluster.LeaseAccepted,
@@ -84,15 +85,21 @@ def _answer(before: State, state: State, message: Any, world: World) -> Iterable
             return _labelled(state.runs.get(message.run_id), message)
         case cluster.CreatePool():
             return pools.create(state, message, world)
+        case cluster.UpdatePool():
+            return pools.update(state, message)
         case cluster.DeletePool():
             return pools.delete(state, message)
+        case cluster.DrainAgent():
+            return pools.drain(state, message)
+        case cluster.SetPolicy():
+            return policy.change(state, message)
         case cluster.AgentRegistered():
-            return _registered(before, state, message, world)
+            return [*_registered(before, state, message, world), *joined.on_registered(state, message)]
         case cluster.AgentDrained():
             drained = (message.agent_id, message.incarnation)
-            return _lose_attempts(
-                state, lambda it: (it.agent_id, it.incarnation) == drained, f"{drained[0]} was stopped: {message.why}", world
-            )
+            why = f"{drained[0]} was stopped: {message.why}"
+            lost = _lose_attempts(state, lambda it: (it.agent_id, it.incarnation) == drained, why, world)
+            return [*lost, *joined.on_drained(state, message)]
         case cluster.LeaseDeclined():
             return _declined(state, message, world)
         case _ if isinstance(message, _REPORTS):
@@ -270,6 +277,8 @@ def _tick(state: State, tick: Tick, world: World) -> Iterator[Fact]:
         late = [it for it in run.members if not it.accepted] if (run.id, run.epoch) in tick.overdue else []
         if late and not set(tick.given_up) & {it.agent_id for it in run.members}:
             yield from _lose_attempt(run, f"{late[0].agent_id} did not take the offer in time", world)
+    yield from joined.leave(state, world)
+    yield from pools.fail_waiting(state, world)
     yield from shrink(state, world)
 
 

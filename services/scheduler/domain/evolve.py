@@ -9,11 +9,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.scheduler.domain import labels
+from services.scheduler.domain import labels, policy, pools
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.failures import of_exit
-from services.scheduler.domain.state import Agent, Member, Pool, Run, State
-from services.scheduler.domain.times import seconds, when
+from services.scheduler.domain.state import Agent, Member, Run, State
+from services.scheduler.domain.times import when
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import RunSpec
@@ -43,13 +43,14 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
     match message:
         case job.RunQueued() | job.RunOpened() | job.RunRejected():
             return _submitted(state, message, at, cause)
-        case cluster.PoolCreated() | cluster.PoolResized() | cluster.PoolDeleted():
-            return _pool(state, message, at)
+        case cluster.PoolCreated() | cluster.PoolResized() | cluster.PoolUpdated() | cluster.PoolDeleted():
+            return pools.evolve(state, message, at)
+        case cluster.PolicyChanged():
+            return policy.evolve(state, message)
         case cluster.AgentRegistered():
-            agent = Agent(message.agent_id, message.incarnation, message.address, message.resources, at)
-            return replace(state, agents={**state.agents, agent.id: agent})
+            return _registered(state, message, at)
         case cluster.AgentLost() | cluster.AgentDrained():
-            return _without_agent(state, message)
+            return pools.absent(_without_agent(state, message), message.agent_id, at)
     run = state.runs.get(getattr(message, "run_id", ""))
     if run is None:
         return state
@@ -219,33 +220,22 @@ def _freed(state: State, run: Run, at: datetime) -> State:
     return replace(state, agents=agents) if held else state
 
 
+def _registered(state: State, message: Any, at: datetime) -> State:
+    agent = Agent(
+        message.agent_id,
+        message.incarnation,
+        message.address,
+        message.resources,
+        at,
+        pool=message.pool,
+        labels=dict(message.labels),
+        gpus=tuple(message.gpus),
+    )
+    return pools.present(replace(state, agents={**state.agents, agent.id: agent}), agent.id)
+
+
 def _without_agent(state: State, message: Any) -> State:
     agent = state.agents.get(message.agent_id)
     if agent is None or agent.incarnation != message.incarnation:
         return state
     return replace(state, agents={name: it for name, it in state.agents.items() if name != message.agent_id})
-
-
-def _pool(state: State, message: Any, at: datetime) -> State:
-    known = state.pools.get(message.name)
-    match message:
-        case cluster.PoolCreated() if known is None:
-            pool = Pool(
-                name=message.name,
-                submission_id=message.submission_id,
-                vm_size=message.vm_size,
-                vm_priority=message.vm_priority,
-                min_nodes=message.min_nodes,
-                max_nodes=message.max_nodes,
-                idle_seconds=seconds(message.idle_before_scaledown),
-                shape=message.shape,
-                note=message.note,
-                created_at=when(message.created_at, at),
-            )
-            return replace(state, pools={**state.pools, pool.name: pool})
-        case cluster.PoolResized() if known is not None:
-            pools = {**state.pools, known.name: replace(known, agent_ids=tuple(message.agent_ids), resized_at=at)}
-            return replace(state, pools=pools)
-        case cluster.PoolDeleted() if known is not None:
-            return replace(state, pools={name: it for name, it in state.pools.items() if name != known.name})
-    return state
