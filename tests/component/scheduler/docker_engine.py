@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -35,7 +36,6 @@ _LEFT_OUT = frozenset(
         "narwhals",
         "grimp",
         "ruff",
-        "uv",
         "psycopg_binary.libs",
         "idlelib",
         "tkinter",
@@ -101,9 +101,12 @@ class Engine:
 
     def _answers(self) -> bool:
         try:
+            # httpx leaves a socket open that cannot connect.
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(self.socket)
             with self.client() as client:
                 return client.get("/_ping").is_success
-        except httpx.HTTPError:
+        except (httpx.HTTPError, OSError):
             return False
 
     def _start(self, folder: Path) -> None:
