@@ -11,16 +11,17 @@ from services.chassis import codec
 from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
-from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold
+from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold, policy
 from services.scheduler.domain.standing import explain
 from services.scheduler.liveness import Liveness
+from services.scheduler.pool_health import PoolHealth
 from trainyard._cloudevents import Received
 from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.job.v1 import job_pb2 as job
 
-RUN, POOL, AGENT, COUNTERS, REFUSAL = "run", "pool", "agent", "counters", "pool-refusal"
+RUN, POOL, AGENT, COUNTERS, REFUSAL, POLICY = "run", "pool", "agent", "counters", "pool-refusal", "policy"
 WARNED = "request-warned"
 """Event id of a request about a run -> why it was refused."""
 _STRANGER_BEATS = 5
@@ -38,8 +39,6 @@ class SchedulerHandler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.state = State()
-        self.broken_agents: frozenset[str] = frozenset()
-        """What the node provider says; told by the reconciler."""
         self.heard = 0
         """Records of the heartbeat topic, of whomever."""
         self._settings = settings
@@ -55,6 +54,7 @@ class SchedulerHandler:
             round(settings.offer_seconds * pulses),
             round(settings.gang_seconds * pulses),
         )
+        self.health = PoolHealth(round(settings.pool_dead_seconds * pulses))
 
     def explain(self, run: Run) -> tuple[int, str]:
         """Position in its pool's queue, from 1, and why it waits; (0, why it is as it is) of a run that does not wait."""
@@ -74,6 +74,7 @@ class SchedulerHandler:
                 if message.incarnation != self._incarnation:
                     return ()
                 registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}
+                self.health.pulse(self.state)
                 begun = list(self.state.attempts())
                 offers = {(run.id, run.epoch) for run in begun if any(not it.accepted and not it.uploaded for it in run.members)}
                 forming = {(run.id, run.epoch) for run in begun if run.is_forming}
@@ -93,8 +94,12 @@ class SchedulerHandler:
                 _check_key(event, message.run_id, "run_id")
                 if self._run(message.run_id, documents) is None:
                     raise InvalidMessage(f"{type(message).__name__} names the run {message.run_id[:200]!r}, which does not exist")
-            case cluster.CreatePool() | cluster.DeletePool():
+            case cluster.CreatePool() | cluster.UpdatePool() | cluster.DeletePool():
                 _check_key(event, message.name, "name")
+            case cluster.SetPolicy():
+                _check_key(event, policy.NAME, "word for it")
+            case cluster.DrainAgent():
+                _check_key(event, message.agent_id, "agent_id")
             case _ if not isinstance(message, ANSWERED):
                 return ()
         return _emits(decide(self._with_run_of(message, documents), message, self._world()))
@@ -102,7 +107,7 @@ class SchedulerHandler:
     def apply(self, event: Received, documents: Documents) -> None:
         message: Any = event.message
         if isinstance(message, cluster.PoolRejected):
-            documents.put(REFUSAL, message.submission_id or message.name, message.failure.SerializeToString())
+            documents.put(REFUSAL, message.submission_id or event.causation_id, message.failure.SerializeToString())
             return
         if isinstance(message, job.RunWarned) and event.causation_id:
             documents.put(WARNED, event.causation_id, message.message.encode())
@@ -120,12 +125,13 @@ class SchedulerHandler:
         agents = {key: codec.loads(content, Agent) for key, content in documents.all(AGENT)}
         counters = documents.get(COUNTERS, "submissions")
         numbers = {key: int(content) for key, content in documents.all("experiment")}
-        self.state = State(runs, pools, agents, numbers, int(counters or 0))
+        policy_now = cluster.Policy.FromString(documents.get(POLICY, policy.NAME) or b"")
+        self.state = State(runs, pools, agents, numbers, int(counters or 0), policy_now)
 
     # -- parts
 
     def _heartbeat(self, message: Any) -> Iterable[Emit]:
-        """A process that goes on for some beats without being the registered one of its node is told to begin anew.
+        """A process that goes on for some beats without being the registered one of a node that some pool holds is told to end.
 
         Not at once: heartbeats and registrations lie on different topics, and a new process may be heard before it is known.
         """
@@ -133,14 +139,15 @@ class SchedulerHandler:
         known = self.state.agents.get(message.agent_id)
         wanted = any(message.agent_id in pool.agent_ids for pool in self.state.pools.values())
         stranger = (message.agent_id, message.incarnation)
-        if not wanted or (known is not None and known.incarnation == message.incarnation):
+        registered = known is not None and known.incarnation == message.incarnation
+        if registered and wanted:
             self._strangers.pop(stranger, None)
-            return () if known is None else self._held(message)
+            return self._held(message)
         self._strangers[stranger] += 1
         if self._strangers[stranger] < _STRANGER_BEATS:
-            return ()
+            return self._held(message) if registered else ()
         del self._strangers[stranger]
-        why = f"{message.agent_id} is known under another process, or was given up"
+        why = f"{message.agent_id} is known under another process, or was given up" if wanted else f"no pool holds {message.agent_id}"
         fenced = cluster.AgentFenced(agent_id=message.agent_id, incarnation=message.incarnation, why=why)
         return [Emit("trainyard.leases", message.agent_id, fenced)]
 
@@ -155,13 +162,15 @@ class SchedulerHandler:
         return _emits(facts)
 
     def _world(self) -> World:
-        settings = self._settings
+        settings, broken = self._settings, self.health.broken()
         return World(
             now=self._clock(),
             node_slots=settings.node_slots,
             machine=self._machine,
             silent_agents=self._liveness.silent(),
-            broken_agents=self.broken_agents,
+            broken_agents=frozenset(broken),
+            broken_why=broken,
+            dead_pools=self.health.dead(self.state),
             declined_agents=self._liveness.declining(),
             max_lost_attempts=settings.max_lost_attempts,
             elastic_seconds=settings.elastic_seconds,
@@ -200,6 +209,8 @@ class SchedulerHandler:
             for key, value in new.items():
                 if value is not old.get(key):
                     documents.put(kind, key, codec.dumps(value))
+        if after.policy is not before.policy:
+            documents.put(POLICY, policy.NAME, after.policy.SerializeToString(deterministic=True))
         if after.submissions != before.submissions:
             documents.put(COUNTERS, "submissions", str(after.submissions).encode())
         for experiment, number in after.numbers.items() if after.numbers is not before.numbers else ():

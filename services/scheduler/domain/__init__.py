@@ -3,6 +3,7 @@
 The scheduler's whole state is a fold of events; nothing here reads a clock, makes an id or touches the world.
 """
 
+from services.scheduler.domain import policy
 from services.scheduler.domain.decide import ANSWERED, LABELS, decide
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact
@@ -26,4 +27,5 @@ __all__ = [
     "decide",
     "evolve",
     "fold",
+    "policy",
 ]

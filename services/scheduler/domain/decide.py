@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.scheduler.domain import attempts, labels, losing, opened, pools, requests
+from services.scheduler.domain import attempts, joined, labels, losing, opened, policy, pools, requests
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.holding import Unheld
@@ -20,7 +20,8 @@ from trainyard.job.v1 import job_pb2 as job
 
 Input = Message | Tick | Unheld
 LABELS = (job.TagRun, job.AddRunProperties, job.AddRunFiles)
-REQUESTS = (job.SubmitRun, job.CancelRun, job.OpenRun, job.CloseRun, *LABELS, cluster.CreatePool, cluster.DeletePool)
+_OF_POOLS = (cluster.CreatePool, cluster.UpdatePool, cluster.DeletePool, cluster.DrainAgent, cluster.SetPolicy)
+REQUESTS = (job.SubmitRun, job.CancelRun, job.OpenRun, job.CloseRun, *LABELS, *_OF_POOLS)
 
 ANSWERED = (*REQUESTS, *attempts.REPORTS, cluster.AgentRegistered, cluster.AgentDrained, cluster.LeaseDeclined)
 """Inputs that may lead to facts."""
@@ -34,7 +35,7 @@ def decide(state: State, message: Input, world: World) -> list[Fact]:
     if isinstance(message, Unheld):
         answer = list(losing.unheld(state, message, world))
     elif isinstance(message, Tick):
-        answer = [*tick(state, message, world), *shrink(state, world)]
+        answer = [*tick(state, message, world), *joined.leave(state, world), *pools.fail_waiting(state, world), *shrink(state, world)]
     else:
         after = evolve(state, message, world.now)
         answer = list(_answer(state, after, message, world))
@@ -58,12 +59,18 @@ def _answer(before: State, state: State, message: Any, world: World) -> Iterable
             return _labelled(state.runs.get(message.run_id), message)
         case cluster.CreatePool():
             return pools.create(state, message, world)
+        case cluster.UpdatePool():
+            return pools.update(state, message)
         case cluster.DeletePool():
             return pools.delete(state, message)
+        case cluster.DrainAgent():
+            return pools.drain(state, message)
+        case cluster.SetPolicy():
+            return policy.change(state, message)
         case cluster.AgentRegistered():
-            return losing.registered(before, state, message, world)
+            return [*losing.registered(before, state, message, world), *joined.on_registered(state, message)]
         case cluster.AgentDrained():
-            return losing.drained(state, message, world)
+            return [*losing.drained(state, message, world), *joined.on_drained(state, message)]
         case cluster.LeaseDeclined():
             return losing.declined(state, message, world)
         case _ if isinstance(message, attempts.REPORTS):

@@ -9,10 +9,10 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.scheduler.domain import labels, life
+from services.scheduler.domain import labels, life, policy, pools
 from services.scheduler.domain.facts import Fact
-from services.scheduler.domain.state import Agent, Pool, Run, State
-from services.scheduler.domain.times import seconds, when
+from services.scheduler.domain.state import Agent, Run, State
+from services.scheduler.domain.times import when
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import RunSpec
@@ -31,12 +31,14 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
     match message:
         case job.RunQueued() | job.RunOpened() | job.RunRejected():
             return _submitted(state, message, at, cause)
-        case cluster.PoolCreated() | cluster.PoolResized() | cluster.PoolDeleted():
-            return _pool(state, message, at)
+        case cluster.PoolCreated() | cluster.PoolResized() | cluster.PoolUpdated() | cluster.PoolDeleted():
+            return pools.evolve(state, message, at)
+        case cluster.PolicyChanged():
+            return policy.evolve(state, message)
         case cluster.AgentRegistered():
             return _registered(state, message, at)
         case cluster.AgentLost() | cluster.AgentDrained():
-            return _without_agent(state, message)
+            return pools.absent(_without_agent(state, message), message.agent_id, at)
     run = state.runs.get(getattr(message, "run_id", ""))
     if run is None:
         return state
@@ -53,20 +55,6 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
     held = () if changed.is_terminal else changed.members
     state = state.with_run(replace(changed, revision=run.revision + 1))
     return _freed(state, {it.agent_id for it in run.members} - {it.agent_id for it in held}, at) if len(held) < len(run.members) else state
-
-
-def _registered(state: State, message: Any, at: datetime) -> State:
-    agent = Agent(
-        message.agent_id,
-        message.incarnation,
-        message.address,
-        message.resources,
-        at,
-        pool=message.pool,
-        labels=dict(message.labels),
-        gpus=tuple(message.gpus),
-    )
-    return replace(state, agents={**state.agents, agent.id: agent})
 
 
 def _submitted(state: State, message: Any, at: datetime, cause: str) -> State:
@@ -119,35 +107,22 @@ def _freed(state: State, agent_ids: set[str], at: datetime) -> State:
     return replace(state, agents={**state.agents, **freed}) if freed else state
 
 
+def _registered(state: State, message: Any, at: datetime) -> State:
+    agent = Agent(
+        message.agent_id,
+        message.incarnation,
+        message.address,
+        message.resources,
+        at,
+        pool=message.pool,
+        labels=dict(message.labels),
+        gpus=tuple(message.gpus),
+    )
+    return pools.present(replace(state, agents={**state.agents, agent.id: agent}), agent.id)
+
+
 def _without_agent(state: State, message: Any) -> State:
     agent = state.agents.get(message.agent_id)
     if agent is None or agent.incarnation != message.incarnation:
         return state
     return replace(state, agents={name: it for name, it in state.agents.items() if name != message.agent_id})
-
-
-def _pool(state: State, message: Any, at: datetime) -> State:
-    known = state.pools.get(message.name)
-    match message:
-        case cluster.PoolCreated() if known is None:
-            pool = Pool(
-                name=message.name,
-                submission_id=message.submission_id,
-                vm_size=message.vm_size,
-                vm_priority=message.vm_priority,
-                min_nodes=message.min_nodes,
-                max_nodes=message.max_nodes,
-                idle_seconds=seconds(message.idle_before_scaledown),
-                shape=message.shape,
-                note=message.note,
-                created_at=when(message.created_at, at),
-                provider=message.provider,
-                strict=message.strict,
-            )
-            return replace(state, pools={**state.pools, pool.name: pool})
-        case cluster.PoolResized() if known is not None:
-            pools = {**state.pools, known.name: replace(known, agent_ids=tuple(message.agent_ids), resized_at=at)}
-            return replace(state, pools=pools)
-        case cluster.PoolDeleted() if known is not None:
-            return replace(state, pools={name: it for name, it in state.pools.items() if name != known.name})
-    return state

@@ -220,6 +220,8 @@ class Pool:
     resized_at: datetime | None = None
     provider: Provider = field(default_factory=Provider)
     strict: bool = False
+    absent_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Of its nodes: those that were there and are not now."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,10 @@ class World:
     silent_agents: frozenset[str] = frozenset()
     broken_agents: frozenset[str] = frozenset()
     """Nodes whose process does not come up."""
+    broken_why: Mapping[str, str] = field(default_factory=dict)
+    """Of those: what the provider says of it."""
+    dead_pools: Mapping[str, str] = field(default_factory=dict)
+    """Pool -> why. None of its nodes has come up for long, and runs wait for it."""
     declined_agents: frozenset[str] = frozenset()
     """Nodes that have declined an offer just now."""
     max_lost_attempts: int = 5
