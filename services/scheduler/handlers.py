@@ -12,7 +12,7 @@ from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
 from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold, policy
-from services.scheduler.domain.standing import explain
+from services.scheduler.domain.placing import explain
 from services.scheduler.liveness import Liveness
 from services.scheduler.pool_health import PoolHealth
 from trainyard._cloudevents import Received

@@ -46,7 +46,7 @@ class PoolHealth:
 
     def pulse(self, state: State) -> None:
         """One pulse was heard."""
-        waiting = {run.spec.compute_target for run in state.live_runs() if run.waits_for_a_node}
+        waiting = set(state.index.waiting)
         self._waited = {
             name: self._waited.get(name, 0) + 1
             for name in waiting & state.pools.keys()

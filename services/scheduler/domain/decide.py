@@ -12,7 +12,7 @@ from services.scheduler.domain import attempts, joined, labels, losing, opened, 
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.holding import Unheld
-from services.scheduler.domain.place import place, shrink
+from services.scheduler.domain.placing import may_place, place, shrink
 from services.scheduler.domain.pulses import Tick, tick
 from services.scheduler.domain.state import Run, State, World
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -32,6 +32,7 @@ def decide(state: State, message: Input, world: World) -> list[Fact]:
     if isinstance(message, cluster.LeaseDeclined):
         # Asked again at once it would decline again at once.
         world = replace(world, declined_agents=world.declined_agents | {message.agent_id})
+    begun = state
     if isinstance(message, Unheld):
         answer = list(losing.unheld(state, message, world))
     elif isinstance(message, Tick):
@@ -42,7 +43,9 @@ def decide(state: State, message: Input, world: World) -> list[Fact]:
         state = after
     state = fold(state, answer, world.now)
     ends = list(opened.end_children(state, answer, lambda it, request: requests.cancel(it, request, world), world))
-    return answer + ends + place(fold(state, ends, world.now), world)
+    state = fold(state, ends, world.now)
+    looks = isinstance(message, Tick | cluster.LeaseDeclined) or may_place(begun, state)
+    return answer + ends + (place(state, world) if looks else [])
 
 
 def _answer(before: State, state: State, message: Any, world: World) -> Iterable[Fact]:

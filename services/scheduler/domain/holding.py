@@ -34,7 +34,7 @@ class Holding:
         listed = {(it.run_id, it.epoch) for it in beat.held}
         missed = {
             Unheld(run.id, run.epoch, beat.agent_id, beat.incarnation)
-            for run in state.live_runs()
+            for run in state.runs_on(beat.agent_id)
             if (member := run.member(beat.agent_id, beat.incarnation)) is not None
             and member.accepted
             and not member.uploaded

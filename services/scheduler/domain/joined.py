@@ -38,7 +38,6 @@ def on_drained(state: State, message: Any) -> Iterator[Fact]:
 
 def leave(state: State, world: World) -> Iterator[Fact]:
     """Who has stayed away for longer than the pool keeps idle nodes, and who is beyond its maximum and runs nothing."""
-    busy = state.busy_agents()
     for pool in state.pools.values():
         if kind_of(pool.provider) != STATIC:
             continue
@@ -48,7 +47,7 @@ def leave(state: State, world: World) -> Iterator[Fact]:
             yield _without(pool, late, f"{', '.join(sorted(late))} stayed away for {pool.idle_seconds:g} s"[:1000])
             continue
         surplus = len(pool.agent_ids) - pool.max_nodes
-        idle = [name for name in reversed(pool.agent_ids) if name not in busy]
+        idle = [name for name in reversed(pool.agent_ids) if not state.is_busy(name)]
         if surplus > 0 and idle:
             yield _without(pool, set(idle[:surplus]), f"its maximum is {pool.max_nodes}")
 
@@ -77,8 +76,7 @@ def _with_room(state: State, pool: Pool) -> list[str]:
     nodes = list(pool.agent_ids)
     if len(nodes) < pool.max_nodes:
         return nodes
-    busy = state.busy_agents()
-    away = next((name for name in nodes if name not in state.agents and name not in busy), None)
+    away = next((name for name in nodes if name not in state.agents and not state.is_busy(name)), None)
     return [name for name in nodes if name != away]
 
 

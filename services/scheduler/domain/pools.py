@@ -102,9 +102,8 @@ def keeper(state: State, agent_id: str) -> Pool | None:
 
 def fail_waiting(state: State, world: World) -> Iterator[Fact]:
     """Runs that wait for a pool of which no node comes up: its owner learns it from them, not from their silence."""
-    for run in state.live_runs():
-        why = world.dead_pools.get(run.spec.compute_target) if run.waits_for_a_node else None
-        if why is not None:
+    for name, why in world.dead_pools.items():
+        for run in [state.runs[run_id] for queue in state.index.waiting.get(name, {}).values() for run_id in queue]:
             what = f"No node of {run.spec.compute_target} has come up: {why}"
             failed = job.RunFailed(run_id=run.id, epoch=run.epoch, failure=failure("PoolDead", what, run.spec.compute_target))
             failed.ended_at.CopyFrom(_stamp(world))

@@ -10,7 +10,7 @@ from services.scheduler.domain import checkpoints, gang, opened, validate
 from services.scheduler.domain.ending import canceled, end
 from services.scheduler.domain.facts import Fact, about_run
 from services.scheduler.domain.failures import failure
-from services.scheduler.domain.standing import can_never_fit
+from services.scheduler.domain.placing import can_never_fit
 from services.scheduler.domain.state import Pool, Run, State, World
 from services.scheduler.domain.times import stamp
 from trainyard import _gang

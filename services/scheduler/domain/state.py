@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
+from immutables import Map
+
+from services.scheduler.domain.index import Index
 from trainyard import _gang
 from trainyard._artifacts import together
 from trainyard.cluster.v1.cluster_pb2 import Policy, Provider
@@ -228,32 +231,55 @@ class Pool:
 class State:
     """`runs` has every run that has not ended, and whichever others the caller has put in."""
 
-    runs: Mapping[str, Run] = field(default_factory=dict)
+    runs: Mapping[str, Run] = field(default_factory=Map)
     pools: Mapping[str, Pool] = field(default_factory=dict)
     agents: Mapping[str, Agent] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
     """Experiment -> number of its newest run."""
     submissions: int = 0
     policy: Policy = field(default_factory=Policy)
+    index: Index = field(default_factory=lambda: Index({}), compare=False, repr=False)
+    """Of `runs`; follows them by itself."""
+
+    def __post_init__(self) -> None:
+        if self.index.runs is not self.runs:
+            runs = Map(self.runs)
+            object.__setattr__(self, "runs", runs)
+            object.__setattr__(self, "index", Index.of(runs))
 
     def with_run(self, run: Run) -> State:
-        return replace(self, runs={**self.runs, run.id: run})
+        runs = cast("Map[str, Run]", self.runs).set(run.id, run)
+        return replace(self, runs=runs, index=self.index.after(self.runs.get(run.id), run, runs))
 
     def without_ended(self, run_ids: Iterable[str]) -> State:
         """Those of the named that have ended lie in the store alone."""
-        ended = {name for name in run_ids if name in self.runs and self.runs[name].is_terminal}
-        return replace(self, runs={name: run for name, run in self.runs.items() if name not in ended}) if ended else self
+        ended = [name for name in run_ids if name in self.runs and self.runs[name].is_terminal]
+        if not ended:
+            return self
+        with cast("Map[str, Run]", self.runs).mutate() as changing:
+            for name in ended:
+                del changing[name]
+            runs = changing.finish()
+        return replace(self, runs=runs, index=replace(self.index, runs=runs))
 
     def live_runs(self) -> Iterator[Run]:
         return (run for run in self.runs.values() if not run.is_terminal)
 
     def attempts(self) -> Iterator[Run]:
-        """Runs that somebody holds a lease of."""
-        return (run for run in self.live_runs() if run.members)
+        """Runs that somebody holds a lease of, in the order in which they came."""
+        return iter(sorted((self.runs[name] for name in self.index.attempts), key=lambda it: it.order))
 
-    def busy_agents(self) -> dict[str, str]:
-        """agent id -> run id"""
-        return {member.agent_id: run.id for run in self.live_runs() for member in run.members}
+    def without_attempt(self, run: Run) -> State:
+        """As if it held nothing."""
+        return self.with_run(replace(run, members=()))
+
+    def is_busy(self, agent_id: str) -> bool:
+        """Some run has something of its node."""
+        return agent_id in self.index.holds
+
+    def runs_on(self, agent_id: str) -> list[Run]:
+        """In the order in which they came."""
+        return sorted((self.runs[name] for name in self.index.holds.get(agent_id, ())), key=lambda it: it.order)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""What decisions look up in the runs, kept beside them and never counted anew: who waits in which order, and who holds what of which node.
+
+Values only, like the state it is of: a change makes a new one and shares the rest, so a decision that is thought through and dropped
+leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from immutables import Map
+
+if TYPE_CHECKING:
+    from services.scheduler.domain.state import Run
+
+
+class Lane(NamedTuple):
+    """Runs of one lane go in the order in which they came, whatever the policy."""
+
+    priority: int
+    experiment: str
+    user: str
+
+
+class Hold(NamedTuple):
+    """What one run has of one node."""
+
+    cpus: float
+    memory_bytes: int
+    gpus: tuple[int, ...]
+    whole: bool
+    """Nobody else may have anything of it."""
+
+
+class _Heap(NamedTuple):
+    """A leftist heap by (order, run id): two become one in logarithmic time, and both stay as they were."""
+
+    rank: int
+    order: int
+    run_id: str
+    left: _Heap | None
+    right: _Heap | None
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Of one lane. Runs that do not wait any more stay in the heap until they come to its top."""
+
+    heap: _Heap | None = None
+    orders: Map[str, int] = field(default_factory=Map)
+    """Run id -> its order, of those that wait."""
+
+    def __len__(self) -> int:
+        return len(self.orders)
+
+    def __iter__(self) -> Iterator[str]:
+        """Ids, first come first; what is not asked for costs nothing."""
+        last = ""
+        open_: list[tuple[int, str, _Heap]] = []
+        _push(open_, self.heap)
+        while open_:
+            order, run_id, heap = heapq.heappop(open_)
+            _push(open_, heap.left)
+            _push(open_, heap.right)
+            if run_id != last and self.orders.get(run_id) == order:
+                last = run_id
+                yield run_id
+
+    def added(self, run_id: str, order: int) -> Queue:
+        return Queue(_merged(self.heap, _Heap(1, order, run_id, None, None)), self.orders.set(run_id, order))
+
+    def without(self, run_id: str) -> Queue:
+        orders, heap = self.orders.delete(run_id), self.heap
+        while heap is not None and orders.get(heap.run_id) != heap.order:
+            heap = _merged(heap.left, heap.right)
+        return Queue(heap, orders)
+
+
+Lanes = Map[Lane, Queue]
+
+
+@dataclass(frozen=True)
+class Index:
+    runs: Mapping[str, Run]
+    """What it is of."""
+    waiting: Map[str, Lanes] = field(default_factory=Map)
+    """Compute target -> its lanes; none that is empty."""
+    holds: Map[str, Map[str, Hold]] = field(default_factory=Map)
+    """Agent id -> run id -> what that run has of the agent's node."""
+    attempts: Map[str, None] = field(default_factory=Map)
+    """Ids of the runs that have members."""
+
+    @classmethod
+    def of(cls, runs: Mapping[str, Run]) -> Index:
+        index = cls({})
+        for run in runs.values():
+            index = index.after(None, run, runs)
+        return replace(index, runs=runs)
+
+    def after(self, old: Run | None, new: Run, runs: Mapping[str, Run]) -> Index:
+        """`new` has taken the place of `old`."""
+        waiting, holds, attempts = self.waiting, self.holds, self.attempts
+        if (waits := new.waits_for_a_node) != (old is not None and old.waits_for_a_node):
+            waiting = _joined(waiting, new) if waits else _left(waiting, new)
+        before = old.members if old is not None and not old.is_terminal else ()
+        now = () if new.is_terminal else new.members
+        if before is not now:
+            holds = _held(holds, new, before, now)
+            if bool(now) != (new.id in attempts):
+                attempts = attempts.set(new.id, None) if now else attempts.delete(new.id)
+        return Index(runs, waiting, holds, attempts)
+
+    def length(self, target: str) -> int:
+        """Runs that wait for it."""
+        return sum(len(queue) for queue in self.waiting.get(target, Map()).values())
+
+
+def _joined(waiting: Map[str, Lanes], run: Run) -> Map[str, Lanes]:
+    target, lane = run.spec.compute_target, _lane(run)
+    lanes: Lanes = waiting.get(target, Map())
+    return waiting.set(target, lanes.set(lane, lanes.get(lane, Queue()).added(run.id, run.order)))
+
+
+def _left(waiting: Map[str, Lanes], run: Run) -> Map[str, Lanes]:
+    target, lane = run.spec.compute_target, _lane(run)
+    lanes = waiting[target]
+    queue = lanes[lane].without(run.id)
+    lanes = lanes.set(lane, queue) if len(queue) else lanes.delete(lane)
+    return waiting.set(target, lanes) if len(lanes) else waiting.delete(target)
+
+
+def _lane(run: Run) -> Lane:
+    return Lane(run.spec.priority, run.experiment, run.spec.user)
+
+
+def _held(holds: Map[str, Map[str, Hold]], run: Run, before: Iterable[Any], now: Iterable[Any]) -> Map[str, Map[str, Hold]]:
+    old, new = {it.agent_id: it for it in before}, {it.agent_id: it for it in now}
+    for name in old.keys() - new.keys():
+        left = holds[name].delete(run.id)
+        holds = holds.set(name, left) if len(left) else holds.delete(name)
+    whole = not run.spec.HasField("resources")
+    for name in new.keys() - old.keys():
+        given = new[name].resources
+        hold = Hold(given.cpus, given.memory_bytes, new[name].gpus, whole)
+        holds = holds.set(name, holds.get(name, Map()).set(run.id, hold))
+    return holds
+
+
+def _push(open_: list[tuple[int, str, _Heap]], heap: _Heap | None) -> None:
+    if heap is not None:
+        heapq.heappush(open_, (heap.order, heap.run_id, heap))
+
+
+def _merged(one: _Heap | None, other: _Heap | None) -> _Heap | None:
+    if one is None or other is None:
+        return one or other
+    first, second = (one, other) if (one.order, one.run_id) <= (other.order, other.run_id) else (other, one)
+    right = _merged(first.right, second)
+    ranks = (first.left.rank if first.left is not None else 0, right.rank if right is not None else 0)
+    left, right = (first.left, right) if ranks[0] >= ranks[1] else (right, first.left)
+    return _Heap(min(ranks) + 1, first.order, first.run_id, left, right)

@@ -1,0 +1,7 @@
+"""Which waiting run gets which nodes, how pools grow and shrink for that, and why the others wait."""
+
+from services.scheduler.domain.placing.growing import shrink
+from services.scheduler.domain.placing.plan import may_place, place
+from services.scheduler.domain.placing.standing import can_never_fit, explain, positions
+
+__all__ = ["can_never_fit", "explain", "may_place", "place", "positions", "shrink"]

@@ -1,0 +1,62 @@
+"""Where a waiting run stands in its pool's queue, and whether a pool can ever hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.scheduler.domain.placing import queue
+from services.scheduler.domain.placing.growing import is_local
+from services.scheduler.domain.placing.needs import Need, Shares, capacity_of
+from services.scheduler.domain.placing.words import what_is_needed
+from services.scheduler.domain.providers import STATIC, kind_of
+from services.scheduler.domain.state import State, World
+
+_FIRST = "waits for its turn"
+
+
+def positions(state: State, world: World, pool: str) -> Mapping[str, int]:
+    """Run id -> its place in the pool's queue, from 1."""
+    shares = Shares(state)
+    return {run.id: place for place, run in enumerate(queue.in_order(state, pool, shares, world.now), 1)}
+
+
+def explain(state: State, world: World, run_id: str, places: Mapping[str, int] | None = None) -> tuple[int, str]:
+    """(position from 1, why it waits and what would unblock it); (0, why) of a run that does not wait. `places`: counted before."""
+    run = state.runs[run_id]
+    if not run.waits_for_a_node:
+        return 0, run.why
+    target = run.spec.compute_target
+    place = (positions(state, world, target) if places is None else places)[run_id]
+    if run.why != _FIRST or place == 1:
+        return place, run.why
+    ahead = "1 run goes" if place == 2 else f"{place - 1} runs go"
+    return place, f"{_FIRST}: {ahead} first in {target}; it needs {what_is_needed(Need.of(run.spec))}"
+
+
+def can_never_fit(state: State, world: World, spec: Any) -> str:
+    """Why no growth of its pool can ever make room for the run; "" where it may."""
+    pool, need = state.pools[spec.compute_target], Need.of(spec)
+    if need.fewest > pool.max_nodes:
+        return f"The run wants {need.fewest} nodes, and {pool.name} has at most {pool.max_nodes}. Ask for fewer, or for a larger pool."
+    if is_local(pool) and need.fewest > world.node_slots > 0:
+        return (
+            f"The run wants {need.fewest} nodes, and this machine may run {world.node_slots}. Start it with more: NODE_SLOTS={need.fewest}."
+        )
+    if need.whole:
+        return ""
+    agents = [state.agents[name] for name in pool.agent_ids if name in state.agents]
+    sizes = [capacity_of(agent, pool) for agent in agents]
+    # What other machines have is known when they have come, and more may come.
+    if kind_of(pool.provider) != STATIC or not sizes:
+        sizes.append(pool.shape)
+    most = (max(it.cpus for it in sizes), max(it.memory_bytes for it in sizes), max(it.gpus for it in sizes))
+    for asked, there, unit, scale in (
+        (need.cpus, most[0], "cores", 1),
+        (need.memory_bytes, most[1], "GiB of memory", 2**30),
+        (need.gpus, most[2], "GPUs", 1),
+    ):
+        if asked > there:
+            what = f"{asked / scale:.3g} {unit} on a node, and a node of {pool.name} has {there / scale:.3g}"
+            return f"The run wants {what}. Ask for less, or for a pool of larger nodes."
+    return ""
