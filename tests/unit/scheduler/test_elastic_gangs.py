@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.scheduler.domain import Tick
+from services.scheduler.domain import Tick, Unheld
 from tests.unit.scheduler.gang_story import GangStory, horovod, uploaded
 from tests.unit.scheduler.story import START, a_failure, names, some_outputs
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -36,8 +36,6 @@ def test_the_others_go_on_without_a_lost_member_in_the_same_attempt(how: str) ->
         case "drained":
             told = story.tell(cluster.AgentDrained(agent_id="node-0", incarnation="first", why="maintenance"))
         case _:
-            from services.scheduler.domain import Unheld
-
             told = story.tell(Unheld("run", 1, "node-0", "first"))
 
     assert shape(told) == (2, [("node-1", [0, 1]), ("node-2", [2, 3])])
