@@ -178,7 +178,7 @@ class SchedulerHandler:
 
     def _is_joining(self, message: Any) -> bool:
         run = self.state.runs.get(message.run_id)
-        return run is not None and run.formed
+        return run is not None and run.is_elastic and run.formed
 
     def _run(self, run_id: str, documents: Documents) -> Run | None:
         return self.state.runs.get(run_id) or load_run(documents, run_id)

@@ -8,7 +8,7 @@ from typing import Any
 from services.scheduler.domain import checkpoints, gang
 from services.scheduler.domain.ending import settle
 from services.scheduler.domain.facts import Fact, about_run
-from services.scheduler.domain.losing import lose_attempt
+from services.scheduler.domain.losing import lose
 from services.scheduler.domain.state import Run, World
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
@@ -36,7 +36,7 @@ def reported(before: Run | None, run: Run | None, message: Any, world: World) ->
         return
     yield from _warnings(run, message)
     if isinstance(message, cluster.OutputsUploaded) and not run.is_ending and member.stopped and not member.is_leaving:
-        yield from lose_attempt(run, f"{member.agent_id} ended its part unasked", world)
+        yield from lose(run, [member], f"{member.agent_id} ended its part unasked", world)
     elif run.formed or run.is_ending:
         if isinstance(message, cluster.TaskStarted) and run.started_at is None and not run.is_ending:
             yield about_run(job.RunStarted(run_id=run.id, epoch=run.epoch, started_at=message.started_at))

@@ -68,7 +68,7 @@ def to_resume(run: Run) -> tuple[ArtifactSet, str]:
     if count(run.checkpoint):
         return run.checkpoint, ""
     folder = folder_of(run)
-    found = below(run.outputs, folder)
+    found = below(run.all_files(), folder)
     if found is None:
         return (
             ArtifactSet(),

@@ -42,7 +42,8 @@ def failed(run: Run, member: Member) -> Run:
         return run
     others = _staying(run)
     if others and not any(it.exited for it in others) and may_restart(run, member.failure):
-        return replace(run, restarts=run.restarts + 1)
+        run = replace(run, restarts=run.restarts + 1)
+        return without(run, member, member.outputs) if member.uploaded else run
     # Those that failed a moment ago, and are still saving, may be what the others failed of.
     causes = [(it.failed_at, it.node_index, it.failure) for it in run.members if it.failed_at is not None and (it.in_gang or it.exited)]
     at, _, why = min(causes, key=lambda cause: cause[:2])

@@ -42,7 +42,7 @@ def _ranks_by_node(run: Run, members: Sequence[Member]) -> list[list[int]]:
 def shaped(run: Run, told: Any) -> Run:
     """After a GangFormed. Whoever it does not name is outside, about to come or to go, unless its ranks have ended well."""
     number = max(1, told.round)
-    if number <= run.round:
+    if number != run.round + 1:
         return run
     ranks = {(it.agent_id, it.incarnation): tuple(it.ranks) for it in told.members}
     members = tuple(_placed(it, ranks.get((it.agent_id, it.incarnation))) for it in run.members)

@@ -93,7 +93,7 @@ def _revoked(run: Run, message: Any) -> Run:
     if message.save_outputs:
         return run.with_member(replace(member, revoked=True))
     if elastic.goes_on(run):
-        return heard(elastic.without(run, member, ArtifactSet()), member.agent_id)
+        return heard(elastic.without(run, member, member.outputs), member.agent_id)
     return run.with_member(replace(member, revoked=True, uploaded=True))
 
 

@@ -119,3 +119,7 @@ def files(*paths: str, digest: str = "a", folder: str = "runs/run/1/checkpoints/
 
 def uploaded(*paths: str, digest: str = "a") -> Any:
     return cluster.OutputsUploaded(outputs=files(*paths, digest=digest, folder="runs/run/1"))
+
+
+def of(told: list[Any], kind: type[Any]) -> list[Any]:
+    return [message for message in told if isinstance(message, kind)]

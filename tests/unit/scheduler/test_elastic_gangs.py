@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.scheduler.domain import Tick
+from services.scheduler.domain import Tick, Unheld
 from tests.unit.scheduler.gang_story import GangStory, horovod, uploaded
 from tests.unit.scheduler.story import START, a_failure, names, some_outputs
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -36,8 +36,6 @@ def test_the_others_go_on_without_a_lost_member_in_the_same_attempt(how: str) ->
         case "drained":
             told = story.tell(cluster.AgentDrained(agent_id="node-0", incarnation="first", why="maintenance"))
         case _:
-            from services.scheduler.domain import Unheld
-
             told = story.tell(Unheld("run", 1, "node-0", "first"))
 
     assert shape(told) == (2, [("node-1", [0, 1]), ("node-2", [2, 3])])
@@ -319,3 +317,23 @@ def test_before_the_gang_has_formed_it_is_all_or_none() -> None:
     story = an_elastic_story().accepted()
 
     assert "RunRequeued" in names(story.node(2, "second"))
+
+
+@pytest.mark.parametrize("number", [0, 1, 9, 2**32 - 1])
+def test_a_shape_that_does_not_follow_the_present_one_is_void(number: int) -> None:
+    story = an_elastic_story().running()
+    before = story.state
+
+    story.tell(job.GangFormed(run_id="run", epoch=1, round=number))
+
+    assert story.state == before
+
+
+def test_a_member_whose_outputs_were_heard_of_before_its_failure_is_gone_with_it() -> None:
+    story = an_elastic_story().running()
+    story.says(1, uploaded("azureml-logs/x"))
+
+    story.exits(1, code=1)
+
+    assert [it.agent_id for it in story.members()] == ["node-0", "node-2"]
+    assert [file.path for file in story.run().left.files] == ["azureml-logs/x"]
