@@ -228,11 +228,15 @@ async def test_a_python_that_is_not_there_is_named(host: Sshd) -> None:
         await nodes.start("py-7")
 
 
-async def test_an_agent_that_ends_at_once_is_left_alone_for_a_while(host: Sshd) -> None:
+async def test_an_agent_that_ends_again_and_again_is_left_alone_for_a_while(host: Sshd) -> None:
     (host.home / "settings.toml").unlink()
     nodes = nodes_on(host.host, of=host, pool="crash")
 
     await nodes.start("crash-0")
     seen = await until(lambda: status(nodes, "crash-0"), lambda it: it is not None and it.state is NodeState.BROKEN)
+
+    await nodes.start("crash-0")
+    with pytest.raises(NodeRefused, match="a moment ago"):
+        await nodes.start("crash-0")
 
     assert seen is not None and "settings.toml" in seen.why
