@@ -32,6 +32,12 @@ class Scheduler(BaseModel):
     suspect_after_seconds: float = Field(5.0, gt=0, description="silence after which a run shows NotResponding")
     lost_after_seconds: float = Field(12.0, gt=0, description="silence after which an agent's attempts are lost")
     offer_seconds: float = Field(30.0, gt=0, description="an offer that nobody took is withdrawn after so long, counted in pulses")
+    gang_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="an attempt is lost where part of its gang is not prepared after so long, counted in pulses; one node has all the time it needs",
+    )
+    elastic_seconds: float = Field(600.0, gt=0, description="an elastic gang with too few nodes is given up after so long")
     max_lost_attempts: int = Field(5, ge=1, description="a run that lost so many attempts that had begun fails")
     pool_dead_seconds: float = Field(
         600.0, gt=0, description="a pool of which no node has come up for so long fails the runs that wait for it; counted in pulses"

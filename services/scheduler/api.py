@@ -10,7 +10,7 @@ import grpc
 
 from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.scheduler.domain import Pool, Run, labels, opened, policy, pools
+from services.scheduler.domain import Pool, Run, gang, labels, opened, policy, pools
 from services.scheduler.domain.pools import users
 from services.scheduler.domain.validate import POOL
 from services.scheduler.handlers import NEWEST, NEWEST_OF, SchedulerHandler, load_run, refusal_of, warning_of
@@ -54,42 +54,42 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def SubmitRun(self, request: Any, _: object) -> Any:
         run, repeated = await self._make(request)
-        return job_pb2.SubmitRunResponse(run=run_to_wire(run), repeated_submission=repeated)
+        return job_pb2.SubmitRunResponse(run=self._wire(run), repeated_submission=repeated)
 
     async def OpenRun(self, request: Any, _: object) -> Any:
         run, repeated = await self._make(request)
-        return job_pb2.OpenRunResponse(run=run_to_wire(run), repeated_submission=repeated)
+        return job_pb2.OpenRunResponse(run=self._wire(run), repeated_submission=repeated)
 
     async def CloseRun(self, request: Any, _: object) -> Any:
         run = self._run(request.run_id)
         await self._ask(request, None if run.is_terminal else opened.unclosable(run, request))
-        return job_pb2.CloseRunResponse(run=run_to_wire(self._run(request.run_id)))
+        return job_pb2.CloseRunResponse(run=self._wire(self._run(request.run_id)))
 
     async def TagRun(self, request: Any, _: object) -> Any:
-        return job_pb2.TagRunResponse(run=run_to_wire(await self._label(request)))
+        return job_pb2.TagRunResponse(run=self._wire(await self._label(request)))
 
     async def AddRunProperties(self, request: Any, _: object) -> Any:
-        return job_pb2.AddRunPropertiesResponse(run=run_to_wire(await self._label(request)))
+        return job_pb2.AddRunPropertiesResponse(run=self._wire(await self._label(request)))
 
     async def AddRunFiles(self, request: Any, _: object) -> Any:
-        return job_pb2.AddRunFilesResponse(run=run_to_wire(await self._label(request)))
+        return job_pb2.AddRunFilesResponse(run=self._wire(await self._label(request)))
 
     async def CancelRun(self, request: Any, _: object) -> Any:
         self._run(request.run_id)
         await self._context.request(JOBS, request.run_id, request)
-        return job_pb2.CancelRunResponse(run=run_to_wire(self._run(request.run_id)))
+        return job_pb2.CancelRunResponse(run=self._wire(self._run(request.run_id)))
 
     async def GetRun(self, request: Any, _: object) -> Any:
         run = self._run(request.run_id)
         await self._told_of(run)
-        return job_pb2.GetRunResponse(run=run_to_wire(run))
+        return job_pb2.GetRunResponse(run=self._wire(run))
 
     async def ListRuns(self, request: Any, _: object) -> Any:
         limit = min(request.limit or _DEFAULT_PAGE, _LONGEST_PAGE)
         with self._context.store.reading() as documents:
             kind = NEWEST_OF.format(request.experiment) if request.experiment else NEWEST
             found = [load_run(documents, content.decode()) for _, content in documents.newest(kind, limit)]
-        return job_pb2.ListRunsResponse(runs=[run_to_wire(run, whole=False) for run in found if run is not None])
+        return job_pb2.ListRunsResponse(runs=[self._wire(run, whole=False) for run in found if run is not None])
 
     async def WatchRun(self, request: Any, _: object) -> AsyncIterator[Any]:
         sent = -1
@@ -98,10 +98,14 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
             if run.revision > sent:
                 sent = run.revision
                 await self._told_of(run)
-                yield job_pb2.WatchRunResponse(run=run_to_wire(run))
+                yield job_pb2.WatchRunResponse(run=self._wire(run))
             if run.is_terminal:
                 return
             await self._context.engine.until(lambda sent=sent: self._live_revision(request.run_id) != sent, 30.0)  # type: ignore[misc]
+
+    def _wire(self, run: Run, *, whole: bool = True) -> Any:
+        position, why = self._handler.explain(run)
+        return run_to_wire(run, position, why, whole=whole)
 
     async def _told_of(self, run: Run) -> None:
         """Whoever sees a run's end may ask another service about it, which knows what lies in the log."""
@@ -231,16 +235,18 @@ def _refused(failure: Failure) -> Refused:
     return Refused(_STATUS_OF.get(failure.code, Code.INVALID_ARGUMENT), failure)
 
 
-def run_to_wire(run: Run, *, whole: bool = True) -> Any:
-    """Without its specification and outputs where a list is asked for."""
+def run_to_wire(run: Run, position: int, why: str, *, whole: bool = True) -> Any:
+    """Without its specification and outputs where a list is asked for. `position` and `why` are of the moment: no event tells them."""
     wire = job_pb2.Run(
         run_id=run.id,
         experiment=run.experiment,
         number=run.number,
         status=run.status,  # type: ignore[arg-type]
-        why=run.why,
+        why=why,
+        position=position,
         epoch=run.epoch,
-        agent_ids=[member.agent_id for member in run.members],
+        restarts=run.restarts,
+        agent_ids=[member.agent_id for member in gang.in_order(run.members)],
         failure=run.failure,
         warnings=run.warnings,
         revision=run.revision,
@@ -253,6 +259,7 @@ def run_to_wire(run: Run, *, whole: bool = True) -> Any:
     if whole:
         wire.spec.CopyFrom(run.spec)
         wire.outputs.CopyFrom(run.all_files())
+        wire.members.extend(gang.to_wire(it, it.ranks) for it in gang.in_order(run.members))
     wire.queued_at.FromDatetime(run.queued_at)
     if run.started_at is not None:
         wire.started_at.FromDatetime(run.started_at)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
 from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold, policy
+from services.scheduler.domain.standing import explain
 from services.scheduler.liveness import Liveness
 from services.scheduler.pool_health import PoolHealth
 from trainyard._cloudevents import Received
@@ -52,8 +52,14 @@ class SchedulerHandler:
             round(settings.suspect_after_seconds * pulses),
             round(settings.lost_after_seconds * pulses),
             round(settings.offer_seconds * pulses),
+            round(settings.gang_seconds * pulses),
         )
         self.health = PoolHealth(round(settings.pool_dead_seconds * pulses))
+
+    def explain(self, run: Run) -> tuple[int, str]:
+        """Position in its pool's queue, from 1, and why it waits; (0, why it is as it is) of a run that does not wait."""
+        now = self.state.runs.get(run.id)
+        return (0, run.why) if now is None or not now.waits_for_a_node else explain(self.state, self._world(), run.id)
 
     # -- the Handler's part
 
@@ -67,11 +73,16 @@ class SchedulerHandler:
                 self.heard += 1
                 if message.incarnation != self._incarnation:
                     return ()
-                registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}
                 self.health.pulse(self.state)
-                offers = {(run.id, run.epoch) for run in self.state.live_runs() if any(not member.accepted for member in run.members)}
-                return _emits(decide(self.state, self._liveness.pulse(registered, offers), self._world()))
+                registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}
+                begun = list(self.state.attempts())
+                offers = {(run.id, run.epoch) for run in begun if any(not it.accepted and not it.uploaded for it in run.members)}
+                forming = {(run.id, run.epoch) for run in begun if run.is_forming}
+                return _emits(decide(self.state, self._liveness.pulse(registered, offers, forming), self._world()))
             case cluster.LeaseDeclined():
+                self._liveness.declined(message.agent_id)
+            case cluster.TaskFailed() if self._is_joining(message):
+                # Asked again at once it would fail again at once.
                 self._liveness.declined(message.agent_id)
             case job.SubmitRun() | job.OpenRun():
                 _check_key(event, message.submission_id, "submission_id")
@@ -103,7 +114,7 @@ class SchedulerHandler:
         before = self._with_run_of(message, documents)
         after = evolve(before, message, event.time, event.causation_id)
         if after is not before:
-            self._keep(before, after, documents)
+            self._keep(before, after, _named(message), documents)
 
     def command(self, command: Command, documents: Documents) -> Iterable[Emit]:
         raise InvalidMessage(f"the scheduler knows no command {command.payload!r}")
@@ -162,29 +173,37 @@ class SchedulerHandler:
             dead_pools=self.health.dead(self.state),
             declined_agents=self._liveness.declining(),
             max_lost_attempts=settings.max_lost_attempts,
+            elastic_seconds=settings.elastic_seconds,
         )
+
+    def _is_joining(self, message: Any) -> bool:
+        run = self.state.runs.get(message.run_id)
+        return run is not None and run.formed
 
     def _run(self, run_id: str, documents: Documents) -> Run | None:
         return self.state.runs.get(run_id) or load_run(documents, run_id)
 
     def _with_run_of(self, message: Any, documents: Documents) -> State:
-        """The state with the run that the message is about and the parent it names, even if they have ended: a repeat must find them."""
+        """The state with the run that the message is about, and with its parent and the run that it resumes from, even if they
+        have ended: a repeat must find them."""
         state = self.state
-        parent = message.spec.parent_run_id if isinstance(message, job.SubmitRun) else getattr(message, "parent_run_id", "")
-        for run_id in (getattr(message, "run_id", "") or getattr(message, "submission_id", ""), parent):
-            if run_id and isinstance(run_id, str) and run_id not in state.runs:
+        for run_id in _named(message):
+            if run_id not in state.runs:
                 run = load_run(documents, run_id)
                 state = state if run is None else state.with_run(run)
         return state
 
-    def _keep(self, before: State, after: State, documents: Documents) -> None:
-        for run_id, run in after.runs.items():
-            known = before.runs.get(run_id)
-            if run is not known:
+    def _keep(self, before: State, after: State, named: Collection[str], documents: Documents) -> None:
+        """An event changes no other runs than those it names: all that wait are not looked at."""
+        for run_id in named:
+            run, known = after.runs.get(run_id), before.runs.get(run_id)
+            if run is not None and run is not known:
                 documents.put(RUN, run_id, codec.dumps(run))
                 if known is None:
                     self._index(run, documents)
         for kind, old, new in ((POOL, before.pools, after.pools), (AGENT, before.agents, after.agents)):
+            if old is new:
+                continue
             for key in old.keys() - new.keys():
                 documents.remove(kind, key)
             for key, value in new.items():
@@ -194,16 +213,27 @@ class SchedulerHandler:
             documents.put(POLICY, policy.NAME, after.policy.SerializeToString(deterministic=True))
         if after.submissions != before.submissions:
             documents.put(COUNTERS, "submissions", str(after.submissions).encode())
-        for experiment, number in after.numbers.items():
+        for experiment, number in after.numbers.items() if after.numbers is not before.numbers else ():
             if number != before.numbers.get(experiment):
                 documents.put("experiment", experiment, str(number).encode())
-        self.state = replace(after, runs={key: run for key, run in after.runs.items() if not run.is_terminal})
+        self.state = after.without_ended(named)
 
     @staticmethod
     def _index(run: Run, documents: Documents) -> None:
         place = f"{run.order:012d}"
         documents.put(NEWEST, place, run.id.encode())
         documents.put(NEWEST_OF.format(run.experiment), place, run.id.encode())
+
+
+def _named(message: Any) -> list[str]:
+    """Runs that it is about or refers to, each once."""
+    spec = message.spec if isinstance(message, job.SubmitRun) else None
+    named = (
+        getattr(message, "run_id", "") or getattr(message, "submission_id", ""),
+        spec.parent_run_id if spec is not None else getattr(message, "parent_run_id", ""),
+        spec.resume_from if spec is not None else "",
+    )
+    return [run_id for run_id in dict.fromkeys(named) if run_id]
 
 
 def load_run(documents: Documents, run_id: str) -> Run | None:

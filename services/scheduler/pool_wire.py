@@ -18,7 +18,7 @@ Holding = list[tuple[Run, Member]]
 
 def pool_to_wire(pool: Pool, state: State, health: PoolHealth) -> Any:
     held: dict[str, Holding] = defaultdict(list)
-    for run in state.live_runs():
+    for run in state.attempts():
         for member in run.members:
             held[member.agent_id].append((run, member))
     broken = health.broken()

@@ -4,10 +4,11 @@ The scheduler's whole state is a fold of events; nothing here reads a clock, mak
 """
 
 from services.scheduler.domain import policy
-from services.scheduler.domain.decide import ANSWERED, LABELS, Tick, decide
+from services.scheduler.domain.decide import ANSWERED, LABELS, decide
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.holding import Holding, Unheld
+from services.scheduler.domain.pulses import Tick
 from services.scheduler.domain.state import Agent, Member, Pool, Run, State, World
 
 __all__ = [

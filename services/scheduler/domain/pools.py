@@ -102,9 +102,9 @@ def keeper(state: State, agent_id: str) -> Pool | None:
 
 def fail_waiting(state: State, world: World) -> Iterator[Fact]:
     """Runs that wait for a pool of which no node comes up: its owner learns it from them, not from their silence."""
-    for run in state.live_runs():
-        why = world.dead_pools.get(run.spec.compute_target) if run.waits_for_a_node else None
-        if why is not None:
+    waiting = (run for run in state.live_runs() if run.waits_for_a_node) if world.dead_pools else ()
+    for run in waiting:
+        if (why := world.dead_pools.get(run.spec.compute_target)) is not None:
             what = f"No node of {run.spec.compute_target} has come up: {why}"
             failed = job.RunFailed(run_id=run.id, epoch=run.epoch, failure=failure("PoolDead", what, run.spec.compute_target))
             failed.ended_at.CopyFrom(_stamp(world))
