@@ -55,9 +55,9 @@ class DockerNodes:
         if known is not None:
             # Made anew: the image or the settings may be others by now.
             await self._call("DELETE", f"/containers/{known['Id']}", params={"force": "true"}, harmless=_HARMLESS)
-        self._started.failed(agent_id, f"its container was started a moment ago and has ended: docker logs {self._container(agent_id)}")
         made = await self._call("POST", "/containers/create", params={"name": self._container(agent_id)}, body=self._wish(agent_id))
         await self._call("POST", f"/containers/{made['Id']}/start", harmless=_HARMLESS)
+        self._started.failed(agent_id, f"its container was started a moment ago and has ended: docker logs {self._container(agent_id)}")
 
     async def stop(self, agent_id: str) -> None:
         known = (await self._containers()).get(agent_id)
