@@ -73,8 +73,8 @@ class SchedulerHandler:
                 self.heard += 1
                 if message.incarnation != self._incarnation:
                     return ()
-                self.health.pulse(self.state)
                 registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}
+                self.health.pulse(self.state)
                 begun = list(self.state.attempts())
                 offers = {(run.id, run.epoch) for run in begun if any(not it.accepted and not it.uploaded for it in run.members)}
                 forming = {(run.id, run.epoch) for run in begun if run.is_forming}

@@ -57,20 +57,6 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
     return _freed(state, {it.agent_id for it in run.members} - {it.agent_id for it in held}, at) if len(held) < len(run.members) else state
 
 
-def _registered(state: State, message: Any, at: datetime) -> State:
-    agent = Agent(
-        message.agent_id,
-        message.incarnation,
-        message.address,
-        message.resources,
-        at,
-        pool=message.pool,
-        labels=dict(message.labels),
-        gpus=tuple(message.gpus),
-    )
-    return pools.present(replace(state, agents={**state.agents, agent.id: agent}), agent.id)
-
-
 def _submitted(state: State, message: Any, at: datetime, cause: str) -> State:
     if message.run_id in state.runs:
         return state
@@ -119,6 +105,20 @@ def _freed(state: State, agent_ids: set[str], at: datetime) -> State:
     """Agents that a run held are idle from now on."""
     freed = {name: replace(state.agents[name], idle_since=at) for name in agent_ids if name in state.agents}
     return replace(state, agents={**state.agents, **freed}) if freed else state
+
+
+def _registered(state: State, message: Any, at: datetime) -> State:
+    agent = Agent(
+        message.agent_id,
+        message.incarnation,
+        message.address,
+        message.resources,
+        at,
+        pool=message.pool,
+        labels=dict(message.labels),
+        gpus=tuple(message.gpus),
+    )
+    return pools.present(replace(state, agents={**state.agents, agent.id: agent}), agent.id)
 
 
 def _without_agent(state: State, message: Any) -> State:
