@@ -132,7 +132,12 @@ class DockerNodes:
         except (httpx.HTTPError, OSError) as error:
             raise ProviderTrouble(f"no Docker engine answers at {socket}: {error or type(error).__name__}") from error
         if answer.is_success or answer.status_code in harmless:
-            return answer.content if as_bytes else answer.json() if answer.content and answer.is_success else {}
+            if as_bytes:
+                return answer.content
+            try:
+                return answer.json() if answer.content and answer.is_success else {}
+            except ValueError as error:
+                raise ProviderTrouble(f"what answers at {socket} is no Docker engine: {answer.text[:200]}") from error
         raise NodeRefused(f"the Docker engine refused: {_message(answer)}{self._hint(answer)}")
 
     def _hint(self, answer: httpx.Response) -> str:

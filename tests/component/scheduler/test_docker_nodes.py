@@ -73,7 +73,7 @@ def containers(engine: Engine, agent_id: str) -> list[Any]:
     return found
 
 
-async def until(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], seconds: float = 60.0) -> T:
+async def until(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], seconds: float = 150.0) -> T:
     deadline = time.monotonic() + seconds
     while not wanted(seen := await look()):
         assert time.monotonic() < deadline, seen
