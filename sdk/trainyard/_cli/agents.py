@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from trainyard._cli import completion
-from trainyard._cli.common import Config, Json, new_group, pairs, workspace, wrong
+from trainyard._cli.common import All, Config, Json, Limit, Token, new_group, page_of, pairs, workspace, wrong
 from trainyard._cli.output import note, one, rows
 from trainyard._errors import ComputeTargetException, TrainyardException, UserErrorException
 
@@ -34,6 +34,7 @@ def agent_join(
         str, typer.Option(help="the stack's agent.toml, or a copy; else TRAINYARD_SETTINGS, or that of the stack here", show_default=False)
     ] = "",
     home: Annotated[str, typer.Option(help="where the agent keeps its runs' folders")] = "~/.trainyard",
+    as_json: Annotated[bool, typer.Option("--json", help="the agent's log as JSON, one object a line")] = False,
     config: Config = None,
 ) -> None:
     """Make this host a node of a pool: runs the agent in the foreground. Ctrl-C lets go of what it runs, says good-bye and ends."""
@@ -55,6 +56,8 @@ def agent_join(
         "TRAINYARD_AGENT__POOL": pool,
         "TRAINYARD_HOME": str(Path(home).expanduser().absolute()),
     }
+    if as_json:
+        environment["TRAINYARD_LOG_JSON"] = "true"
     if address:
         environment["TRAINYARD_AGENT__ADDRESS"] = address
     if gpus:
@@ -69,6 +72,9 @@ def agent_join(
 @group.command("list")
 def agent_list(
     pool: Annotated[str, typer.Option(help="of this pool alone", autocompletion=completion.pools)] = "",
+    limit: Limit = 100,
+    page_token: Token = "",
+    everything: All = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -78,7 +84,8 @@ def agent_list(
     space = workspace(config)
     found = [AmlCompute(space, pool)] if pool else ComputeTarget.list(space)
     listed = (_row(it.name, node) for it in found for node in it._pool.nodes)
-    rows(listed, ("agent", "pool", "state", "runs", "cpus", "memoryGB", "gpus"), as_json=as_json)
+    page = page_of(listed, lambda it: f"{it['pool']}/{it['agent']}", limit=limit, token=page_token, everything=everything)
+    rows(page, ("agent", "pool", "state", "runs", "cpus", "memoryGB", "gpus"), as_json=as_json)
 
 
 @group.command("drain")

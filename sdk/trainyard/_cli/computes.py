@@ -100,7 +100,7 @@ def compute_update(
     name: Name,
     min_nodes: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
     max_nodes: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
-    idle_seconds: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
+    idle_seconds: Annotated[int | None, typer.Option(min=0, help="a node that idles so long is given back", show_default=False)] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> None:

@@ -55,9 +55,9 @@ class DockerNodes:
         if known is not None:
             # Made anew: the image or the settings may be others by now.
             await self._call("DELETE", f"/containers/{known['Id']}", params={"force": "true"}, harmless=_HARMLESS)
-        self._started.failed(agent_id, f"its container was started a moment ago and has ended: docker logs {self._container(agent_id)}")
         made = await self._call("POST", "/containers/create", params={"name": self._container(agent_id)}, body=self._wish(agent_id))
         await self._call("POST", f"/containers/{made['Id']}/start", harmless=_HARMLESS)
+        self._started.failed(agent_id, f"its container was started a moment ago and has ended: docker logs {self._container(agent_id)}")
 
     async def stop(self, agent_id: str) -> None:
         known = (await self._containers()).get(agent_id)
@@ -132,7 +132,12 @@ class DockerNodes:
         except (httpx.HTTPError, OSError) as error:
             raise ProviderTrouble(f"no Docker engine answers at {socket}: {error or type(error).__name__}") from error
         if answer.is_success or answer.status_code in harmless:
-            return answer.content if as_bytes else answer.json() if answer.content and answer.is_success else {}
+            if as_bytes:
+                return answer.content
+            try:
+                return answer.json() if answer.content and answer.is_success else {}
+            except ValueError as error:
+                raise ProviderTrouble(f"what answers at {socket} is no Docker engine: {answer.text[:200]}") from error
         raise NodeRefused(f"the Docker engine refused: {_message(answer)}{self._hint(answer)}")
 
     def _hint(self, answer: httpx.Response) -> str:

@@ -78,10 +78,13 @@ class SshNodes:
         code, output, errors = await _run([*self._ssh(host), shlex.join(words)], host)
         if code == 0:
             try:
-                answer: dict[str, Any] = json.loads(output.decode(errors="replace").strip().splitlines()[-1])
-                return answer
-            except (ValueError, IndexError) as error:
-                raise NodeRefused(f"{host} answered {output[-200:]!r}; does its shell print at login?") from error
+                # Above it may stand what the host's shell prints at login.
+                answer = json.loads(output.decode(errors="replace").strip().splitlines()[-1])
+            except (ValueError, IndexError):
+                answer = None
+            if not isinstance(answer, dict):
+                raise NodeRefused(f"{host}: {self._definition.python} answered {output[-200:]!r} and is no Python with the agent")
+            return answer
         said = " | ".join(errors.decode(errors="replace").strip().splitlines()[-3:])[-600:] or "it said nothing"
         if code == _UNREACHABLE:
             raise NodeRefused(f"{host} cannot be reached by ssh: {said}")

@@ -73,7 +73,7 @@ def containers(engine: Engine, agent_id: str) -> list[Any]:
     return found
 
 
-async def until(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], seconds: float = 60.0) -> T:
+async def until(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], seconds: float = 150.0) -> T:
     deadline = time.monotonic() + seconds
     while not wanted(seen := await look()):
         assert time.monotonic() < deadline, seen
@@ -145,12 +145,10 @@ async def test_an_agent_that_ends_again_and_again_is_left_alone_for_a_while(sett
     (tmp_path / "agent.toml").write_text("this is no TOML")
     nodes = nodes_in(settings, "crash")
     await nodes.start("crash-0")
+    with pytest.raises(NodeRefused, match="a moment ago"):
+        await nodes.start("crash-0")
 
     seen = await until(lambda: status(nodes, "crash-0"), lambda it: it is not None and it.state is NodeState.BROKEN)
-    with pytest.raises(NodeRefused, match="a moment ago"):
-        for _ in range(5):
-            await nodes.start("crash-0")
-            await until(lambda: status(nodes, "crash-0"), lambda it: it is not None and it.state is NodeState.BROKEN)
 
     assert seen is not None and "agent.toml" in seen.why
 

@@ -23,7 +23,7 @@ from tests.component.scheduler.sshd import Sshd
 from tests.component.topic_log import TopicLog
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 
-pytestmark = [pytest.mark.component, pytest.mark.skipif(bool(sshd.missing()), reason=sshd.missing())]
+pytestmark = [pytest.mark.component, pytest.mark.timeout(400), pytest.mark.skipif(bool(sshd.missing()), reason=sshd.missing())]
 T = TypeVar("T")
 NOBODY: frozenset[str] = frozenset()
 
@@ -60,7 +60,7 @@ def pids(host: Sshd) -> list[int]:
     return [pid for pid in known if psutil.pid_exists(pid)]
 
 
-async def until(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], seconds: float = 60.0) -> T:
+async def until(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], seconds: float = 150.0) -> T:
     """What was seen when it was as wanted. Looks again and again: it happens in other processes."""
     deadline = time.monotonic() + seconds
     while not wanted(seen := await look()):
@@ -228,11 +228,24 @@ async def test_a_python_that_is_not_there_is_named(host: Sshd) -> None:
         await nodes.start("py-7")
 
 
-async def test_an_agent_that_ends_at_once_is_left_alone_for_a_while(host: Sshd) -> None:
+@pytest.mark.parametrize("program", ["/bin/echo", "/bin/true"])
+async def test_a_program_that_is_no_python_is_named(host: Sshd, program: str) -> None:
+    nodes = nodes_on(host.host, of=host, pool="no", python=program)
+
+    seen = await status(nodes, "no-0")
+
+    assert seen is not None and f"{program} answered" in seen.why
+
+
+async def test_an_agent_that_ends_again_and_again_is_left_alone_for_a_while(host: Sshd) -> None:
     (host.home / "settings.toml").unlink()
     nodes = nodes_on(host.host, of=host, pool="crash")
 
     await nodes.start("crash-0")
     seen = await until(lambda: status(nodes, "crash-0"), lambda it: it is not None and it.state is NodeState.BROKEN)
+
+    await nodes.start("crash-0")
+    with pytest.raises(NodeRefused, match="a moment ago"):
+        await nodes.start("crash-0")
 
     assert seen is not None and "settings.toml" in seen.why

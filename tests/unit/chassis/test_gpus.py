@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +63,35 @@ def test_a_machine_without_a_driver_has_none(monkeypatch: pytest.MonkeyPatch) ->
 
     assert list(gpus()) == []
     assert this_machine().gpus == 0
+
+
+def test_a_driver_tells_of_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: f"GPU-{handle}")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: "NVIDIA T4")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=16 << 30))
+
+    found = [(gpu.index, gpu.uuid, gpu.name, gpu.memory_bytes) for gpu in visible_gpus()]
+
+    assert found == [(0, "GPU-0", "NVIDIA T4", 16 << 30), (1, "GPU-1", "NVIDIA T4", 16 << 30)]
+
+
+def test_a_driver_that_breaks_off_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    def lost() -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lost)
+
+    assert list(visible_gpus()) == []
 
 
 def test_this_machine_counts_what_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ from google.protobuf.message import Message
 from services.chassis.settings import Scheduler
 from services.scheduler.domain.holding import MISSES
 from services.scheduler.handlers import SchedulerHandler
-from tests.unit.scheduler.story import START, Story, names
+from tests.unit.scheduler.story import START, Story, a_submission, names
 from trainyard._cloudevents import Received
 from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.job.v1 import job_pb2 as job
 
 
 def a_handler(story: Story, **settings: Any) -> SchedulerHandler:
@@ -65,3 +66,34 @@ def test_who_declined_is_not_asked_again_by_the_next_decision() -> None:
     told(handler, declined)
 
     assert handler._world().declined_agents == {"agent-0"}
+
+
+def test_an_agent_that_no_pool_holds_is_told_to_end_once_it_has_been_heard_for_a_while() -> None:
+    handler = a_handler(Story().with_agent())
+
+    answers = [told(handler, a_beat()) for _ in range(5)]
+
+    assert answers[:-1] == [[]] * 4
+    (fenced,) = answers[-1]
+    assert (fenced.agent_id, fenced.incarnation, fenced.why) == ("agent-0", "first", "no pool holds agent-0")
+
+
+def test_a_process_that_was_given_up_and_goes_on_is_told_to_end_even_where_its_pool_is_gone() -> None:
+    handler = a_handler(Story())
+
+    answers = [told(handler, a_beat()) for _ in range(5)]
+
+    assert names(answers[-1]) == ["AgentFenced"]
+
+
+def test_runs_that_wait_for_a_dead_pool_fail_by_pulses_of_this_process() -> None:
+    story = Story().with_pool()
+    story.tell(a_submission())
+    handler = a_handler(story, pool_dead_seconds=3)
+    handler.health.told("", {"agent-0": "it ended again and again"})
+
+    told_by = [told(handler, cluster.SchedulerPulse(incarnation="me")) for _ in range(3)]
+
+    failed = [[it for it in messages if isinstance(it, job.RunFailed)] for messages in told_by]
+    assert [len(it) for it in failed] == [0, 0, 1]
+    assert "it ended again and again" in failed[2][0].failure.message
