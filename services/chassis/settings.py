@@ -38,8 +38,12 @@ class Scheduler(BaseModel):
 
 class Agent(BaseModel):
     id: str = Field("", description="stable name of the node, e.g. agent-0")
+    pool: str = Field("", description="that the node joins by hand; empty: a pool that starts its nodes itself has started it")
+    address: str = Field("", description="where other nodes reach its ranks; empty: host")
+    labels: dict[str, str] = Field(default_factory=dict, description="of the node, for runs that ask for some")
     heartbeat_seconds: float = Field(1.0, gt=0)
     grace_seconds: float = Field(5.0, ge=0, description="between TERM and KILL")
+    checkpoint_seconds: float = Field(10.0, gt=0, description="between two looks at what a script has saved, for runs that begin again")
     build_seconds: float = Field(1800.0, gt=0, description="deadline of an environment build")
     cache_bytes: int = Field(50_000_000_000, ge=0, description="what the node's cache of data and snapshots may hold; 0: no bound")
 
