@@ -58,10 +58,11 @@ class Mirror:
 
     async def run(self, every_seconds: float) -> None:
         """Until `end`, and the last look after it."""
-        while not self._over.is_set():
+        is_over = False
+        while not is_over:
             try:
                 async with asyncio.timeout(every_seconds):
-                    await self._over.wait()
+                    is_over = await self._over.wait()
             except TimeoutError:
                 pass
             if self._stopped():

@@ -64,7 +64,7 @@ class Rank:
         try:
             process = await RankProcess.start(argv, given, folder, self._output)
         except OSError as error:
-            await self._ears.close(0)
+            await self._ears.close()
             self._output.close()
             raise PreparationFailed("ScriptNotStarted", f"{self._name} cannot be started: {error}", self._name) from error
         started = cluster.TaskStarted(rank=self.number)

@@ -44,7 +44,7 @@ class Checkpoints:
 
     def listed(self, prefix: str, files: Sequence[Any], stopped: Callable[[], bool]) -> ArtifactSet:
         """A set that fits an event."""
-        whole = ArtifactSet(files=sorted(files, key=lambda file: file.path))
+        whole = ArtifactSet(files=sorted(files, key=_path))
         found: ArtifactSet = self._patiently(lambda: _artifacts.for_event(self._objects, prefix, whole), stopped)
         return found
 
@@ -77,6 +77,10 @@ class Checkpoints:
 
     def _patiently(self, work: Callable[[], T], stopped: Callable[[], bool]) -> T:
         return when_it_answers(work, self._retry_seconds, stopped)
+
+
+def _path(file: Any) -> str:
+    return str(file.path)
 
 
 def _name_anew(index: Path) -> None:
