@@ -1,6 +1,7 @@
 """Ports for ranks, kept free from the preparation until the ranks bind them.
 
-Three things keep others away. Until a rank starts, a socket of ours is bound. Ports lie outside the range from which the kernel takes
+Three things keep others away. Until a rank starts, a socket of ours is bound, on all addresses of the machine: TensorFlow's servers bind
+them all, whatever address they are told. Ports lie outside the range from which the kernel takes
 those of connections and of sockets that ask for any. And each is locked by a file that the agents of this machine share, also once its
 socket is closed: a rank takes seconds from its start to its bind. A killed agent lets go of all by itself.
 """
@@ -54,6 +55,7 @@ class Ports:
             return Reservation(kept)
         first, end = candidates(*_local_range())
         try:
+            _bound(self._address, 0).close()
             self._folder.mkdir(parents=True, exist_ok=True)
             for number in random.sample(range(first, end), end - first):
                 if (taken := self._take(number)) is not None:
@@ -71,23 +73,24 @@ class Ports:
         lock = os.open(self._folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock, self._bound(number)
+            return lock, _bound("::" if ":" in self._address else "0.0.0.0", number)
         except OSError as error:
             os.close(lock)
             if error.errno in (errno.EWOULDBLOCK, errno.EADDRINUSE, errno.EACCES):
                 return None
             raise
 
-    def _bound(self, number: int) -> socket.socket:
-        """Without SO_REUSEADDR: nobody else can bind it beside us."""
-        family, kind, protocol, _, place = socket.getaddrinfo(self._address, number, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        try:
-            bound.bind(place)
-        except BaseException:
-            bound.close()
-            raise
-        return bound
+
+def _bound(address: str, number: int) -> socket.socket:
+    """Without SO_REUSEADDR: nobody else can bind it beside us."""
+    family, kind, protocol, _, place = socket.getaddrinfo(address, number, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.bind(place)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def candidates(low: int, high: int) -> tuple[int, int]:

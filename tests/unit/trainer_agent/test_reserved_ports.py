@@ -31,6 +31,13 @@ def test_a_reserved_port_is_nobody_elses_until_it_is_opened(tmp_path: Path) -> N
     assert is_free(reserved.numbers[2])
 
 
+def test_a_port_is_reserved_on_all_addresses_of_the_machine(tmp_path: Path) -> None:
+    reserved = Ports("127.0.0.2", tmp_path).reserve(1)
+
+    assert [is_free(reserved.numbers[0], address) for address in ("127.0.0.1", "127.0.0.2", "0.0.0.0")] == [False] * 3
+    reserved.close()
+
+
 def test_an_opened_port_is_not_reserved_again_before_its_holder_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.trainer_agent.adapters.reserved_ports.candidates", lambda low, high: (61900, 61902))
     first = Ports("127.0.0.1", tmp_path).reserve(1)
