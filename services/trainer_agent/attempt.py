@@ -25,7 +25,7 @@ from services.trainer_agent.reporter import Cause, as_record
 from services.trainer_agent.telemetry import BUILD_LOG, DATA_LOG, Attempt, LogStream
 from trainyard._artifacts import count
 from trainyard._errors import TrainyardException
-from trainyard._gang import most_nodes
+from trainyard._gang import is_elastic, most_nodes
 from trainyard._paths import below
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -148,7 +148,7 @@ class Running:
             return ""
         if self._node.make_ring is None:
             raise PreparationFailed("NodeError", f"Agent {self._node.me.agent_id} cannot take part in a Horovod run.")
-        self._ring = self._node.make_ring()
+        self._ring = self._node.make_ring(is_elastic(self.offer.spec.distribution))
         if not gang.serves_rendezvous(self.offer):
             return ""
         secret, port = secrets.token_hex(16), ports.numbers[-1]

@@ -141,7 +141,7 @@ class ANode:
             checkpoint_seconds=0.05,
             preparer=Preparer(script),  # type: ignore[arg-type]
             ports=Ports("127.0.0.1", root / "ports"),
-            make_ring=lambda: self.ring,
+            make_ring=lambda elastic: self.ring,
             outputs=OutputStore(self.objects),
             checkpoints=Checkpoints(self.objects),
             reports=self.reports,  # type: ignore[arg-type]
