@@ -93,7 +93,11 @@ class Agent:
                 )
                 self._node.reports.send(as_record(REPORT_TOPIC, offer.run_id, declined, self._node.source, cause))
             case Form(run_id, gang):
-                self._running[run_id].form(gang)
+                try:
+                    self._running[run_id].form(gang)
+                except Exception:
+                    # Anybody may write to the log: what it makes of one run must not end the others.
+                    log.exception("a gang makes no sense", run=run_id, epoch=gang.epoch)
             case Stop(run_id, part, why, save_outputs):
                 running = self._running.get(run_id)
                 if running is not None and running.part == part:

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -46,7 +45,10 @@ class Running:
         self._attempt = Attempt(offer.run_id, offer.epoch, node.source, cause)
         self._ranks = LocalRanks(node, offer, folders, self._attempt, self._report, lambda: self._discarded)
         self._ring: Ring | None = None
-        self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._gang: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._newest: Any = None
+        """GangFormed; there once `_gang` is done."""
+        self._checkpoint_folder = folders.code / DEFAULT_FOLDER
         self._stopping = asyncio.Event()
         self._leaving = False
         self._discarded = False
@@ -59,12 +61,15 @@ class Running:
 
     def form(self, gang: Any) -> None:
         """The ranks start; in a later round they are told who is there now."""
+        if self._stopping.is_set():
+            return
+        self._newest = gang
         if not self._gang.done():
-            self._gang.set_result(gang)
+            self._gang.set_result(None)
             return
         if self._ring is not None:
             self._ring.formed(gang)
-        self._ranks.number_anew(gang, self._checkpoint_folder())
+        self._ranks.number_anew(gang)
 
     def stop(self) -> None:
         """End the script, keep what it has written."""
@@ -130,13 +135,13 @@ class Running:
             self._report(cluster.TaskPrepared(address=self._node.address, ports=ports.numbers, secret=secret, warnings=warnings))
             for fact in prepared.materialized:
                 self._node.reports.send(as_record("trainyard.datasets", fact.name, fact, self._node.source, self._cause))
-            formed = await self._unless_stopped(self._gang)
-            if formed is None:
+            await self._unless_stopped(self._gang)
+            if self._newest is None:
                 return
             ports.open(*ports.numbers[: len(offer.ranks)])
             if self._ring is not None:
-                self._ring.formed(formed)
-            await self._ranks.run(formed, prepared, self._ring, self._checkpoint_folder())
+                self._ring.formed(self._newest)
+            await self._ranks.run(self._newest, prepared, self._ring, self._checkpoint_folder)
         finally:
             if self._ring is not None:
                 await self._ring.close()
@@ -200,10 +205,10 @@ class Running:
 
     async def _make_ready(self) -> None:
         """The folders that are kept, with what an earlier attempt has saved. Raises PreparationFailed."""
-        for folder in ("outputs", "logs", self.offer.spec.checkpoint_folder):
+        for folder in ("logs", DEFAULT_FOLDER, self.offer.spec.checkpoint_folder or DEFAULT_FOLDER):
             try:
-                if folder:
-                    below(self._folders.code, folder).mkdir(parents=True, exist_ok=True)
+                self._checkpoint_folder = below(self._folders.code, folder)
+                self._checkpoint_folder.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
                 what = f"The source folder has a file named {folder!r}; that is the name of the folder whose files are kept. Rename it."
                 raise PreparationFailed("UserError", what, folder) from error
@@ -212,11 +217,8 @@ class Running:
             return
         self._phase("checkpoint", f"{count(checkpoint)} files", False)
         restore = self._node.checkpoints.restore
-        placed = await in_thread(lambda stopped: restore(checkpoint, self._checkpoint_folder(), stopped))
+        placed = await in_thread(lambda stopped: restore(checkpoint, self._checkpoint_folder, stopped))
         self._phase("checkpoint", f"{placed} files", True)
-
-    def _checkpoint_folder(self) -> Path:
-        return below(self._folders.code, self.offer.spec.checkpoint_folder or DEFAULT_FOLDER)
 
     async def _save(self) -> None:
         self._phase("outputs", "", False)

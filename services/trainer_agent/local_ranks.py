@@ -36,6 +36,7 @@ class LocalRanks:
         self._is_discarded = is_discarded
         self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush)
         self._ranks: list[Rank] = []
+        self._checkpoint_folder = folders.code
         self._mirror: Mirror | None = None
         self._mirroring: asyncio.Task[None] | None = None
         self._checkpoints = 0
@@ -44,20 +45,13 @@ class LocalRanks:
         """To the end of all. Raises PreparationFailed where one cannot be started; then the others are ended too."""
         mine = self._mine(formed)
         here = gang.tasks_here(self._offer, mine.ranks, len(formed.members))
-        running = []
-        self._ranks = []
-        for local, task in enumerate(here):
-            number = gang.log_number(self._offer, local, task)
-            name = gang.log_name(self._offer, number, task)
-            output = LogStream(self._attempt, number, name, self._folders.logs / name, self._node.telemetry)
-            metrics = Metrics(self._attempt, task.rank, self._node.telemetry, output)
-            rank = Rank(
-                self._offer.spec.entry_script or self._offer.spec.command[0], metrics, output, self._on_behalf, self._report, self.ending
-            )
-            self._ranks.append(rank)
-            running.append(self._started(rank, formed, task, here, prepared, ring))
-        self._mirror_what_rank_0_saves(mine, checkpoint_folder)
-        tasks = [asyncio.ensure_future(it) for it in running]
+        self._ranks = [self._rank(local, task) for local, task in enumerate(here)]
+        self._checkpoint_folder = checkpoint_folder
+        self._mirror_what_rank_0_saves(mine)
+        tasks = [
+            asyncio.ensure_future(self._start(rank, formed, task, here, prepared, ring))
+            for rank, task in zip(self._ranks, here, strict=True)
+        ]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -65,17 +59,27 @@ class LocalRanks:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._last_look()
 
-    def number_anew(self, formed: Any, checkpoint_folder: Path) -> None:
+    def number_anew(self, formed: Any) -> None:
         """A later round of an elastic gang: the same processes, other ranks."""
         mine = self._mine(formed)
         for rank, number in zip(self._ranks, mine.ranks, strict=False):
             rank.number = number
-        self._mirror_what_rank_0_saves(mine, checkpoint_folder)
+        if self._ranks:
+            self._mirror_what_rank_0_saves(mine)
 
     def _mine(self, formed: Any) -> Any:
         return next(it for it in formed.members if it.incarnation == self._node.me.incarnation)
 
-    async def _started(self, rank: Rank, formed: Any, task: Task, here: Sequence[Task], prepared: Prepared, ring: Ring | None) -> None:
+    def _rank(self, local: int, task: Task) -> Rank:
+        offer = self._offer
+        number = gang.log_number(offer, local, task)
+        name = gang.log_name(offer, number, task)
+        output = LogStream(self._attempt, number, name, self._folders.logs / name, self._node.telemetry)
+        metrics = Metrics(self._attempt, task.rank, self._node.telemetry, output)
+        script = offer.spec.entry_script or next(iter(offer.spec.command), "")
+        return Rank(script, metrics, output, self._on_behalf, self._report, self.ending)
+
+    async def _start(self, rank: Rank, formed: Any, task: Task, here: Sequence[Task], prepared: Prepared, ring: Ring | None) -> None:
         spec, folders = self._offer.spec, self._folders
         socket = folders.sockets / f"{task.rank}.sock"
         given = script_environment.variables(
@@ -96,11 +100,13 @@ class LocalRanks:
 
     # -- checkpoints
 
-    def _mirror_what_rank_0_saves(self, mine: Any, folder: Path) -> None:
+    def _mirror_what_rank_0_saves(self, mine: Any) -> None:
         if self._mirroring is not None or 0 not in mine.ranks or not mirror.is_wanted(self._offer):
             return
         prefix = f"runs/{self._offer.run_id}/{self._offer.epoch}/checkpoints"
-        self._mirror = Mirror(self._node.checkpoints, prefix, folder, self._folders.staging, self._tell, self._is_discarded)
+        self._mirror = Mirror(
+            self._node.checkpoints, prefix, self._checkpoint_folder, self._folders.staging, self._tell, self._is_discarded
+        )
         self._mirroring = asyncio.create_task(self._mirror.run(self._node.checkpoint_seconds))
 
     async def _last_look(self) -> None:

@@ -427,3 +427,30 @@ async def test_a_checkpoint_folder_that_is_a_file_of_the_source_is_named(tmp_pat
 
     (failed,) = node.reports.of(cluster.TaskFailed)
     assert (failed.failure.code, failed.failure.target) == ("UserError", "train.py/model")
+
+
+async def test_a_gang_that_makes_no_sense_ends_no_agent_and_the_attempt_says_so(tmp_path: Path) -> None:
+    node = ANode(tmp_path, "")
+    running = node.takes(RunSpec(distribution=Distribution(tensorflow=TensorflowCluster(worker_count=1))))
+    await node.reports.until(cluster.TaskPrepared)
+    formed = node.gang(running)
+    del formed.members[0].ports[:]
+
+    running.form(formed)
+    await asyncio.wait_for(running.task, 60)
+
+    (failed,) = node.reports.of(cluster.TaskFailed)
+    assert failed.failure.code == "NodeError"
+
+
+async def test_a_gang_that_is_formed_after_the_stop_starts_nothing(tmp_path: Path) -> None:
+    node = ANode(tmp_path, "")
+    running = node.takes(RunSpec(max_restarts=1))
+    await node.reports.until(cluster.TaskPrepared)
+    formed = node.gang(running)
+
+    running.stop()
+    running.form(formed)
+    await asyncio.wait_for(running.task, 60)
+
+    assert not node.reports.of(cluster.TaskStarted) and node.reports.of(cluster.OutputsUploaded)
