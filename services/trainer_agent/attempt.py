@@ -34,7 +34,7 @@ _LAST_WORDS_SECONDS = 30.0
 
 
 class Running:
-    """An attempt as a task. `start`, `stop` and `discard` are what the scheduler's messages make of it."""
+    """An attempt as a task. `form`, `stop` and `discard` are what the scheduler's messages make of it."""
 
     def __init__(self, node: Node, offer: Any, cause: Cause, folders: Folders, release: Callable[[], None]) -> None:
         self.offer = offer

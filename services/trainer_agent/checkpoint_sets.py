@@ -1,7 +1,7 @@
 """Which files of a checkpoint folder belong together at a moment at which a script may be writing any of them. Pure.
 
 A file is taken once it has been quiet: the same at two looks. TensorFlow's own checkpoints need no wait: their index, the text file
-`checkpoint`, is replaced in one go after the files that it names were written.
+`checkpoint`, is replaced in one go after the files that it names were written. A file that is younger than its index is being written again.
 """
 
 from __future__ import annotations
@@ -33,11 +33,18 @@ def quiet(before: Mapping[str, Seen], now: Mapping[str, Seen]) -> frozenset[str]
     return frozenset(path for path, seen in now.items() if before.get(path) == seen)
 
 
-def chosen(paths: Collection[str], quiet: Collection[str], indexes: Mapping[str, str], folder: str) -> list[str] | None:
+def chosen(now: Mapping[str, Seen], quiet: Collection[str], indexes: Mapping[str, str], folder: str) -> list[str] | None:
     """What can be saved now, an index behind what it names; None: an index names a checkpoint that is not whole, so nothing can.
 
-    `paths` and the keys of `indexes` (whose values are their contents) are relative to `folder`, an absolute path.
+    The keys of `now` and of `indexes` (whose values are their contents) are relative to `folder`, an absolute path.
     """
+
+    def whole(index: str, prefix: str) -> list[str]:
+        """Empty where a file is missing, or younger than its index and not quiet."""
+        files = _files(prefix, now)
+        written = index in now and all(it in quiet or now[it].mtime_ns <= now[index].mtime_ns for it in files)
+        return files if written else []
+
     taken, leads_out = set(quiet), set[str]()
     for index, content in indexes.items():
         names = [_below(folder, index, name) for _, name in _NAMED.findall(content)]
@@ -47,10 +54,9 @@ def chosen(paths: Collection[str], quiet: Collection[str], indexes: Mapping[str,
         if newest is None:
             leads_out.add(index)
             continue
-        whole = _whole(newest, paths)
-        if not whole:
+        if not (files := whole(index, newest)):
             return None
-        taken |= {index, *whole, *(file for other in others if other for file in _whole(other, paths))}
+        taken |= {index, *files, *(file for other in others if other for file in whole(index, other))}
     return sorted(taken - leads_out, key=lambda path: (is_index(path), path))
 
 
@@ -70,8 +76,8 @@ def _below(folder: str, index: str, name: str) -> str | None:
     return posixpath.relpath(path, folder) if path.startswith(f"{folder}/") else None
 
 
-def _whole(prefix: str, paths: Collection[str]) -> list[str]:
-    """Its files; empty where one is missing."""
+def _files(prefix: str, paths: Collection[str]) -> list[str]:
+    """Of a checkpoint; empty where one is missing."""
     shards = {path: found for path in paths if path.startswith(f"{prefix}.data-") and (found := _SHARD.search(path, len(prefix)))}
     counts = {int(found[2]) for found in shards.values()}
     if f"{prefix}.index" in paths and any(len([it for it in shards.values() if int(it[2]) == count]) == count for count in counts):

@@ -84,7 +84,7 @@ class Mirror:
             try:
                 indexes = self._indexes()
                 self._before = now = self._scan()
-                return self._take(now, chosen(now.keys(), self._quiet(before, now), indexes, os.path.realpath(self._folder)))
+                return self._take(now, chosen(now, self._quiet(before, now), indexes, os.path.realpath(self._folder)))
             except (FileNotFoundError, _Changed):
                 # The script has removed what it had just named: by now it names something newer.
                 continue

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from services.trainer_agent.checkpoint_sets import Seen, chosen, is_index, quiet, with_names_of
+from collections.abc import Collection, Mapping
+
+from services.trainer_agent import checkpoint_sets
+from services.trainer_agent.checkpoint_sets import Seen, is_index, quiet, with_names_of
 
 WHOLE = ["ckpt-1.index", "ckpt-1.data-00000-of-00001"]
 
@@ -10,6 +13,13 @@ WHOLE = ["ckpt-1.index", "ckpt-1.data-00000-of-00001"]
 def index(*names: str) -> str:
     newest = f'model_checkpoint_path: "{names[0]}"\n'
     return newest + "".join(f'all_model_checkpoint_paths: "{name}"\n' for name in names)
+
+
+def chosen(
+    there: Collection[str], quiet: Collection[str], indexes: Mapping[str, str], folder: str, younger: Collection[str] = ()
+) -> list[str] | None:
+    """Of files that are as old as each other but for those that are younger."""
+    return checkpoint_sets.chosen({path: Seen(1, 1 + (path in younger), 1) for path in there}, quiet, indexes, folder)
 
 
 def test_a_file_is_quiet_once_it_is_the_same_at_two_looks() -> None:
@@ -40,6 +50,14 @@ def test_a_shard_that_is_missing_makes_a_checkpoint_half() -> None:
 
     assert chosen(there, there, {"checkpoint": index("c")}, "/f") is None
     assert chosen([*there, "c.data-00001-of-00002"], [], {"checkpoint": index("c")}, "/f") is not None
+
+
+def test_a_checkpoint_that_is_being_written_again_under_its_name_is_half_until_it_is_quiet() -> None:
+    there = [*WHOLE, "checkpoint"]
+
+    for file in WHOLE:
+        assert chosen(there, [], {"checkpoint": index("ckpt-1")}, "/f", younger=[file]) is None
+    assert chosen(there, WHOLE, {"checkpoint": index("ckpt-1")}, "/f", younger=WHOLE) is not None
 
 
 def test_an_older_checkpoint_that_is_gone_hinders_nothing() -> None:

@@ -168,3 +168,17 @@ def test_a_log_of_an_elastic_gang_is_nobody_elses_though_ranks_are_numbered_anew
 
     assert numbers == [0, 1, 10, 11]
     assert gang.log_name(first, 0, Task(0, 0)) == "azureml-logs/70_driver_log_0.txt"
+
+
+@pytest.mark.parametrize(
+    ("shape", "endless"),
+    [
+        (TensorflowCluster(worker_count=2, parameter_server_count=1), ["ps"]),
+        (TensorflowCluster(chief=True, worker_count=1, parameter_server_count=1, evaluator=True), ["worker", "ps"]),
+        (TensorflowCluster(chief=True, worker_count=1), []),
+    ],
+)
+def test_who_serves_others_is_waited_for_by_nobody(shape: Any, endless: list[str]) -> None:
+    everyone = tasks(Distribution(node_count=2, tensorflow=shape))
+
+    assert [task.kind for task in everyone if not task.ends_by_itself] == endless

@@ -113,7 +113,7 @@ def test_a_checkpoint_of_tensorflow_is_saved_at_once_and_always_whole(mirrored: 
 
     assert first is not None and first["checkpoint"] == 'model_checkpoint_path: "ckpt-1"\n'
     assert mirrored.look() is None
-    mirrored.write("ckpt-2.index", "")
+    mirrored.save("ckpt-2", "two")
     second = mirrored.look()
     assert second is not None and second["ckpt-2.data-00000-of-00001"] == "two"
 
