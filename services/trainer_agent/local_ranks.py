@@ -64,7 +64,7 @@ class LocalRanks:
         mine = self._mine(formed)
         for rank, number in zip(self._ranks, mine.ranks, strict=False):
             rank.number = number
-        if self._ranks:
+        if self._ranks and not self.ending.has_begun:
             self._mirror_what_rank_0_saves(mine)
 
     def _mine(self, formed: Any) -> Any:

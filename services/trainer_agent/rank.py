@@ -31,6 +31,10 @@ class Ending:
         self.grace_seconds = 0.0
         self._event.set()
 
+    @property
+    def has_begun(self) -> bool:
+        return self._event.is_set()
+
     async def begun(self) -> None:
         await self._event.wait()
 

@@ -1,9 +1,9 @@
 """Ports for ranks, kept free from the preparation until the ranks bind them.
 
 Three things keep others away. Until a rank starts, a socket of ours is bound, on all addresses of the machine: TensorFlow's servers bind
-them all, whatever address they are told. Ports lie outside the range from which the kernel takes
-those of connections and of sockets that ask for any. And each is locked by a file that the agents of this machine share, also once its
-socket is closed: a rank takes seconds from its start to its bind. A killed agent lets go of all by itself.
+them all, whatever address they are told. Ports lie outside the range from which the kernel takes those of connections and of sockets that
+ask for any. And each is locked by a file that the agents of this machine share, also once its socket is closed: a rank takes seconds from
+its start to its bind. A killed agent lets go of all by itself.
 """
 
 from __future__ import annotations
