@@ -36,4 +36,6 @@ for _ in range(STEPS):
 coordinator.join()
 print(f"chief: {int(seen)} steps, weight {float(weight):.2f}")
 assert int(seen) == STEPS and abs(float(weight) - 3.0) < 0.5
-tf.train.Checkpoint(weight=weight).save("outputs/model/ckpt")
+# tf.train.Checkpoint would have each parameter server write its part on its own node.
+with open("outputs/weight", "w") as file:
+    file.write(str(float(weight)))
