@@ -14,7 +14,7 @@ import structlog
 
 from services.chassis import logs
 from services.chassis.loop.kafka_client import KafkaPublisher
-from services.chassis.machine import this_machine
+from services.chassis.machine import gpus, this_machine
 from services.chassis.settings import Settings
 from services.trainer_agent.adapters.blobs import Blobs
 from services.trainer_agent.adapters.checkpoints import Checkpoints
@@ -69,7 +69,8 @@ async def run(settings: Settings) -> int:
     # Builds inherit it, and are found by it.
     os.environ[MARK] = node.mark
     Folders.sweep(home, me.agent_id)
-    registration = registered(this_machine(), (), pool=settings.agent.pool, host=socket.gethostname(), labels=settings.agent.labels)
+    devices, told = gpus(settings.agent.fake_gpus), settings.agent
+    registration = registered(this_machine(told.fake_gpus), devices, pool=told.pool, host=socket.gethostname(), labels=told.labels)
     agent = Agent(node, lambda run_id, epoch, index: Folders.make(home, me.agent_id, run_id, epoch, index), registration)
     return await live(agent, node, settings)
 

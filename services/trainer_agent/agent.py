@@ -56,8 +56,13 @@ class Agent:
         self._node.reports.send(as_record(AGENT_TOPIC, self._me.agent_id, message, self._node.source))
         log.info("registers", incarnation=self._me.incarnation)
 
-    async def deliver(self, record: Record) -> None:
-        """A record of the lease topic. What cannot be read is put aside by the agent whose key it carries."""
+    async def deliver(self, *records: Record) -> None:
+        """Of the lease topic."""
+        for record in records:
+            self._take(record)
+
+    def _take(self, record: Record) -> None:
+        """What cannot be read is put aside by the agent whose key it carries."""
         try:
             event = decode(record.topic, record.partition, record.offset, record.key, record.value, record.headers)
         except UnknownType as error:

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from trainyard._cli import (
+    agents,
     computes,
     datasets,
     datastores,
@@ -66,6 +67,7 @@ _GROUPS = {
     "dataset": datasets.group,
     "datastore": datastores.group,
     "compute": computes.group,
+    "agent": agents.group,
     "env": environments.group,
     "model": models.group,
     "endpoint": endpoints.group,
