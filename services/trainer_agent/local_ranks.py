@@ -57,6 +57,8 @@ class LocalRanks:
         finally:
             self.ending.begin()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for rank in self._ranks:
+                rank.close()
             await self._last_look()
 
     def number_anew(self, formed: Any) -> None:

@@ -85,6 +85,10 @@ class Rank:
         end.exited_at.FromDatetime(process.ended_at or datetime.now(UTC))
         self._report(end)
 
+    def close(self) -> None:
+        """Of one that may never have run; a second time does nothing."""
+        self._output.close()
+
     async def _until_end(self, process: RankProcess, limit: float | None, told: Any) -> None:
         """Tells how it ended. The first that fails takes the others along: they would wait for it."""
         end, stop = asyncio.ensure_future(process.wait()), asyncio.ensure_future(self._ending.begun())
