@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 CHIEF, WORKER, PARAMETER_SERVER, EVALUATOR = "chief", "worker", "ps", "evaluator"
@@ -18,11 +18,9 @@ class Task:
     kind: str = ""
     index: int = 0
     """Counts the tasks of its kind from 0."""
-
-    @property
-    def ends_by_itself(self) -> bool:
-        """False for a parameter server: it waits for others until it is ended, and that is its success."""
-        return self.kind != PARAMETER_SERVER
+    ends_by_itself: bool = field(default=True, compare=False)
+    """False for who serves others until it is ended, which is its success: a parameter server, and beside such a worker that has a chief,
+    since tf.distribute's workers then only do what the chief hands them."""
 
 
 def node_count(distribution: Any) -> int:
@@ -57,7 +55,8 @@ def tasks(distribution: Any, nodes: int = 0) -> list[Task]:
     cluster = distribution.tensorflow
     counts = ((CHIEF, int(cluster.chief)), (WORKER, cluster.worker_count), (PARAMETER_SERVER, cluster.parameter_server_count))
     kinds = [(kind, index) for kind, count in (*counts, (EVALUATOR, int(cluster.evaluator))) for index in range(count)]
-    return [Task(rank, rank % nodes, kind, index) for rank, (kind, index) in enumerate(kinds)]
+    serve = {PARAMETER_SERVER, *([WORKER] if cluster.chief and cluster.parameter_server_count else [])}
+    return [Task(rank, rank % nodes, kind, index, kind not in serve) for rank, (kind, index) in enumerate(kinds)]
 
 
 def ranks_of(distribution: Any, node: int, nodes: int = 0) -> list[int]:

@@ -55,6 +55,7 @@ class Agent(BaseModel):
     fake_gpus: str = Field("", description="GPUs to tell of instead of the driver's, for tests: 2xNVIDIA H100, or a JSON list")
     heartbeat_seconds: float = Field(1.0, gt=0)
     grace_seconds: float = Field(5.0, ge=0, description="between TERM and KILL")
+    checkpoint_seconds: float = Field(10.0, gt=0, description="between two looks at what a script has saved, for runs that begin again")
     build_seconds: float = Field(1800.0, gt=0, description="deadline of an environment build")
     cache_bytes: int = Field(50_000_000_000, ge=0, description="what the node's cache of data and snapshots may hold; 0: no bound")
 

@@ -13,14 +13,17 @@ import structlog
 from services.chassis.dead_letters import as_letter
 from services.chassis.records import Publisher, Record, Unavailable
 from services.trainer_agent import domain
-from services.trainer_agent.attempt import Node, Running
-from services.trainer_agent.domain import Accept, Decline, End, Leases, Start, Stop
+from services.trainer_agent.attempt import Running
+from services.trainer_agent.domain import Accept, Decline, End, Form, Leases, Stop
 from services.trainer_agent.layout import Folders
+from services.trainer_agent.node import Node
 from services.trainer_agent.reporter import Cause, as_record
 from trainyard._cloudevents import Undecodable, UnknownType, decode
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 
 log = structlog.get_logger()
+# Together with the grace before KILL less than a supervisor waits.
+_CHECKPOINT_SECONDS, _CLEAN_UP_SECONDS = 3.0, 2.0
 REPORT_TOPIC, AGENT_TOPIC, HEARTBEAT_TOPIC = "trainyard.tasks", "trainyard.agents", "trainyard.heartbeats"
 
 
@@ -34,7 +37,7 @@ def registered(resources: Any, gpus: Sequence[Any], *, pool: str, host: str, lab
 class Agent:
     """`ended` resolves when the process is not wanted any more."""
 
-    def __init__(self, node: Node, make_folders: Callable[[str, int], Folders], registration: Any) -> None:
+    def __init__(self, node: Node, make_folders: Callable[[str, int, int], Folders], registration: Any) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._node = node
         self._me = node.me
@@ -42,8 +45,8 @@ class Agent:
         self._registration = registration
         self._leases = Leases()
         self._running: dict[str, Running] = {}
-        self._untold: set[tuple[str, int]] = set()
-        """Attempts whose last report is not known to lie in the log: to the scheduler they are held still."""
+        self._untold: set[Running] = set()
+        """Those whose last report is not known to lie in the log: to the scheduler they are held still."""
         self._beat_now = asyncio.Event()
 
     def register(self) -> None:
@@ -83,40 +86,45 @@ class Agent:
     def _do(self, action: domain.Action, cause: Cause) -> None:
         match action:
             case Accept(offer):
-                folders = self._make_folders(offer.run_id, offer.epoch)
-                run_id, epoch = offer.run_id, offer.epoch
-                taken = Running(self._node, offer, cause, folders, lambda: self._released(run_id, epoch))
-                self._running[run_id] = taken
-                self._untold.add((run_id, epoch))
-                taken.task.add_done_callback(lambda _: self._untold.discard((run_id, epoch)))
+                folders = self._make_folders(offer.run_id, offer.epoch, offer.node_index)
+                taken = Running(self._node, offer, cause, folders, lambda: self._released(taken))
+                self._running[offer.run_id] = taken
+                self._untold.add(taken)
+                taken.task.add_done_callback(lambda _: self._untold.discard(taken))
                 self._beat_now.set()
             case Decline(offer, why):
                 declined = cluster.LeaseDeclined(
                     run_id=offer.run_id, epoch=offer.epoch, agent_id=self._me.agent_id, incarnation=self._me.incarnation, why=why
                 )
                 self._node.reports.send(as_record(REPORT_TOPIC, offer.run_id, declined, self._node.source, cause))
-            case Start(run_id, _, gang):
-                self._running[run_id].start(gang)
-            case Stop(run_id, epoch, why, save_outputs):
+            case Form(run_id, gang):
+                try:
+                    self._running[run_id].form(gang)
+                except Exception:
+                    # Anybody may write to the log: what it makes of one run must not end the others.
+                    log.exception("a gang makes no sense", run=run_id, epoch=gang.epoch)
+            case Stop(run_id, part, why, save_outputs):
                 running = self._running.get(run_id)
-                if running is not None and running.offer.epoch == epoch:
-                    log.info("stops a run", run=run_id, epoch=epoch, reason=why, save_outputs=save_outputs)
+                if running is not None and running.part == part:
+                    log.info("stops a run", run=run_id, epoch=part.epoch, reason=why, save_outputs=save_outputs)
                     running.stop() if save_outputs else running.discard()
             case End(why):
                 if not self.ended.done():
                     self.ended.set_result(why)
 
-    def _released(self, run_id: str, epoch: int) -> None:
-        self._leases = domain.released(self._leases, run_id, epoch)
-        running = self._running.get(run_id)
-        if running is not None and running.offer.epoch == epoch:
-            del self._running[run_id]
+    def _released(self, over: Running) -> None:
+        self._leases = domain.released(self._leases, over.offer.run_id, over.part)
+        if self._running.get(over.offer.run_id) is over:
+            del self._running[over.offer.run_id]
         self._beat_now.set()
 
     async def beat_for_ever(self, publisher: Publisher, every_seconds: float) -> None:
         """What this process holds, every second or so and at once after a change; the next only after the last was acknowledged."""
         while True:
-            held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in sorted(self._untold | set(self._leases.held.items()))]
+            told = {(it.offer.run_id, it.offer.epoch) for it in self._untold} | {
+                (run_id, it.part.epoch) for run_id, it in self._leases.held.items()
+            }
+            held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in sorted(told)]
             message = cluster.AgentHeartbeat(agent_id=self._me.agent_id, incarnation=self._me.incarnation, held=held)
             try:
                 await asyncio.to_thread(publisher.publish, [as_record(HEARTBEAT_TOPIC, self._me.agent_id, message, self._node.source)])
@@ -130,13 +138,16 @@ class Agent:
             self._beat_now.clear()
 
     async def drain(self, why: str) -> None:
-        """Ends all ranks and says good-bye. What they held is lost and starts again elsewhere."""
+        """Ends all ranks and says good-bye. What they held is lost and starts again elsewhere, from the checkpoints that are saved here:
+        unless this process was given up, when nothing that it saves counts."""
         self._leases = replace(self._leases, draining=True)
-        tasks = [running.task for running in self._running.values()]
-        for running in list(self._running.values()):
-            running.discard()
-        if tasks:
-            await asyncio.wait(tasks, timeout=5.0)
+        left = {running.task: running for running in self._running.values()}
+        for running in left.values():
+            running.discard() if self.ended.done() else running.leave()
+        for patience in (self._node.grace_seconds + _CHECKPOINT_SECONDS, _CLEAN_UP_SECONDS):
+            _, late = await asyncio.wait(left, timeout=patience) if left else (set(), set())
+            for task in late:
+                left[task].discard()
         message = cluster.AgentDrained(agent_id=self._me.agent_id, incarnation=self._me.incarnation, why=why)
         self._node.reports.send(as_record(AGENT_TOPIC, self._me.agent_id, message, self._node.source))
         try:

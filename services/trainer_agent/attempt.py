@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from services.trainer_agent import script_environment
-from services.trainer_agent.adapters.leftovers import MARK, end_leftovers
-from services.trainer_agent.adapters.outputs import OutputStore
-from services.trainer_agent.adapters.ranks import RankProcess
-from services.trainer_agent.domain import Me
+from services.trainer_agent import gang, script_environment
+from services.trainer_agent.adapters.leftovers import end_leftovers
+from services.trainer_agent.adapters.reserved_ports import Reservation
+from services.trainer_agent.domain import Part
 from services.trainer_agent.layout import Folders
-from services.trainer_agent.metrics import Metrics
-from services.trainer_agent.on_behalf import Log, OnBehalf
-from services.trainer_agent.ports import PreparationFailed
-from services.trainer_agent.prepare import Prepared, Preparer
-from services.trainer_agent.reporter import Cause, Reporter, as_record
-from services.trainer_agent.script_socket import ScriptSocket
-from services.trainer_agent.telemetry import BUILD_LOG, DATA_LOG, DRIVER_LOG, Attempt, LogStream
+from services.trainer_agent.local_ranks import LocalRanks
+from services.trainer_agent.mirror import DEFAULT_FOLDER
+from services.trainer_agent.node import Node
+from services.trainer_agent.ports import PreparationFailed, Ring
+from services.trainer_agent.prepare import Prepared, in_thread
+from services.trainer_agent.reporter import Cause, as_record
+from services.trainer_agent.telemetry import BUILD_LOG, DATA_LOG, Attempt, LogStream
 from trainyard._artifacts import count
 from trainyard._errors import TrainyardException
-from trainyard._objects import Objects
+from trainyard._gang import is_elastic, most_nodes
+from trainyard._paths import below
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -34,25 +33,8 @@ log = structlog.get_logger()
 _LAST_WORDS_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Node:
-    """What every attempt on this node shares."""
-
-    me: Me
-    address: str
-    mark: str
-    source: str
-    grace_seconds: float
-    preparer: Preparer
-    outputs: OutputStore
-    reports: Reporter
-    telemetry: Reporter
-    objects: Objects
-    log: Log
-
-
 class Running:
-    """An attempt as a task. `start`, `stop` and `discard` are what the scheduler's messages make of it."""
+    """An attempt as a task. `form`, `stop` and `discard` are what the scheduler's messages make of it."""
 
     def __init__(self, node: Node, offer: Any, cause: Cause, folders: Folders, release: Callable[[], None]) -> None:
         self.offer = offer
@@ -61,25 +43,49 @@ class Running:
         self._folders = folders
         self._release = release
         self._attempt = Attempt(offer.run_id, offer.epoch, node.source, cause)
-        self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush)
-        self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._ranks = LocalRanks(node, offer, folders, self._attempt, self._report, lambda: self._discarded)
+        self._ring: Ring | None = None
+        self._gang: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._newest: Any = None
+        """GangFormed; there once `_gang` is done."""
+        self._checkpoint_folder = folders.code / DEFAULT_FOLDER
         self._stopping = asyncio.Event()
+        self._leaving = False
         self._discarded = False
         # Not done before the last report lies in the log: heartbeats list the attempt until then.
         self.task = asyncio.create_task(self._run(), name=f"{offer.run_id}.{offer.epoch}")
 
-    def start(self, gang: Any) -> None:
+    @property
+    def part(self) -> Part:
+        return Part(self.offer.epoch, self.offer.node_index)
+
+    def form(self, gang: Any) -> None:
+        """The ranks start; in a later round they are told who is there now."""
+        if self._stopping.is_set():
+            return
+        self._newest = gang
         if not self._gang.done():
-            self._gang.set_result(gang)
+            self._gang.set_result(None)
+            return
+        if self._ring is not None:
+            self._ring.formed(gang)
+        self._ranks.number_anew(gang)
 
     def stop(self) -> None:
         """End the script, keep what it has written."""
         self._stopping.set()
+        self._ranks.ending.begin()
+
+    def leave(self) -> None:
+        """End the script; of what it has written only a checkpoint is kept, and nothing else is told."""
+        self._leaving = True
+        self.stop()
 
     def discard(self) -> None:
         """End at once and say nothing more: the attempt is not ours any longer."""
         self._discarded = True
         self._stopping.set()
+        self._ranks.ending.at_once()
 
     # -- the life
 
@@ -97,7 +103,7 @@ class Running:
                 log.exception("an attempt broke", run=offer.run_id)
                 why = Failure(code="NodeError", message=f"The agent failed: {type(error).__name__}: {error}"[:3000])
                 self._report(cluster.TaskFailed(failure=why))
-            if not self._discarded:
+            if not self._discarded and not self._leaving:
                 await self._save()
         finally:
             await asyncio.to_thread(self._clean_up)
@@ -121,14 +127,43 @@ class Running:
 
     async def _prepared(self, prepared: Prepared) -> None:
         """Ready: told, and when the whole gang is, the ranks run to their end."""
-        self._report(cluster.TaskPrepared(address=self._node.address, warnings=[it[:3000] for it in prepared.python.warnings[:20]]))
-        for fact in prepared.materialized:
-            self._node.reports.send(as_record("trainyard.datasets", fact.name, fact, self._node.source, self._cause))
-        gang = await self._unless_stopped(self._gang)
-        if gang is None:
-            return
-        ranks = next(it.ranks for it in gang.members if it.incarnation == self._node.me.incarnation)
-        await asyncio.gather(*(self._rank(rank, prepared) for rank in ranks))
+        offer = self.offer
+        ports = self._node.ports.reserve(gang.ports_wanted(offer))
+        try:
+            secret = await self._open_ring(ports)
+            warnings = [it[:3000] for it in prepared.python.warnings[:20]]
+            self._report(cluster.TaskPrepared(address=self._node.address, ports=ports.numbers, secret=secret, warnings=warnings))
+            for fact in prepared.materialized:
+                self._node.reports.send(as_record("trainyard.datasets", fact.name, fact, self._node.source, self._cause))
+            await self._unless_stopped(self._gang)
+            if self._newest is None:
+                return
+            ports.open(*ports.numbers[: len(offer.ranks)])
+            if self._ring is not None:
+                self._ring.formed(self._newest)
+            await self._ranks.run(self._newest, prepared, self._ring, self._checkpoint_folder)
+        finally:
+            if self._ring is not None:
+                await self._ring.close()
+            ports.close()
+
+    async def _open_ring(self, ports: Reservation) -> str:
+        """The secret of the rendezvous, where this node serves it. Raises PreparationFailed."""
+        if not gang.is_horovod(self.offer.spec):
+            return ""
+        if self._node.make_ring is None:
+            raise PreparationFailed("NodeError", f"Agent {self._node.me.agent_id} cannot take part in a Horovod run.")
+        self._ring = self._node.make_ring(is_elastic(self.offer.spec.distribution))
+        if not gang.serves_rendezvous(self.offer):
+            return ""
+        secret, port = secrets.token_hex(16), ports.numbers[-1]
+        ports.open(port)
+        try:
+            await self._ring.start(self._node.address, port, secret)
+        except OSError as error:
+            what = f"The rendezvous cannot be served on {self._node.address}:{port}: {error}"
+            raise PreparationFailed("NodeError", what, self._node.address) from error
+        return secret
 
     async def _unless_stopped(self, work: Any) -> Any:
         """The result, or None when the attempt was stopped first; then the work is cancelled."""
@@ -145,80 +180,45 @@ class Running:
 
     async def _prepare(self) -> Prepared:
         def build_log() -> LogStream:
-            return self._log(0, BUILD_LOG)
+            return self._log(BUILD_LOG)
 
         opened: list[LogStream] = []
 
         def data_log(line: str) -> None:
-            opened[:] = opened or [self._log(0, DATA_LOG)]
+            opened[:] = opened or [self._log(DATA_LOG)]
             opened[0].write([line])
 
         try:
-            return await self._node.preparer.prepare(self.offer.spec, self._folders, self._phase, build_log, data_log)
+            prepared = await self._node.preparer.prepare(self.offer.spec, self._folders, self._phase, build_log, data_log)
         finally:
             # What a thread has handed over is written before the log is closed.
             await asyncio.sleep(0)
             for stream in opened:
                 stream.close()
             opened[:] = []
-
-    async def _rank(self, rank: int, prepared: Prepared) -> None:
-        """Starts the script, listens to it, and reports its end."""
-        spec = self.offer.spec
-        self._make_results()
-        output = self._log(rank, DRIVER_LOG)
-        ears = ScriptSocket(Metrics(self._attempt, rank, self._node.telemetry, output), self._on_behalf)
-        socket = self._folders.sockets / f"{rank}.sock"
-        await ears.listen(socket)
-        given = script_environment.variables(
-            os.environ,
-            self.offer,
-            python=prepared.python,
-            inputs=prepared.inputs,
-            socket=socket,
-            temporary=self._folders.temporary,
-            spool=self._folders.spool,
-            marks={MARK: self._node.mark},
-        )
         try:
-            process = await RankProcess.start(
-                script_environment.argv(prepared.python, self.offer, prepared.inputs, given), given, self._folders.code, output
-            )
-        except OSError as error:
-            await ears.close(0)
-            output.close()
-            what = spec.entry_script or spec.command[0]
-            raise PreparationFailed("ScriptNotStarted", f"{what} cannot be started: {error}", what) from error
-        started = cluster.TaskStarted(rank=rank)
-        started.started_at.FromDatetime(datetime.now(UTC))
-        self._report(started)
-        limit = spec.max_duration.ToTimedelta().total_seconds() if spec.HasField("max_duration") else None
-        try:
-            code, timed_out = await self._until_end(process, limit)
-        finally:
-            await ears.close()
-            output.close()
-        self._report(cluster.TaskExited(rank=rank, exit_code=code, last_lines=list(output.last_lines), timed_out=timed_out))
+            await self._make_ready()
+        except BaseException:
+            prepared.python.release()
+            raise
+        return prepared
 
-    def _make_results(self) -> None:
-        """Raises PreparationFailed where the source has taken the names of the folders that are copied at the end."""
-        for name in ("outputs", "logs"):
+    async def _make_ready(self) -> None:
+        """The folders that are kept, with what an earlier attempt has saved. Raises PreparationFailed."""
+        for folder in ("logs", DEFAULT_FOLDER, self.offer.spec.checkpoint_folder or DEFAULT_FOLDER):
             try:
-                (self._folders.code / name).mkdir(exist_ok=True)
-            except FileExistsError as error:
-                what = f"The source folder has a file named {name!r}; that is the name of the folder whose files are kept. Rename it."
-                raise PreparationFailed("UserError", what, name) from error
-
-    async def _until_end(self, process: RankProcess, limit: float | None) -> tuple[int, bool]:
-        """(exit code, was it the time limit)"""
-        end, stop = asyncio.ensure_future(process.wait()), asyncio.ensure_future(self._stopping.wait())
-        try:
-            done, _ = await asyncio.wait([end, stop], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            if end not in done:
-                await process.stop(0 if self._discarded else self._node.grace_seconds)
-            return await end, not done
-        finally:
-            stop.cancel()
+                self._checkpoint_folder = below(self._folders.code, folder)
+                self._checkpoint_folder.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                what = f"The source folder has a file named {folder!r}; that is the name of the folder whose files are kept. Rename it."
+                raise PreparationFailed("UserError", what, folder) from error
+        checkpoint = self.offer.checkpoint
+        if not count(checkpoint):
+            return
+        self._phase("checkpoint", f"{count(checkpoint)} files", False)
+        restore = self._node.checkpoints.restore
+        placed = await in_thread(lambda stopped: restore(checkpoint, self._checkpoint_folder, stopped))
+        self._phase("checkpoint", f"{placed} files", True)
 
     async def _save(self) -> None:
         self._phase("outputs", "", False)
@@ -227,9 +227,9 @@ class Running:
         offer = self.offer
         report = cluster.OutputsUploaded()
         try:
-            # A rank has one node, so there are no more nodes than ranks.
+            sharers = most_nodes(offer.spec.distribution)
             saved, warnings = await asyncio.to_thread(
-                self._node.outputs.save, offer.run_id, offer.epoch, folders, lambda: self._discarded, offer.world_size
+                self._node.outputs.save, offer.run_id, offer.epoch, folders, lambda: self._discarded, sharers, offer.node_index
             )
             report.outputs.CopyFrom(saved)
             report.warnings.extend(warnings[:50])
@@ -251,8 +251,11 @@ class Running:
 
     # -- telling
 
-    def _log(self, rank: int, name: str) -> LogStream:
-        return LogStream(self._attempt, rank, name, self._folders.logs / name, self._node.telemetry)
+    def _log(self, name: str) -> LogStream:
+        """Of this node's preparation: nodes beside the first have theirs with their position in its name."""
+        if self.offer.node_index:
+            name = f"{name.removesuffix('.txt')}-{self.offer.node_index}.txt"
+        return LogStream(self._attempt, 0, name, self._folders.logs / name, self._node.telemetry)
 
     def _phase(self, name: str, detail: str, done: bool) -> None:
         message = cluster.TaskPhase(phase=name, detail=detail[:1000], done=done)
@@ -261,7 +264,7 @@ class Running:
 
     def _report(self, message: Any) -> None:
         """Fenced: every report says which attempt and which process it comes from; a discarded attempt says nothing."""
-        if self._discarded:
+        if self._discarded or (self._leaving and not isinstance(message, cluster.CheckpointSaved)):
             return
         message.run_id, message.epoch = self.offer.run_id, self.offer.epoch
         message.agent_id, message.incarnation = self._node.me.agent_id, self._node.me.incarnation

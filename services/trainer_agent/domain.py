@@ -1,7 +1,7 @@
 """Which leases this agent holds, and what a message from the scheduler makes it do. Pure.
 
-An agent takes one run at a time. It forgets everything with its process: a new process has a new incarnation, and offers to an
-earlier one are void.
+Which runs share a node is the scheduler's to decide; an agent declines what cannot be: a device that is held, or a node that a run
+has for itself. It forgets everything with its process: a new process has a new incarnation, and offers to an earlier one are void.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ class Decline:
 
 
 @dataclass(frozen=True)
-class Start:
+class Form:
     run_id: str
-    epoch: int
     gang: Any
-    """The GangFormed that names this process."""
+    """The GangFormed that names this process: its ranks start, or, in a later round of an elastic gang, find each other anew."""
 
 
 @dataclass(frozen=True)
 class Stop:
     run_id: str
-    epoch: int
+    part: Part
     why: str
     save_outputs: bool
     """False: another attempt takes over, or nobody wants the rest; nothing more may be reported."""
@@ -53,7 +52,7 @@ class End:
     why: str
 
 
-Action = Accept | Decline | Start | Stop | End
+Action = Accept | Decline | Form | Stop | End
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,29 @@ class Me:
     incarnation: str
 
 
+@dataclass(frozen=True, order=True)
+class Part:
+    """Of a run's attempt, one node's part. A node that has left an elastic gang may be asked again, at a higher position."""
+
+    epoch: int
+    node_index: int
+
+
+@dataclass(frozen=True)
+class Held:
+    part: Part
+    gpus: frozenset[int]
+    whole_node: bool
+    round: int = 0
+    """Newest shape of the gang that has been formed with this node; 0 = none yet."""
+
+
 @dataclass(frozen=True)
 class Leases:
-    """Epochs by run: those held, the highest ever met (nothing older is taken again), and the last whose script was started."""
+    """By run: those held, and the newest ever met. Nothing older is taken again."""
 
-    held: Mapping[str, int] = field(default_factory=dict)
-    newest: Mapping[str, int] = field(default_factory=dict)
-    started: Mapping[str, int] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
+    newest: Mapping[str, Part] = field(default_factory=dict)
     draining: bool = False
 
 
@@ -76,13 +91,12 @@ def decide(leases: Leases, message: Message, me: Me) -> list[Action]:
     match message:
         case cluster.LeaseOffered() if (message.agent_id, message.incarnation) == (me.agent_id, me.incarnation):
             return _offered(leases, message)
-        case job.GangFormed() if leases.held.get(message.run_id) == message.epoch != leases.started.get(message.run_id):
-            mine = [it for it in message.members if (it.agent_id, it.incarnation) == (me.agent_id, me.incarnation)]
-            return [Start(message.run_id, message.epoch, message)] if mine else []
+        case job.GangFormed():
+            return _formed(leases, message, me)
         case cluster.LeaseRevoked() if message.agent_id == me.agent_id:
             held = leases.held.get(message.run_id)
-            if held is not None and held <= message.epoch:
-                return [Stop(message.run_id, held, message.why, message.save_outputs)]
+            if held is not None and held.part.epoch <= message.epoch:
+                return [Stop(message.run_id, held.part, message.why, message.save_outputs)]
         case cluster.AgentFenced() if (message.agent_id, message.incarnation) == (me.agent_id, me.incarnation):
             return [End(message.why)]
     return []
@@ -95,37 +109,71 @@ def fault(message: Message) -> str:
     return ""
 
 
+def _formed(leases: Leases, gang: Any, me: Me) -> list[Action]:
+    held = leases.held.get(gang.run_id)
+    if held is None or held.part.epoch != gang.epoch or _round(gang) <= held.round:
+        return []
+    if any((it.agent_id, it.incarnation) == (me.agent_id, me.incarnation) for it in gang.members):
+        return [Form(gang.run_id, gang)]
+    return [Stop(gang.run_id, held.part, "the gang goes on without this node", save_outputs=True)] if held.round else []
+
+
+def _round(gang: Any) -> int:
+    return gang.round or 1
+
+
 def _offered(leases: Leases, offer: Any) -> list[Action]:
-    if fault(offer) or offer.epoch <= leases.newest.get(offer.run_id, 0):
+    part = Part(offer.epoch, offer.node_index)
+    newest = leases.newest.get(offer.run_id)
+    if fault(offer) or not offer.epoch or (newest is not None and part <= newest):
         return []
     if leases.draining:
         return [Decline(offer, "it is being stopped")]
     older = leases.held.get(offer.run_id)
-    stops: list[Action] = [] if older is None else [Stop(offer.run_id, older, f"attempt {offer.epoch} begins", save_outputs=False)]
-    others = sorted(leases.held.keys() - {offer.run_id})
-    if others:
-        return [*stops, Decline(offer, f"it holds {others[0]}")]
-    return [*stops, Accept(offer)]
+    stops: list[Action] = [] if older is None else [Stop(offer.run_id, older.part, f"attempt {offer.epoch} begins", save_outputs=False)]
+    why = _clash(_taken(offer), {run_id: it for run_id, it in sorted(leases.held.items()) if run_id != offer.run_id})
+    return [*stops, Decline(offer, why) if why else Accept(offer)]
+
+
+def _taken(offer: Any) -> Held:
+    """A run that says nothing of resources has the node for itself."""
+    return Held(Part(offer.epoch, offer.node_index), frozenset(offer.gpus), not offer.spec.HasField("resources"))
+
+
+def _clash(wanted: Held, others: Mapping[str, Held]) -> str:
+    """Why it cannot be held beside the others; "" where it can."""
+    for run_id, other in others.items():
+        if other.whole_node:
+            return f"it holds {run_id}, which has the whole node"
+        if wanted.whole_node:
+            return f"it holds {run_id}, and the run wants the whole node"
+        if both := sorted(wanted.gpus & other.gpus):
+            return f"it holds {run_id}, which has GPU {', '.join(map(str, both))}"
+    return ""
 
 
 def evolve(leases: Leases, action: Action) -> Leases:
     match action:
         case Accept(offer):
-            held = {**leases.held, offer.run_id: offer.epoch}
-            return replace(leases, held=held, newest={**leases.newest, offer.run_id: offer.epoch})
+            return _met(replace(leases, held={**leases.held, offer.run_id: _taken(offer)}), offer)
         case Decline(offer, _):
-            return replace(leases, newest={**leases.newest, offer.run_id: offer.epoch})
-        case Start(run_id, epoch, _):
-            return replace(leases, started={**leases.started, run_id: epoch})
-        case Stop(run_id, epoch, _, False):
-            return released(leases, run_id, epoch)
+            return _met(leases, offer)
+        case Form(run_id, gang):
+            return replace(leases, held={**leases.held, run_id: replace(leases.held[run_id], round=_round(gang))})
+        case Stop(run_id, part, _, False):
+            return released(leases, run_id, part)
         case End():
             return replace(leases, draining=True)
     return leases
 
 
-def released(leases: Leases, run_id: str, epoch: int) -> Leases:
-    """The attempt is over."""
-    if leases.held.get(run_id) != epoch:
+def _met(leases: Leases, offer: Any) -> Leases:
+    return replace(leases, newest={**leases.newest, offer.run_id: Part(offer.epoch, offer.node_index)})
+
+
+def released(leases: Leases, run_id: str, part: Part) -> Leases:
+    """This node's part of the attempt is over."""
+    held = leases.held.get(run_id)
+    if held is None or held.part != part:
         return leases
     return replace(leases, held={name: it for name, it in leases.held.items() if name != run_id})

@@ -17,15 +17,16 @@ _LONGEST_HOME_OF_SOCKETS = 75
 
 @dataclass(frozen=True)
 class Folders:
-    """One attempt's folders. `code` is the script's working directory."""
+    """The folders of one node's part of an attempt. `code` is the working directory of all of its ranks."""
 
     root: Path
     sockets: Path
 
     @classmethod
-    def make(cls, home: Path, agent_id: str, run_id: str, epoch: int) -> Folders:
+    def make(cls, home: Path, agent_id: str, run_id: str, epoch: int, node_index: int = 0) -> Folders:
         """New and empty. Raises UserErrorException for a run id that would lead elsewhere."""
-        folders = cls(below(_work(home, agent_id), f"{run_id}.{epoch}"), _sockets(home, agent_id) / f"{_short(run_id)}.{epoch}")
+        part = f"{epoch}.{node_index}" if node_index else f"{epoch}"
+        folders = cls(below(_work(home, agent_id), f"{run_id}.{part}"), _sockets(home, agent_id) / f"{_short(run_id)}.{part}")
         folders.remove()
         for folder in (folders.code, folders.data, folders.logs, folders.temporary, folders.spool):
             folder.mkdir(parents=True)
@@ -55,6 +56,11 @@ class Folders:
     @property
     def temporary(self) -> Path:
         return self.root / "tmp"
+
+    @property
+    def staging(self) -> Path:
+        """Files of a checkpoint as they were when it was taken."""
+        return self.root / "checkpoint"
 
     @property
     def spool(self) -> Path:

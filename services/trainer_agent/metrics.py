@@ -17,8 +17,9 @@ class Metrics:
     """`take` gets what the script wrote. Kinds are shared by all ranks of the attempt: two under one name are told apart here."""
 
     def __init__(self, attempt: Attempt, rank: int, reporter: Reporter, complain: LogStream) -> None:
+        self.rank = rank
+        """An elastic gang numbers its ranks anew."""
         self._attempt = attempt
-        self._rank = rank
         self._reporter = reporter
         self._log = complain
         self._complaints = 0
@@ -59,7 +60,7 @@ class Metrics:
 
     def _send(self, run_id: str, epoch: int, points: list[dict[str, Any]]) -> None:
         attempt = self._attempt
-        batch = MetricBatch(run_id=run_id, epoch=epoch, rank=self._rank, points=points)
+        batch = MetricBatch(run_id=run_id, epoch=epoch, rank=self.rank, points=points)
         self._reporter.send(as_record("trainyard.metrics", run_id, batch, attempt.source, attempt.cause))
 
     def complain(self, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,24 @@ class PreparationFailed(Exception):
     def __init__(self, code: str, message: str, target: str = "", last_lines: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.failure = Failure(code=code, message=message[:3000], target=target[:1000], last_lines=list(last_lines)[-20:])
+
+
+class Ring(Protocol):
+    """One node's part in a Horovod gang: its first node serves the rendezvous where the ranks find each other."""
+
+    async def start(self, address: str, port: int, secret: str) -> None:
+        """Serves it. Raises OSError."""
+        ...
+
+    def formed(self, gang: Any) -> None:
+        """The GangFormed of every round, before its variables are asked for."""
+        ...
+
+    def variables(self, gang: Any, rank: int) -> Mapping[str, str]:
+        """What a rank that starts now needs beside what all gangs have."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class DataCache(Protocol):

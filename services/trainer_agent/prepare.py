@@ -54,12 +54,12 @@ class Preparer:
         """
         python = await interpret(spec.environment, self.cache, self.build_seconds, phase, build_log)
         phase("snapshot", "", False)
-        phase("snapshot", await _in_thread(lambda stopped: self._source(spec.source, folders.code, stopped)), True)
+        phase("snapshot", await in_thread(lambda stopped: self._source(spec.source, folders.code, stopped)), True)
         if not spec.inputs:
             return Prepared(python, {}, ())
         phase("data", ", ".join(item.name for item in spec.inputs), False)
         inputs = Inputs(self.data, folders, _on_loop(data_log))
-        placed = [await _in_thread(lambda stopped, item=item: inputs.place(item, stopped)) for item in spec.inputs]  # type: ignore[misc]
+        placed = [await in_thread(lambda stopped, item=item: inputs.place(item, stopped)) for item in spec.inputs]  # type: ignore[misc]
         phase("data", f"{sum(len(it.files) for it in placed)} files", True)
         return Prepared(
             python,
@@ -106,7 +106,7 @@ def _on_loop(say: Callable[[str], None]) -> Callable[[str], None]:
     return hand_over
 
 
-async def _in_thread(work: Callable[[Callable[[], bool]], Any]) -> Any:
+async def in_thread(work: Callable[[Callable[[], bool]], Any]) -> Any:
     """What the platform's parts raise becomes a failure of the preparation. A thread cannot be cancelled: `work` is given what to look at."""
     gone = threading.Event()
     try:

@@ -14,7 +14,7 @@ from services.chassis.loop.kafka_client import KafkaLoop, KafkaPublisher
 from services.chassis.records import Place
 from services.chassis.settings import Settings
 from services.trainer_agent.agent import Agent
-from services.trainer_agent.attempt import Node
+from services.trainer_agent.node import Node
 from trainyard._kafka import partition_of
 
 log = structlog.get_logger()

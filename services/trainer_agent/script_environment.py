@@ -20,9 +20,13 @@ ALIAS = RUN_CONTEXT / "azureml-alias"
 TENSORFLOW_1 = Path(__file__).resolve().parent / "tensorflow1"
 
 
+# What scripts write where they want none.
+_NO_DEVICES = ("", "-1")
+
+
 def identity(offer: Any) -> dict[str, str]:
-    """The variables by which every process of one attempt is known."""
-    return {"AZUREML_RUN_ID": offer.run_id, "TRAINYARD_EPOCH": str(offer.epoch)}
+    """The variables by which every process of one node's part of an attempt is known."""
+    return {"AZUREML_RUN_ID": offer.run_id, "TRAINYARD_EPOCH": str(offer.epoch), "TRAINYARD_NODE_INDEX": str(offer.node_index)}
 
 
 def variables(
@@ -35,11 +39,16 @@ def variables(
     temporary: Path,
     spool: Path,
     marks: Mapping[str, str],
+    gang: Mapping[str, str],
+    threads: Mapping[str, str],
 ) -> dict[str, str]:
-    """`own` is the agent's environment, of which only harmless names pass; `inputs` maps input names to paths on this node."""
+    """`own` is the agent's environment, of which only harmless names pass; `inputs` maps input names to paths on this node.
+
+    `gang` goes before what the script's environment says, `threads` goes behind.
+    """
     environment = offer.spec.environment
     given = only(own, FOR_SCRIPTS)
-    given |= {
+    given |= dict(threads) | {
         "PATH": os.pathsep.join([str(python.path.parent), given.get("PATH", os.defpath)]),
         "VIRTUAL_ENV": str(python.prefix),
         "PYTHONPATH": os.pathsep.join(map(str, _script_path(python))),
@@ -62,7 +71,9 @@ def variables(
     taken = frozenset(given)
     for name, path in inputs.items():
         given |= {f"AZUREML_DATAREFERENCE_{name}": path, **{it: path for it in (name.upper(), name) if it not in taken}}
-    given |= dict(environment.environment_variables) | identity(offer) | dict(marks)
+    given |= dict(environment.environment_variables) | dict(gang) | identity(offer) | dict(marks)
+    if environment.environment_variables.get("CUDA_VISIBLE_DEVICES") in _NO_DEVICES:
+        given["CUDA_VISIBLE_DEVICES"] = ""
     if "PYTHONPATH" in environment.environment_variables:
         # The script's own folders come first; without ours it would not find its run.
         own_path = environment.environment_variables["PYTHONPATH"]

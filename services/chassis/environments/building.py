@@ -49,11 +49,9 @@ def build(
     Packages come from the index that the caller's environment names, by way of the cache in `<cache>/uv`, hard-linked.
     """
     deadline = time.monotonic() + deadline_seconds
-    found = find(definition, cache)
-    if found is None:
+    while (found := find(definition, cache)) is None:
         with _only_builder(definition, cache, say, deadline, cancelled) as lock:
-            found = find(definition, cache)
-            if found is None:
+            if lock is not None and find(definition, cache) is None:
                 return _make(definition, cache, say, deadline, cancelled, lock)
     say(f"Environment {definition.id} is there: {definition}.")
     return found
@@ -129,8 +127,11 @@ def _files(definition: Definition, root: Path) -> list[str]:
 @contextmanager
 def _only_builder(
     definition: Definition, cache: Path, say: Callable[[str], None], deadline: float, cancelled: Callable[[], bool]
-) -> Iterator[int]:
-    """The lock's descriptor, which uv inherits: a uv that outlives a killed builder still holds the lock, so nobody builds beside it."""
+) -> Iterator[int | None]:
+    """The lock's descriptor, which uv inherits: a uv that outlives a killed builder still holds the lock, so nobody builds beside it.
+
+    None where another has built it meanwhile: whoever uses it shares the lock, for as long as a run may last.
+    """
     path = lock_of(cache, definition.id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as lock:
@@ -140,6 +141,9 @@ def _only_builder(
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if find(definition, cache) is not None:
+                    yield None
+                    return
                 if not told:
                     say(f"Another process builds environment {definition.id}; waiting for it.")
                     told = True

@@ -27,11 +27,18 @@ class OutputStore:
         self._retry_seconds = retry_seconds
 
     def save(
-        self, run_id: str, epoch: int, folders: list[tuple[str, Path]], stopped: Callable[[], bool], sharers: int = 1
+        self,
+        run_id: str,
+        epoch: int,
+        folders: list[tuple[str, Path]],
+        stopped: Callable[[], bool],
+        sharers: int = 1,
+        node_index: int = 0,
     ) -> tuple[ArtifactSet, list[str]]:
         """Files below each (prefix, folder), and what was left out; a long list comes as an object of its own.
 
-        sharers: how many save files of this attempt; the event of its end has room for all their lists.
+        sharers: how many nodes save files of this attempt; the event of its end has room for all their lists. Nodes beside the first
+        write below a prefix of their own: files of one path are not one another's.
 
         A store that is away is waited for; raises PlatformUnavailableException.
         """
@@ -40,7 +47,7 @@ class OutputStore:
         if len(found) > MOST_FILES:
             what = f"{len(found)} files are more than {MOST_FILES}"
             warnings.insert(0, f"{what}: {len(found) - MOST_FILES} were not saved, those after {found[MOST_FILES - 1][0]!r}")
-        prefix = f"runs/{run_id}/{epoch}"
+        prefix = f"runs/{run_id}/{epoch}" + (f"/nodes/{node_index}" if node_index else "")
 
         def one(item: tuple[str, Path]) -> Artifact | None:
             path, file = item

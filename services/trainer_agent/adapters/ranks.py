@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from services.chassis.machine import end_with_parent
@@ -23,6 +24,8 @@ class RankProcess:
     ) -> None:
         self._process = process
         self._transport = transport
+        self.ended_at: datetime | None = None
+        """When the process itself had ended."""
         self._reading = asyncio.ensure_future(self._read(pipe, output))
 
     @classmethod
@@ -69,6 +72,7 @@ class RankProcess:
         Raises OSError where its output could not be kept.
         """
         code = await self._process.wait()
+        self.ended_at = datetime.now(UTC)
         # Children that it left behind would hold its pipe, its data and its GPU.
         self._signal(signal.SIGKILL)
         await asyncio.wait([self._reading], timeout=_PIPE_PATIENCE_SECONDS)

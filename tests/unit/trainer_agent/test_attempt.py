@@ -7,10 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from services.chassis.records import NewRecord
-from services.trainer_agent.attempt import Node, Running
+from services.trainer_agent.adapters.checkpoints import Checkpoints
+from services.trainer_agent.adapters.reserved_ports import Ports
+from services.trainer_agent.attempt import Running
 from services.trainer_agent.domain import Me
 from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
+from services.trainer_agent.node import Node
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.prepare import Prepared
 from services.trainer_agent.reporter import Cause
@@ -68,8 +71,12 @@ async def ran(tmp_path: Path, outputs: Outputs, preparer: Any = None) -> list[An
         mark=str(tmp_path),
         source="a test",
         grace_seconds=0.1,
+        checkpoint_seconds=0.1,
         preparer=parts.preparer,
+        ports=Ports("127.0.0.1", tmp_path / "ports"),
+        make_ring=None,
         outputs=parts.outputs,
+        checkpoints=Checkpoints(MemoryObjects()),
         reports=parts.reports,
         telemetry=parts.reports,
         objects=MemoryObjects(),
@@ -78,7 +85,7 @@ async def ran(tmp_path: Path, outputs: Outputs, preparer: Any = None) -> list[An
     offer = cluster.LeaseOffered(run_id="run", epoch=1)
     released: list[str] = []
     running = Running(node, offer, Cause(), Folders.make(tmp_path, "agent-0", "run", 1), lambda: released.append("run"))
-    running.start(job.GangFormed(run_id="run", epoch=1, members=[job.GangMember(agent_id="agent-0", incarnation="first", ranks=[0])]))
+    running.form(job.GangFormed(run_id="run", epoch=1, members=[job.GangMember(agent_id="agent-0", incarnation="first", ranks=[0])]))
     await asyncio.wait_for(running.task, 30)
     assert released
     return reports.messages()

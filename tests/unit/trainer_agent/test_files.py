@@ -314,7 +314,14 @@ def an_offer() -> Any:
     return offer
 
 
-def the_variables(own: dict[str, str], offer: Any = None, inputs: dict[str, str] | None = None, **python: Any) -> dict[str, str]:
+def the_variables(
+    own: dict[str, str],
+    offer: Any = None,
+    inputs: dict[str, str] | None = None,
+    gang: dict[str, str] | None = None,
+    threads: dict[str, str] | None = None,
+    **python: Any,
+) -> dict[str, str]:
     script_python = ScriptPython(Path("/env/bin/python"), Path("/env"), **python)
     return variables(
         own,
@@ -325,6 +332,8 @@ def the_variables(own: dict[str, str], offer: Any = None, inputs: dict[str, str]
         temporary=Path("/t"),
         spool=Path("/spool"),
         marks={"TRAINYARD_NODE": "n"},
+        gang=gang or {},
+        threads=threads or {},
     )
 
 
@@ -337,6 +346,26 @@ def test_a_script_gets_azures_names_its_inputs_and_its_own_variables() -> None:
     assert given["AZUREML_DATASET_ENVIRONMENT_VARS"] == "mnist:mount"
     assert given["MODE"] == "fast"
     assert given["PATH"] == "/env/bin:/bin"
+
+
+def test_what_a_gang_needs_goes_before_a_scripts_own_variables_and_threads_go_behind() -> None:
+    offer = an_offer()
+    offer.spec.environment.environment_variables.update({"TF_CONFIG": "mine", "CUDA_VISIBLE_DEVICES": "0,1", "OMP_NUM_THREADS": "7"})
+
+    given = the_variables(
+        {"OMP_NUM_THREADS": "9"}, offer, gang={"TF_CONFIG": "{}", "CUDA_VISIBLE_DEVICES": "1"}, threads={"OMP_NUM_THREADS": "2", "X": "2"}
+    )
+
+    assert (given["TF_CONFIG"], given["CUDA_VISIBLE_DEVICES"]) == ("{}", "1")
+    assert (given["OMP_NUM_THREADS"], given["X"]) == ("7", "2")
+
+
+@pytest.mark.parametrize("none", ["", "-1"])
+def test_a_script_may_want_none_of_its_devices(none: str) -> None:
+    offer = an_offer()
+    offer.spec.environment.environment_variables["CUDA_VISIBLE_DEVICES"] = none
+
+    assert the_variables({}, offer, gang={"CUDA_VISIBLE_DEVICES": "3"})["CUDA_VISIBLE_DEVICES"] == ""
 
 
 @pytest.mark.security
