@@ -70,3 +70,10 @@ def log_suffix(task: Task, alone: bool) -> str:
     if task.kind:
         return f"_{task.kind}_{task.index}"
     return "" if alone else f"_{task.rank}"
+
+
+def driver_log(distribution: Any, rank: int) -> str:
+    """The log that holds a rank's output. An elastic run may come to have any rank that its most nodes have."""
+    every = tasks(distribution, most_nodes(distribution))
+    task = every[rank] if 0 <= rank < len(every) else Task(rank, 0)
+    return f"azureml-logs/70_driver_log{log_suffix(task, alone=len(every) == 1 and rank == 0)}.txt"
