@@ -110,7 +110,9 @@ def _folder(value: Any) -> str:
         return safe_relpath(str(value).removeprefix("./").rstrip("/")) if isinstance(value, str) else _refuse_folder(value)
     except UserErrorException as error:
         raise TrainingException(
-            f"checkpoint_folder: {error.message}", target="checkpoint_folder", hint="name a folder below the script's, as outputs/checkpoints"
+            f"checkpoint_folder: {error.message}",
+            target="checkpoint_folder",
+            hint="name a folder below the script's, as outputs/checkpoints",
         ) from error
 
 

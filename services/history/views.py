@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from services.history.domain import attempts, pools
 from services.history.domain.moment import Moment
+from services.history.domain.run import Story
 from services.history.projecting import in_short, pool_facts, story_of
 from services.history.reading import LOGS
-from services.history.domain.run import Story
 from services.history.tables import checkpoints, chunks, edges, labels, metric_names, nodes, ranks, runs, up_to
 from services.history.tables import pool_facts as pool_table
 from trainyard._cloudevents import message_class
@@ -199,7 +199,9 @@ def _models(connection: sa.Connection, run_id: str, moment: Moment | None) -> li
 def _attempts(connection: sa.Connection, story: Story, moment: Moment | None) -> list[Attempt]:
     """With what their agents said of ranks and checkpoints while each went on."""
     run_id, found = story.run.run_id, [story.attempts[epoch] for epoch in sorted(story.attempts)]
-    query = sa.select(ranks).where(ranks.c.run_id == run_id, up_to(ranks, moment)).order_by(ranks.c.at, ranks.c["partition"], ranks.c["offset"])
+    query = (
+        sa.select(ranks).where(ranks.c.run_id == run_id, up_to(ranks, moment)).order_by(ranks.c.at, ranks.c["partition"], ranks.c["offset"])
+    )
     by_epoch: dict[int, list[attempts.Report]] = {}
     for row in connection.execute(query) if found else ():
         by_epoch.setdefault(row.epoch, []).append(attempts.Report(row.at, message_class(row.type).FromString(bytes(row.value))))
