@@ -132,16 +132,6 @@ def attempt_line(attempt: dict[str, Any]) -> dict[str, str]:
 
 
 def _ranks(ranks: list[int]) -> str:
-    if not ranks:
-        return ""
-    return (
-        f" (rank {ranks[0]})"
-        if len(ranks) == 1
-        else f" (ranks {ranks[0]}-{ranks[-1]})"
-        if _in_a_row(ranks)
-        else f" (ranks {', '.join(map(str, ranks))})"
-    )
-
-
-def _in_a_row(ranks: list[int]) -> bool:
-    return ranks == list(range(ranks[0], ranks[0] + len(ranks)))
+    if len(ranks) > 1 and ranks == list(range(ranks[0], ranks[0] + len(ranks))):
+        return f" (ranks {ranks[0]}-{ranks[-1]})"
+    return f" (rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))})" if ranks else ""

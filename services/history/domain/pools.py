@@ -20,7 +20,7 @@ FACTS: tuple[type[Message], ...] = (
 )
 POLICY = "policy"
 """The key of what is said about the policy; a pool of that name shares it, and nothing more."""
-_TURNS = 1_000
+_TURNS, _WORDS = 1_000, 1_000
 
 
 def key_of(message: Message) -> str:
@@ -73,7 +73,7 @@ def tell_policy(facts: Iterable[Fact]) -> GetPolicyResponse:
 
 def _turn(fact: Fact) -> Turn:
     message = fact.message
-    turn = Turn(what=message.DESCRIPTOR.name, why=_why(message))
+    turn = Turn(what=message.DESCRIPTOR.name, why=_why(message)[:_WORDS])
     turn.at.FromMilliseconds(fact.spot.at)
     return turn
 

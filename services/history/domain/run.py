@@ -219,7 +219,8 @@ def _move(story: Story, message: Message) -> None:
 
 def _attempt(story: Story, message: job.RunPreparing | job.GangFormed | job.RunStarted | job.RunFinalizing) -> None:
     run = story.run
-    if isinstance(message, job.GangFormed) and message.round < story.attempts[message.epoch].rounds > 1:
+    known = story.attempts.get(message.epoch)
+    if isinstance(message, job.GangFormed) and known is not None and message.round < known.rounds and known.rounds > 1:
         return
     if message.epoch > run.epoch:
         story.uploaded.clear()

@@ -10,8 +10,10 @@ from services.history.domain.attempts import first_cause
 from services.history.domain.moment import Moment, Spot
 from services.history.projecting import apply_with_care
 from tests.history_log import JOBS, Log, Raw, a_gang, a_pool, exited, formed, queued
+from trainyard._gang import driver_log
 from trainyard.history.v1.history_pb2 import Attempt, RunView
 from trainyard.job.v1 import job_pb2 as job
+from trainyard.job.v1.spec_pb2 import Distribution, TensorflowCluster
 
 
 def in_memory(log: Log) -> Database:
@@ -130,3 +132,16 @@ def test_a_pool_is_told_by_its_facts_and_the_policy_by_its_own() -> None:
     assert [turn.what for turn in pool.turns] == ["PoolCreated", "PoolResized", "PoolUpdated", "PoolRejected"]
     assert [turn.what for turn in namesake.turns] == [turn.what for turn in pool.turns]
     assert [turn.what for turn in policy.turns] == ["PolicyChanged", "PolicyChanged"]
+
+
+def test_facts_that_name_no_attempt_and_gangs_beyond_all_measure_are_taken_as_they_come() -> None:
+    log = Log()
+    cluster = TensorflowCluster(worker_count=4_000_000_000, parameter_server_count=4_000_000_000)
+    log.say(JOBS, "gang", queued("gang", distribution=Distribution(tensorflow=cluster)))
+    log.say(JOBS, "gang", formed("gang", 0, ["a"]))
+    log.say(JOBS, "gang", job.RunPreempted(run_id="gang", epoch=7, why="of nothing"))
+
+    view = shown(log)
+
+    assert list(view.attempts) == []
+    assert driver_log(view.run.spec.distribution, 4_000_000_001) == "azureml-logs/70_driver_log_ps_1.txt"

@@ -160,4 +160,5 @@ def test_the_output_of_a_rank_is_in_a_log_that_its_task_names() -> None:
         "azureml-logs/70_driver_log_ps_0.txt",
     ]
     assert driver_log(Distribution(), 0) == "azureml-logs/70_driver_log.txt"
+    assert driver_log(a_ring(1, 1, 1, 1), 0) == "azureml-logs/70_driver_log_0.txt"
     assert driver_log(a_ring(1, 1, 1, 2), 1) == "azureml-logs/70_driver_log_1.txt"
