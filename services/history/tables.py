@@ -27,6 +27,11 @@ def _column(name: str, kind: Any) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=False)
 
 
+def _spot() -> tuple[sa.Column[Any], ...]:
+    """Where and when the record lies that a row is of."""
+    return _column("at", _Whole), _column("topic", _Text), _column("partition", _Whole), _column("offset", _Whole)
+
+
 positions = _table("positions", _key("topic", _Text), _key("partition", _Whole), _column("next_offset", _Whole))
 """How far each partition was applied: written with the effect."""
 
@@ -64,10 +69,7 @@ metric_names = _table(
     _key("run_id", _Text),
     _key("epoch", _Whole),
     _key("name", _Text),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
 )
 """The first record of each name."""
 
@@ -77,10 +79,7 @@ metric_ranks = _table(
     _key("epoch", _Whole),
     _key("name", _Text),
     _key("rank", _Whole),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
 )
 """The first record of each name that a rank logged."""
 
@@ -92,10 +91,7 @@ ranks = _table(
     _key("agent_id", _Text),
     _key("incarnation", _Text),
     _key("type", _Text),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
     _column("value", sa.LargeBinary),
 )
 """That a rank started, and that it ended, as its agent said first. No part of the facts: a gang has thousands, and no status hangs on them."""
@@ -106,10 +102,7 @@ checkpoints = _table(
     _key("agent_id", _Text),
     _key("incarnation", _Text),
     _key("number", _Whole),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
     _column("files", _Whole),
     _column("bytes", _Whole),
 )
@@ -150,20 +143,14 @@ nodes = _table(
     _column("name", _Text),
     _column("version", _Whole),
     _column("label", _Text),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
 )
 edges = _table(
     "edges",
     _key("source", _Text),
     _key("target", _Text),
     _key("how", _Text),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
 )
 sa.Index("nodes_by_name", nodes.c.kind, nodes.c.name, nodes.c.version)
 sa.Index("edges_by_target", edges.c.target)
