@@ -176,3 +176,25 @@ def test_the_output_of_a_rank_is_asked_for_without_naming_its_log(platform: Plat
 
     asked = platform.last(history_pb2.ReadLogRequest)
     assert (asked.log, asked.rank) == ("", 2)
+
+
+def test_the_command_submits_gangs_with_what_they_take_and_how_they_go_on(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "train.py").write_text("pass\n")
+    words = ["run", "submit", str(folder), "--script", "train.py", "--target", "pool"]
+
+    cluster = cli(
+        *words, "--distributed", "ps", "--nodes", "2", "--workers", "2", "--priority", "5", "--label", "ssd", "--max-restarts", "2"
+    )
+    spec = platform.last(job_pb2.SubmitRun).spec
+    ring = cli(*words, "--distributed", "mpi", "--nodes", "2", "--processes-per-node", "2", "--cpus", "1", "--resume-from", "exp_1")
+    other = platform.last(job_pb2.SubmitRun).spec
+    refused = cli(*words, "--nodes", "2")
+
+    assert (cluster.exit_code, ring.exit_code, refused.exit_code) == (0, 0, 2)
+    assert (spec.distribution.node_count, spec.distribution.tensorflow.worker_count, spec.priority, list(spec.labels)) == (2, 2, 5, ["ssd"])
+    assert spec.max_restarts == 2
+    assert (other.distribution.process_count_per_node, other.distribution.WhichOneof("kind")) == (2, "horovod")
+    assert (other.resources.cpus, other.resume_from) == (1, "exp_1")
+    assert "not how they work together" in refused.stderr
