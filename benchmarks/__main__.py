@@ -15,6 +15,7 @@ from benchmarks import (
     log_latency,
     platform_overhead,
     run_logging,
+    scheduling,
     submit_latency,
 )
 from benchmarks.report import Row, print_table
@@ -27,6 +28,7 @@ BENCHES = {
     "environments": environments.measure,
     "history_rebuild": history_rebuild.measure,
     "run_logging": run_logging.measure,
+    "scheduling": scheduling.measure,
     "log_latency": log_latency.measure,
 }
 

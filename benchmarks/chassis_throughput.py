@@ -127,9 +127,9 @@ async def _through(bootstrap: str, kind: str, source: str, target: str, folder: 
     )
     begun: list[float] = []
 
-    async def deliver(record: Any) -> None:
+    async def deliver(*records: Any) -> None:
         begun or begun.append(time.perf_counter())  # type: ignore[func-returns-value]
-        await engine.deliver(record)
+        await engine.deliver(*records)
 
     tasks = [asyncio.create_task(loop.run(deliver, lambda: None)), asyncio.create_task(send_for_ever(engine, publisher))]
     while sum((await asyncio.to_thread(reader.ends, [target])).values()) < EVENTS:

@@ -64,6 +64,11 @@ class Layout:
         return self.home / "settings.toml"
 
     @property
+    def agent_settings(self) -> Path:
+        """For agents that the supervisor does not start: in containers, on other hosts, joined by hand."""
+        return self.home / "agent.toml"
+
+    @property
     def config(self) -> Path:
         return self.home / "config.json"
 

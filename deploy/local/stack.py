@@ -80,6 +80,7 @@ def _write(layout: Layout) -> Secrets:
     kafka.format_once(jars, kafka.write_properties(layout.home, layout.kafka_port, layout.controller_port))
     _write_private(layout.supervisor_config, supervision.configuration(layout, secrets))
     layout.settings.write_text(_settings(layout))
+    _write_private(layout.agent_settings, _agent_settings(layout, secrets))
     _write_private(layout.config, json.dumps(_client_config(layout, secrets), indent=1) + "\n")
     (layout.home / "stack.json").write_text(json.dumps({"base": layout.base, "node_slots": layout.node_slots}))
     return secrets
@@ -107,6 +108,21 @@ bucket = {json.dumps(BUCKET)}
 [scheduler]
 node_slots = {layout.node_slots}
 supervisor_socket = {json.dumps(str(layout.supervisor_socket))}
+agent_settings = {json.dumps(str(layout.agent_settings))}
+"""
+
+
+def _agent_settings(layout: Layout, secrets: Secrets) -> str:
+    """What an agent needs that gets no environment from the supervisor: the keys are the agents' own."""
+    return f"""\
+# Written by `up`: for agents in containers, on other hosts (a copy of this file), and those that join by hand. It holds a key: keep it private.
+kafka_bootstrap = {json.dumps(layout.kafka_bootstrap)}
+
+[object_store]
+endpoint = {json.dumps(layout.minio_endpoint)}
+bucket = {json.dumps(BUCKET)}
+access_key = "trainer_agent"
+secret_key = {json.dumps(secrets.passwords["trainer_agent"])}
 """
 
 

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import builtins
-import sys
-import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from trainyard._compute_wait import wait
 from trainyard._errors import ComputeTargetException
-from trainyard._pool_status import AmlComputeStatus, ProvisioningConfiguration, refused
-from trainyard._progress import Printer
+from trainyard._pool_status import AmlComputeStatus
+from trainyard._provisioning import ProvisioningConfiguration, check_azure_options, provider_of
 from trainyard._services_of import clients_of
 from trainyard._vm_sizes import SIZES
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
-
-_POLL_SECONDS = 0.5
-_ABSENT = ("ComputeTargetNotFound", "NotFound", "PoolNotFound")
-# What Azure's configuration took and a pool of processes has no use for: option -> (values that ask for nothing, why it is refused).
-_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "admin_username": ((None, ""), "nodes are processes of the machines that run agents: nobody logs in to them"),
-    "admin_user_password": ((None, ""), "nodes are processes of the machines that run agents: nobody logs in to them"),
-    "admin_user_ssh_key": ((None, ""), "nodes are processes of the machines that run agents: nobody logs in to them"),
-    "remote_login_port_public_access": ((None, "NotSpecified", "Disabled"), "no port is opened for logins"),
-    "vnet_resourcegroup_name": ((None, ""), "there are no virtual networks: agents use the network of their machine"),
-    "vnet_name": ((None, ""), "there are no virtual networks: agents use the network of their machine"),
-    "subnet_name": ((None, ""), "there are no virtual networks: agents use the network of their machine"),
-    "identity_type": ((None,), "agents act under keys of their own; there are no managed identities"),
-    "identity_id": ((None, [], ()), "agents act under keys of their own; there are no managed identities"),
-}
 
 
 class ComputeTarget:
@@ -56,7 +40,6 @@ class ComputeTarget:
 
     def _set(self, pool: Any) -> None:
         self._pool = pool
-        self._changed: datetime | None = None
         self._deleting = False
 
     def _fetch(self) -> Any:
@@ -90,6 +73,8 @@ class ComputeTarget:
             vm_priority=wish.vm_priority,
             min_nodes=wish.min_nodes,
             max_nodes=wish.max_nodes,
+            provider=wish.provider,
+            strict=wish.strict,
         )
         if wish.idle_seconds_before_scaledown is not None:
             request.idle_before_scaledown.CopyFrom(Duration(seconds=int(wish.idle_seconds_before_scaledown)))
@@ -124,25 +109,37 @@ class AmlCompute(ComputeTarget):
         description: str | None = None,
         location: str | None = None,
         enable_node_public_ip: bool = True,
+        *,
+        provider: str = "local",
+        hosts: Sequence[str] | None = None,
+        python: str | None = None,
+        identity_file: str | None = None,
+        known_hosts_file: str | None = None,
+        settings_file: str | None = None,
+        image: str | None = None,
+        network: str | None = None,
+        strict: bool = False,
         **options: Any,
     ) -> ProvisioningConfiguration:
         """What `ComputeTarget.create` takes. vm_size names a shape (supported_vmsizes); where the machine is smaller it is capped, see `note`.
 
-        max_nodes: None = as many as min_nodes, at least 1. idle_seconds_before_scaledown: seconds, None = 120. tags, description and
+        provider: "local", agents of the scheduler's machine; "static", agents that join by `trainyard agent join`; "ssh", agents started on
+        `hosts` ("host", "user@host" or "user@host:port", one a node) with the Python `python` and the settings in `settings_file`, both paths
+        there; identity_file and known_hosts_file lie on the scheduler's machine; "docker", containers of `image` in `network` (None = the
+        host's). strict: a run that asks for a GPU is refused where the pool has none, instead of running without.
+        max_nodes: None = one a host, else as many as min_nodes, at least 1. idle_seconds_before_scaledown: seconds, None = 120. tags, description and
         location are not kept, and a warning says so. Raises ComputeTargetException (code "UserError") for values out of bounds, and for
         Azure's logins, networks and identities: admin_*, remote_login_port_public_access, vnet_*, subnet_name, identity_*.
         """
-        for option, value in options.items():
-            if option not in _REFUSED:
-                raise TypeError(f"unexpected option {option!r}")
-            unasked, why = _REFUSED[option]
-            if value not in unasked:
-                raise refused(f"{option} cannot be had: {why}.", option, "leave it out")
+        check_azure_options(options)
         unkept = [name for name, value in (("tags", tags), ("description", description), ("location", location)) if value]
         if unkept:
             warnings.warn(f"A pool keeps no {' and no '.join(unkept)}: what was given is dropped.", stacklevel=2)
-        highest = (max(min_nodes, 1) if isinstance(min_nodes, int) else 1) if max_nodes is None else max_nodes
-        wish = ProvisioningConfiguration(vm_size, str(vm_priority).lower(), min_nodes, highest, idle_seconds_before_scaledown)
+        ssh = {"hosts": hosts, "python": python, "identity_file": identity_file, "known_hosts_file": known_hosts_file}
+        kind = provider_of(provider, {**ssh, "settings_file": settings_file, "image": image, "network": network})
+        least = max(min_nodes, 1) if isinstance(min_nodes, int) else 1
+        highest = (len(hosts) if hosts else least) if max_nodes is None else max_nodes
+        wish = ProvisioningConfiguration(vm_size, str(vm_priority).lower(), min_nodes, highest, idle_seconds_before_scaledown, kind, strict)
         wish.validate_configuration()
         return wish
 
@@ -154,12 +151,17 @@ class AmlCompute(ComputeTarget):
     @property
     def provisioning_state(self) -> str:
         """ "Succeeded", or "Deleting" after delete()."""
-        return AmlComputeStatus(self._pool, self._changed, self._deleting).provisioning_state
+        return AmlComputeStatus(self._pool, self._deleting).provisioning_state
 
     @property
-    def provisioning_errors(self) -> None:
-        """None: a pool that cannot be made is refused by create()."""
-        return
+    def provisioning_errors(self) -> builtins.list[dict[str, Any]] | None:
+        """What keeps nodes from coming up, as last seen; None where nothing does. A pool that cannot be made is refused by create()."""
+        return AmlComputeStatus(self._pool).errors
+
+    @property
+    def provider(self) -> str:
+        """Where its nodes come from: "local", "static", "ssh" or "docker"."""
+        return str(self._pool.provider.WhichOneof("kind") or "local")
 
     @property
     def vm_size(self) -> str:
@@ -178,14 +180,12 @@ class AmlCompute(ComputeTarget):
 
     def refresh_state(self) -> None:
         """Asks the scheduler again. Raises ComputeTargetException once the pool is gone."""
-        before, self._pool = self._pool, self._fetch()
-        if [(node.agent_id, node.state) for node in before.nodes] != [(node.agent_id, node.state) for node in self._pool.nodes]:
-            self._changed = datetime.now(UTC)
+        self._pool = self._fetch()
 
     def get_status(self) -> AmlComputeStatus:
         """As the scheduler shows it now; `.serialize()` gives Azure's shape."""
         self.refresh_state()
-        return AmlComputeStatus(self._pool, self._changed, self._deleting)
+        return AmlComputeStatus(self._pool, self._deleting)
 
     def serialize(self) -> dict[str, Any]:
         """Azure's shape of a target as plain values."""
@@ -208,9 +208,19 @@ class AmlCompute(ComputeTarget):
         }
 
     def list_nodes(self) -> builtins.list[dict[str, Any]]:
-        """Its nodes now: nodeId (the agent), nodeState ("preparing", "idle", "running", "leaving"), runId (None where it runs nothing)."""
+        """Its nodes now: nodeId (the agent), nodeState ("preparing", "idle", "running", "leaving", "unusable", "preempted"), runId (the first
+        of what it runs, None where that is nothing), runIds, labels."""
         self.refresh_state()
-        return [{"nodeId": node.agent_id, "nodeState": node.state, "runId": node.run_id or None} for node in self._pool.nodes]
+        return [
+            {
+                "nodeId": node.agent_id,
+                "nodeState": node.state,
+                "runId": node.run_id or None,
+                "runIds": [*node.run_ids],
+                "labels": dict(node.labels),
+            }
+            for node in self._pool.nodes
+        ]
 
     def wait_for_completion(
         self,
@@ -219,66 +229,44 @@ class AmlCompute(ComputeTarget):
         timeout_in_minutes: float = 25,
         is_delete_operation: bool = False,
     ) -> None:
-        """Returns when min_node_count (None: the pool's minimum) nodes are ready, at the time limit, or when the pool is gone; does not raise for these.
+        """Returns when min_node_count (None: the pool's minimum) nodes are ready, at the time limit, when the pool is gone, or when it reports
+        errors and no node is coming up; does not raise for these.
 
         is_delete_operation: returns when the pool is gone. Raises PlatformUnavailableException where the scheduler does not answer.
         """
-        wanted = self._pool.min_nodes if min_node_count is None else min_node_count
-        progress = _States(show_output)
-        ending = "Wait timeout has been reached"
-        for status in self._statuses(timeout_in_minutes * 60):
-            if status is None:
-                progress.state("Deleted" if is_delete_operation or self._deleting else "Absent")
-                ending = "The pool was deleted"
-                break
-            have = status.current_node_count
-            progress.state("Deleting" if is_delete_operation else "Succeeded" if have >= wanted else f"Resizing: {have} of {wanted} nodes")
-            if not is_delete_operation and have >= wanted:
-                ending = "Minimum number of nodes requested have been provisioned"
-                break
-        progress.finished(f"note: {self.note}" if self.note else "", ending)
-
-    def _statuses(self, seconds: float) -> Iterator[AmlComputeStatus | None]:
-        """The status again and again until the time is up, at least once; None once the pool is gone."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                yield self.get_status()
-            except ComputeTargetException as error:
-                if error.code not in _ABSENT:
-                    raise
-                yield None
-                return
-            if time.monotonic() >= deadline:
-                return
-            time.sleep(_POLL_SECONDS)
+        wait(
+            self.get_status,
+            wanted=self._pool.min_nodes if min_node_count is None else min_node_count,
+            seconds=timeout_in_minutes * 60,
+            deletes=is_delete_operation,
+            is_deleting=self._deleting,
+            shown=show_output,
+            note=self.note,
+        )
 
     def update(self, min_nodes: int | None = None, max_nodes: int | None = None, idle_seconds_before_scaledown: int | None = None) -> None:
-        """Other bounds for a pool that no run uses: it is deleted and made again under its name. None = as it is.
+        """Other bounds, at once and while runs use it; nodes beyond a lower maximum leave when they are idle. None = as it is.
 
-        Raises ComputeTargetException where runs use it (nothing is changed then) and for bounds that cannot be.
+        Raises ComputeTargetException for bounds that cannot be; nothing is changed then.
         """
-        old = AmlComputeStatus(self._pool).scale_settings
-        before = ProvisioningConfiguration(
-            self.vm_size, self._pool.vm_priority, old.minimum_node_count, old.maximum_node_count, old.idle_seconds_before_scaledown
-        )
+        from google.protobuf.duration_pb2 import Duration
+
+        from trainyard.cluster.v1 import cluster_pb2
+
+        known = AmlComputeStatus(self._pool).scale_settings
         wish = ProvisioningConfiguration(
-            before.vm_size,
-            before.vm_priority,
-            before.min_nodes if min_nodes is None else min_nodes,
-            before.max_nodes if max_nodes is None else max_nodes,
-            before.idle_seconds_before_scaledown if idle_seconds_before_scaledown is None else idle_seconds_before_scaledown,
+            self.vm_size,
+            self._pool.vm_priority,
+            known.minimum_node_count if min_nodes is None else min_nodes,
+            known.maximum_node_count if max_nodes is None else max_nodes,
+            idle_seconds_before_scaledown,
         )
         wish.validate_configuration()
-        if wish == before:
-            return
-        self.delete()
-        try:
-            made = ComputeTarget.create(self.workspace, self.name, wish)
-        except ComputeTargetException:
-            self._set(ComputeTarget.create(self.workspace, self.name, before)._pool)
-            raise
-        self._set(made._pool)
+        request = cluster_pb2.UpdatePool(name=self.name, min_nodes=min_nodes, max_nodes=max_nodes)
+        if idle_seconds_before_scaledown is not None:
+            request.idle_before_scaledown.CopyFrom(Duration(seconds=int(idle_seconds_before_scaledown)))
+        clients = clients_of(self.workspace)
+        self._pool = clients.call(clients.compute.UpdatePool, request, ComputeTargetException).pool
 
     def delete(self) -> None:
         """Ends its nodes. Raises ComputeTargetException, with the runs, while runs use it."""
@@ -287,44 +275,6 @@ class AmlCompute(ComputeTarget):
         clients = self.workspace._clients
         clients.call(clients.compute.DeletePool, cluster_pb2.DeletePool(name=self.name), ComputeTargetException)
         self._deleting = True
-
-
-class _States:
-    """Azure's way: each state once, dots while it lasts (on a terminal alone), then the closing lines."""
-
-    def __init__(self, shown: bool) -> None:
-        self._shown = shown
-        self._printer = Printer()
-        self._last = ""
-        self._dotted = False
-
-    def state(self, text: str) -> None:
-        if not self._shown:
-            return
-        if text == self._last:
-            if sys.stdout.isatty():
-                sys.stdout.write(".")
-                sys.stdout.flush()
-                self._dotted = True
-            return
-        self._end_dots()
-        self._last = text
-        self._printer.line(text, "phase")
-
-    def finished(self, note: str, ending: str) -> None:
-        if not self._shown:
-            return
-        self._end_dots()
-        if note:
-            self._printer.line(note, "note")
-        self._printer.line("AmlCompute wait for completion finished")
-        self._printer.line()
-        self._printer.line(ending)
-
-    def _end_dots(self) -> None:
-        if self._dotted:
-            sys.stdout.write("\n")
-        self._dotted = False
 
 
 def _from_pool(workspace: Workspace, pool: Any) -> AmlCompute:

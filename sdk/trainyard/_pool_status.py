@@ -1,4 +1,4 @@
-"""A pool's wishes and its status, in Azure's shapes."""
+"""A pool's status, in Azure's shape."""
 
 from __future__ import annotations
 
@@ -7,43 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from trainyard._errors import ComputeTargetException
 from trainyard._times import as_utc
 
 _STATES = ("preparing", "running", "idle", "unusable", "leaving", "preempted")
-
-
-@dataclass(frozen=True)
-class ProvisioningConfiguration:
-    """What `ComputeTarget.create` is asked for. Node counts; idle time in seconds, None = the scheduler's 120 s."""
-
-    vm_size: str
-    vm_priority: str = "dedicated"
-    min_nodes: int = 0
-    max_nodes: int = 1
-    idle_seconds_before_scaledown: int | None = None
-
-    def validate_configuration(self) -> None:
-        """Raises ComputeTargetException, code "UserError", with the option at fault as target."""
-        if not self.vm_size:
-            raise refused("A pool needs a vm_size, for instance 'STANDARD_NC6'.", "vm_size", "AmlCompute.supported_vmsizes(ws) lists them")
-        if self.vm_priority not in ("dedicated", "lowpriority"):
-            raise refused(f"vm_priority is 'dedicated' or 'lowpriority', not {self.vm_priority!r}.", "vm_priority")
-        for option in ("min_nodes", "max_nodes"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-                raise refused(f"{option} is a whole number of nodes, not {value!r}.", option)
-        if self.min_nodes > self.max_nodes or self.max_nodes < 1:
-            what = f"0 <= min_nodes <= max_nodes and max_nodes >= 1 must hold; they are {self.min_nodes} and {self.max_nodes}."
-            raise refused(what, "max_nodes")
-        idle = self.idle_seconds_before_scaledown
-        if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or not 0 <= idle < 2**31):
-            raise refused(f"idle_seconds_before_scaledown is a number of seconds, not {idle!r}.", "idle_seconds_before_scaledown")
-
-
-def refused(message: str, target: str, hint: str = "") -> ComputeTargetException:
-    """The error of a wish that cannot be taken."""
-    return ComputeTargetException(message, code="UserError", target=target, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -65,13 +31,9 @@ class ScaleSettings:
 
 @dataclass(frozen=True)
 class AmlComputeStatus:
-    """A pool as the scheduler showed it. Times are UTC.
-
-    The scheduler keeps no time of the last change of a pool's nodes: `changed` is when this client saw it, or the creation.
-    """
+    """A pool as the scheduler showed it. Times are UTC."""
 
     pool: Any
-    changed: datetime | None = None
     deleting: bool = False
 
     @property
@@ -101,8 +63,8 @@ class AmlComputeStatus:
 
     @property
     def errors(self) -> list[dict[str, Any]] | None:
-        """None: a pool that exists has none. What its shape was capped to is no error; see AmlCompute.note."""
-        return None
+        """What keeps nodes from coming up, each in Azure's shape; None where nothing does."""
+        return [{"error": {"code": "NodeError", "message": message}} for message in self.pool.errors] or None
 
     @property
     def creation_time(self) -> datetime:
@@ -112,8 +74,9 @@ class AmlComputeStatus:
 
     @property
     def modified_time(self) -> datetime:
-        """When its nodes were last seen to change."""
-        return self.changed or self.creation_time
+        """When the set of its nodes last changed."""
+        when: datetime = as_utc(self.pool.resized_at if self.pool.HasField("resized_at") else self.pool.created_at)
+        return when
 
     @property
     def scale_settings(self) -> ScaleSettings:

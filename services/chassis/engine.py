@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -26,6 +26,8 @@ from services.chassis.store import Store, Unsent
 
 log = structlog.get_logger()
 _BATCH = 500
+# In one transaction. What waits for the service meanwhile waits so much longer.
+_TOGETHER = 100
 # So many fetches in a row that found something in a partition, and nothing of it from the loop in between: it is dead there.
 _FETCHES_ALONE = 10
 
@@ -112,16 +114,13 @@ class Engine:
 
     # -- inputs
 
-    async def deliver(self, record: Record) -> None:
-        """What the loop calls. Raises only what must end the process."""
-        self._fetched_alone.pop(record.place, None)
+    async def deliver(self, *records: Record) -> None:
+        """What the loop calls, with what has come since it last did. Raises only what must end the process."""
         async with self._lock:
             with self._fatal_errors():
-                if record.topic in self._ephemeral:
-                    self._inputs.take(record, once=False, advance=False)
-                else:
-                    await self._in_sequence(record)
-        await self.wake()
+                for start in range(0, len(records), _TOGETHER):
+                    await self._in_sequence(records[start : start + _TOGETHER])
+                    await self.wake()
 
     async def command(self, command: Command) -> None:
         """Raises what the handler raises, and then nothing has happened: whoever gave the command decides what that means."""
@@ -175,26 +174,49 @@ class Engine:
 
     # -- the sequencer: the next record is the last plus one
 
-    async def _in_sequence(self, record: Record) -> None:
-        wanted = self._next.get(record.place, 0)
-        if record.offset < wanted:
-            self.counts["repeated_records"] += 1
-            return
-        if record.offset > wanted:
-            self.counts["gaps"] += 1
-            log.warning("gap in a partition, fetching it", place=str(record), wanted=wanted)
-            try:
-                await self._fetch({record.place: record.offset})
-            except Unavailable as error:
-                # The position stays before the gap, so the next record or the progress guard fetches it, this record included.
-                self.counts["gaps_left"] += 1
-                log.warning("the gap stays for now", place=str(record), reason=str(error))
-                return
-        self._take(record)
+    async def _in_sequence(self, records: Sequence[Record]) -> None:
+        ready: list[Record] = []
+        nexts: dict[Place, int] = {}
+        for record in records:
+            self._fetched_alone.pop(record.place, None)
+            if record.topic not in self._ephemeral:
+                wanted = nexts.get(record.place, self._next.get(record.place, 0))
+                if record.offset < wanted:
+                    self.counts["repeated_records"] += 1
+                    continue
+                if record.offset > wanted:
+                    self._take(ready)
+                    ready, nexts = [], {}
+                    if not await self._fill_gap(record, wanted):
+                        continue
+                nexts[record.place] = record.offset + 1
+            ready.append(record)
+        self._take(ready)
 
-    def _take(self, record: Record) -> None:
-        self._inputs.take(record, once=True, advance=True)
-        self._next[record.place] = record.offset + 1
+    async def _fill_gap(self, record: Record, wanted: int) -> bool:
+        """Takes what lies between the position and the record. False where it cannot be had."""
+        self.counts["gaps"] += 1
+        log.warning("gap in a partition, fetching it", place=str(record), wanted=wanted)
+        try:
+            await self._fetch({record.place: record.offset})
+        except Unavailable as error:
+            # The position stays before the gap, so the next record or the progress guard fetches it, this record included.
+            self.counts["gaps_left"] += 1
+            log.warning("the gap stays for now", place=str(record), reason=str(error))
+            return False
+        return True
+
+    def _take(self, records: Sequence[Record]) -> None:
+        """One transaction for all, or one each where a handler fails on one of them."""
+        marked = [(record, record.topic not in self._ephemeral) for record in records]
+        if len(records) < 2 or not self._inputs.take_together(marked):
+            for record, durable in marked:
+                self._inputs.take(record, once=durable, advance=durable)
+                self._advance([record])
+        self._advance(records)
+
+    def _advance(self, records: Sequence[Record]) -> None:
+        self._next |= {record.place: record.offset + 1 for record in records if record.topic not in self._ephemeral}
 
     async def _fetch(self, ends: Mapping[Place, int]) -> int:
         """Takes what lies between the positions and the ends, in the order in which the broker took it."""
@@ -203,9 +225,9 @@ class Engine:
         count = 0
         try:
             while batch := await asyncio.to_thread(_first, records, _BATCH):
-                for record in batch:
-                    self._take(record)
-                    count += 1
+                for start in range(0, len(batch), _TOGETHER):
+                    self._take(batch[start : start + _TOGETHER])
+                count += len(batch)
         except Unavailable:
             if count:
                 await self.wake()

@@ -62,26 +62,55 @@ class Inputs:
         """
         self._counts["records"] += 1
         try:
-            event = _decoded(record)
             with self._transaction() as transaction:
-                if not once or not transaction.was_seen(event.event_id):
-                    self._handle(transaction, event, remember=once)
-                else:
-                    self._counts["repeated_events"] += 1
-                if advance:
-                    transaction.advance(record.place, record.offset + 1)
+                self._take(transaction, record, once, advance)
             self._limit.good()
-        except UnknownType as error:
-            self._counts["unknown_types"] += 1
-            log.info("ignored an event of an unknown type", place=str(record), error=str(error))
-            self._pass_over(record, advance, None)
-        except Undecodable as error:
-            # Every reader of the topic meets it; its owner keeps it.
-            self._refuse(record, advance, f"{_UNDECODABLE}{error}", "", keep=record.topic in self._owned)
         except sqlalchemy.exc.SQLAlchemyError:
             raise
         except Exception as error:
-            self._refuse(record, advance, *self._reason(record, error))
+            letter = self._letter(record, error)
+            with self._store.transaction() as transaction:
+                self._pass_over(transaction, record, advance, letter)
+
+    def take_together(self, records: Sequence[tuple[Record, bool]]) -> bool:
+        """Several (record, is its topic durable) in a row, in one transaction; a durable topic's are taken once, with their offsets.
+
+        False, and nothing has happened, where a handler fails on one of them: then each wants a transaction of its own. Raises as
+        `take` does.
+        """
+        before = Counter(self._counts)
+        try:
+            with self._transaction() as transaction:
+                transaction.look_up([event_id for record, durable in records if durable and (event_id := _id_of(record))])
+                applied = False
+                for record, durable in records:
+                    self._counts["records"] += 1
+                    self._applied = False
+                    try:
+                        self._take(transaction, record, durable, durable)
+                    except Exception as error:
+                        if self._applied or not _is_the_messages_fault(error):
+                            raise
+                        self._pass_over(transaction, record, durable, self._letter(record, error))
+                    finally:
+                        applied = self._applied = self._applied or applied
+        except sqlalchemy.exc.SQLAlchemyError:
+            raise
+        except Exception:
+            self._counts.clear()
+            self._counts.update(before)
+            return False
+        self._limit.good()
+        return True
+
+    def _take(self, transaction: Transaction, record: Record, once: bool, advance: bool) -> None:
+        event = _decoded(record)
+        if not once or not transaction.was_seen(event.event_id):
+            self._handle(transaction, event, remember=once)
+        else:
+            self._counts["repeated_events"] += 1
+        if advance:
+            transaction.advance(record.place, record.offset + 1)
 
     def command(self, command: Command) -> None:
         """Raises what the handler raises; then nothing of it has happened."""
@@ -105,7 +134,9 @@ class Inputs:
         except sqlalchemy.exc.SQLAlchemyError:
             raise
         except Exception as error:
-            self._refuse(record, False, *self._reason(record, error))
+            letter = self._letter(record, error)
+            with self._store.transaction() as transaction:
+                self._pass_over(transaction, record, False, letter)
             return None
         self._limit.good()
         return event
@@ -135,10 +166,10 @@ class Inputs:
     # -- events that follow
 
     def _handle(self, transaction: Transaction, event: Received, *, remember: bool) -> None:
-        if remember:
-            transaction.mark_seen(event.event_id)
         with about(event=event.type.rpartition(".")[2], key=event.key, correlation=event.correlation_id or event.key):
             emits = list(self._handler.react(event, transaction.documents))
+            if remember:
+                transaction.mark_seen(event.event_id)
             self._apply(event, transaction)
             self._emit(transaction, emits, event.event_id, event.correlation_id or event.key, event.traceparent)
 
@@ -187,28 +218,35 @@ class Inputs:
 
     def _reason(self, record: Record, error: Exception) -> tuple[str, str]:
         """(what is told, the stack). Raises TooManyDeadLetters where it is not the message's fault once too often."""
-        if isinstance(error, InvalidMessage) or _is_of_a_field(error):
+        if _is_the_messages_fault(error):
             return f"{_INVALID}{error}", ""
         log.error("a handler failed", place=str(record), exc_info=error)
         self._limit.handler_failed()
         return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
-    def _refuse(self, record: Record, advance: bool, error: str, stack: str, *, keep: bool = True) -> None:
+    def _letter(self, record: Record, error: Exception) -> NewRecord | None:
+        """What is kept of a record that cannot be taken; nothing of an unknown type, and nothing where another service keeps it."""
+        if isinstance(error, UnknownType):
+            self._counts["unknown_types"] += 1
+            log.info("ignored an event of an unknown type", place=str(record), error=str(error))
+            return None
+        # Every reader of the topic meets what is undecodable; its owner keeps it.
+        keep = not isinstance(error, Undecodable) or record.topic in self._owned
+        reason, stack = (f"{_UNDECODABLE}{error}", "") if isinstance(error, Undecodable) else self._reason(record, error)
         self._counts["refused"] += 1
-        log.warning("cannot be taken", place=str(record), error=error, dead_letter=keep)
+        log.warning("cannot be taken", place=str(record), error=reason, dead_letter=keep)
         for prefix in (_INVALID, _UNDECODABLE, ""):
-            if error.startswith(prefix):
-                self.refusals.tell(_id_of(record), Refusal(error.removeprefix(prefix), bool(prefix)))
+            if reason.startswith(prefix):
+                self.refusals.tell(_id_of(record), Refusal(reason.removeprefix(prefix), bool(prefix)))
                 break
-        self._pass_over(record, advance, as_letter(record, self._name, error, stack, self._clock()) if keep else None)
+        return as_letter(record, self._name, reason, stack, self._clock()) if keep else None
 
-    def _pass_over(self, record: Record, advance: bool, letter: NewRecord | None) -> None:
-        with self._store.transaction() as transaction:
-            if letter is not None:
-                transaction.send([letter])
-                self._counts["emitted"] += 1
-            if advance:
-                transaction.advance(record.place, record.offset + 1)
+    def _pass_over(self, transaction: Transaction, record: Record, advance: bool, letter: NewRecord | None) -> None:
+        if letter is not None:
+            transaction.send([letter])
+            self._counts["emitted"] += 1
+        if advance:
+            transaction.advance(record.place, record.offset + 1)
 
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:
@@ -225,6 +263,10 @@ class Inputs:
                 with self._store.reading() as documents:
                     self._handler.reset(documents)
             raise
+
+
+def _is_the_messages_fault(error: Exception) -> bool:
+    return isinstance(error, InvalidMessage | UnknownType | Undecodable) or _is_of_a_field(error)
 
 
 def _is_of_a_field(error: Exception) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Sequence
 
 import psutil
 
-from trainyard.cluster.v1.cluster_pb2 import Resources
+from services.chassis.gpus import visible_gpus
+from trainyard.cluster.v1.resources_pb2 import Gpu, Resources
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -19,6 +21,14 @@ def end_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def this_machine() -> Resources:
-    """Cores and memory that this process may use. GPUs are not counted yet."""
-    return Resources(cpus=len(os.sched_getaffinity(0)), memory_bytes=psutil.virtual_memory().total, gpus=0)
+def gpus(fake: str = "") -> Sequence[Gpu]:
+    """The GPUs that this process may use, by the driver's index; none where there is no driver.
+
+    `fake` is the setting agent.fake_gpus. Raises ValueError where that is no inventory.
+    """
+    return visible_gpus(fake, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def this_machine(fake_gpus: str = "") -> Resources:
+    """Cores, memory and GPUs that this process may use."""
+    return Resources(cpus=len(os.sched_getaffinity(0)), memory_bytes=psutil.virtual_memory().total, gpus=len(gpus(fake_gpus)))

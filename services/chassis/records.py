@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -82,11 +82,12 @@ class Publisher(Protocol):
     def close(self) -> None: ...
 
 
-Deliver = Callable[[Record], Awaitable[None]]
+class Deliver(Protocol):
+    async def __call__(self, *records: Record) -> None: ...
 
 
 class EventLoop(Protocol):
-    """Delivers records of some topics, each partition in order, one call at a time.
+    """Delivers records of some topics, each partition in order, one call at a time, with all that have come since the last.
 
     It may deliver a record twice and may skip one: the engine's sequencer makes up for both. `deliver` must not raise; if it
     does the loop ends with that error and moves past nothing.

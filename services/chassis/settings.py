@@ -32,12 +32,27 @@ class Scheduler(BaseModel):
     suspect_after_seconds: float = Field(5.0, gt=0, description="silence after which a run shows NotResponding")
     lost_after_seconds: float = Field(12.0, gt=0, description="silence after which an agent's attempts are lost")
     offer_seconds: float = Field(30.0, gt=0, description="an offer that nobody took is withdrawn after so long, counted in pulses")
+    gang_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="an attempt is lost where part of its gang is not prepared after so long, counted in pulses; one node has all the time it needs",
+    )
+    elastic_seconds: float = Field(600.0, gt=0, description="an elastic gang with too few nodes is given up after so long")
     max_lost_attempts: int = Field(5, ge=1, description="a run that lost so many attempts that had begun fails")
+    pool_dead_seconds: float = Field(
+        600.0, gt=0, description="a pool of which no node has come up for so long fails the runs that wait for it; counted in pulses"
+    )
+    agent_settings: str = Field("", description="file with the settings of agents that run in containers, object store keys included")
+    docker_socket: str = Field("/var/run/docker.sock", description="Unix socket of the Docker engine of pools with that provider")
     pulse_seconds: float = Field(1.0, gt=0, description="how often the scheduler looks at its clock")
 
 
 class Agent(BaseModel):
     id: str = Field("", description="stable name of the node, e.g. agent-0")
+    pool: str = Field("", description="that the node joins by hand; empty: a pool that starts its nodes itself has started it")
+    address: str = Field("", description="where other nodes reach its ranks; empty: host")
+    labels: dict[str, str] = Field(default_factory=dict, description="of the node, for runs that ask for some")
+    fake_gpus: str = Field("", description="GPUs to tell of instead of the driver's, for tests: 2xNVIDIA H100, or a JSON list")
     heartbeat_seconds: float = Field(1.0, gt=0)
     grace_seconds: float = Field(5.0, ge=0, description="between TERM and KILL")
     build_seconds: float = Field(1800.0, gt=0, description="deadline of an environment build")

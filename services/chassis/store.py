@@ -1,6 +1,7 @@
 """What a service knows, in SQL: documents, how far each partition was read, which events were seen, and what is yet to be sent.
 
-All of one input goes into one transaction, so a crash leaves either nothing of it or everything.
+All of one input goes into one transaction, so a crash leaves either nothing of it or everything. Several inputs may share one: what
+they write is gathered and written once, because a statement costs more than what it does.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _newest_documents = (
     .order_by(_documents.c.key.desc())
     .limit(sa.bindparam("most"))
 )
-_is_seen = sa.select(_seen.c.event_id).where(_seen.c.event_id == sa.bindparam("id"))
+_are_seen = sa.select(_seen.c.event_id).where(_seen.c.event_id.in_(sa.bindparam("ids", expanding=True)))
 _add_to_outbox = sa.insert(_outbox)
 _first_unsent = sa.select(_outbox).order_by(_outbox.c.id).limit(sa.bindparam("most"))
 _newest_unsent = sa.select(sa.func.max(_outbox.c.id))
@@ -92,55 +93,83 @@ class Unsent:
 
 
 class Documents:
-    """Bytes by kind and key, inside one transaction."""
+    """Bytes by kind and key, inside one transaction. What is put is written by `flush`, and read back before that."""
 
     def __init__(self, connection: sa.Connection, upserts: _Upserts) -> None:
         self._connection = connection
         self._upserts = upserts
+        self._changed: dict[tuple[str, str], bytes | None] = {}
+        """None: removed."""
 
     def get(self, kind: str, key: str) -> bytes | None:
+        if (kind, key) in self._changed:
+            return self._changed[kind, key]
         found = self._connection.execute(_get_document, {"of_kind": kind, "of_key": key}).scalar_one_or_none()
         return None if found is None else bytes(found)
 
     def put(self, kind: str, key: str, content: bytes) -> None:
-        self._connection.execute(self._upserts.document, {"kind": kind, "key": key, "content": content})
+        self._changed[kind, key] = content
 
     def remove(self, kind: str, key: str) -> None:
-        self._connection.execute(_remove_document, {"of_kind": kind, "of_key": key})
+        self._changed[kind, key] = None
 
     def all(self, kind: str) -> Iterator[tuple[str, bytes]]:
         """(key, content), by key."""
+        self.flush()
         rows = self._connection.execute(_all_documents, {"of_kind": kind})
         # All at once, so that they may be changed while they are walked through.
         return iter([(str(key), bytes(content)) for key, content in rows])
 
     def newest(self, kind: str, limit: int) -> list[tuple[str, bytes]]:
         """(key, content) of the last keys, in falling order."""
+        self.flush()
         rows = self._connection.execute(_newest_documents, {"of_kind": kind, "most": limit})
         return [(str(key), bytes(content)) for key, content in rows]
 
+    def flush(self) -> None:
+        put = [{"kind": kind, "key": key, "content": it} for (kind, key), it in self._changed.items() if it is not None]
+        removed = [{"of_kind": kind, "of_key": key} for (kind, key), it in self._changed.items() if it is None]
+        if put:
+            self._connection.execute(self._upserts.document, put)
+        if removed:
+            self._connection.execute(_remove_document, removed)
+        self._changed.clear()
+
 
 class Transaction:
-    """One input's effects."""
+    """The effects of one input, or of several in a row."""
 
     def __init__(self, connection: sa.Connection, upserts: _Upserts) -> None:
         self._connection = connection
         self._upserts = upserts
         self.documents = Documents(connection, upserts)
+        self._seen: dict[str, bool] = {}
+        self._new: list[str] = []
+        self._positions: dict[Place, int] = {}
+        self._outbox: list[dict[str, Any]] = []
+
+    def look_up(self, event_ids: Sequence[str]) -> None:
+        """Finds out at once which of them were seen."""
+        unknown = [it for it in event_ids if it not in self._seen]
+        if unknown:
+            found = set(self._connection.execute(_are_seen, {"ids": unknown}).scalars())
+            self._seen |= {it: it in found for it in unknown}
 
     def was_seen(self, event_id: str) -> bool:
-        return self._connection.execute(_is_seen, {"id": event_id}).first() is not None
+        self.look_up([event_id])
+        return self._seen[event_id]
 
     def mark_seen(self, event_id: str) -> None:
-        self._connection.execute(self._upserts.seen, {"event_id": event_id})
+        if not self._seen.get(event_id):
+            self._new.append(event_id)
+        self._seen[event_id] = True
 
     def advance(self, place: Place, next_offset: int) -> None:
-        row = {"topic": place.topic, "partition": place.partition, "next_offset": next_offset}
-        self._connection.execute(self._upserts.position, row)
+        self._positions[place] = next_offset
 
     def send(self, records: Sequence[NewRecord]) -> None:
         """Puts them into the outbox, to leave in this order after the commit."""
-        rows = [
+        self._outbox += [
             {
                 "topic": record.topic,
                 "key": record.key or b"",
@@ -149,8 +178,19 @@ class Transaction:
             }
             for record in records
         ]
-        if rows:
-            self._connection.execute(_add_to_outbox, rows)
+
+    def flush(self) -> None:
+        """Writes what was gathered; the commit is the caller's."""
+        self.documents.flush()
+        execute = self._connection.execute
+        if self._new:
+            execute(self._upserts.seen, [{"event_id": it} for it in self._new])
+        if self._positions:
+            rows = [{"topic": place.topic, "partition": place.partition, "next_offset": at} for place, at in self._positions.items()]
+            execute(self._upserts.position, rows)
+        if self._outbox:
+            execute(_add_to_outbox, self._outbox)
+        self._new, self._positions, self._outbox = [], {}, []
 
 
 class Store:
@@ -176,7 +216,9 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         with self._engine.begin() as connection:
-            yield Transaction(connection, self._upserts)
+            transaction = Transaction(connection, self._upserts)
+            yield transaction
+            transaction.flush()
 
     @contextmanager
     def reading(self) -> Iterator[Documents]:

@@ -7,15 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.chassis.store import Documents
-from services.scheduler.domain import Pool, Run, State, labels, opened
+from services.scheduler.domain import Pool, Run, gang, labels, opened, policy, pools
 from services.scheduler.domain.pools import users
 from services.scheduler.domain.validate import POOL
 from services.scheduler.handlers import NEWEST, NEWEST_OF, SchedulerHandler, load_run, refusal_of, warning_of
+from services.scheduler.pool_wire import pool_to_wire
 from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2, cluster_pb2_grpc
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -31,6 +30,7 @@ _STATUS_OF = {
     labels.TAKEN: Code.ALREADY_EXISTS,
 }
 """Any other code is INVALID_ARGUMENT."""
+_STATUS_OF_POOL = {"AlreadyExists": Code.ALREADY_EXISTS, "ComputeTargetNotFound": Code.NOT_FOUND}
 
 
 def jobs(handler: SchedulerHandler) -> Callable[[grpc.aio.Server, Context], None]:
@@ -54,35 +54,35 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def SubmitRun(self, request: Any, _: object) -> Any:
         run, repeated = await self._make(request)
-        return job_pb2.SubmitRunResponse(run=run_to_wire(run), repeated_submission=repeated)
+        return job_pb2.SubmitRunResponse(run=self._wire(run), repeated_submission=repeated)
 
     async def OpenRun(self, request: Any, _: object) -> Any:
         run, repeated = await self._make(request)
-        return job_pb2.OpenRunResponse(run=run_to_wire(run), repeated_submission=repeated)
+        return job_pb2.OpenRunResponse(run=self._wire(run), repeated_submission=repeated)
 
     async def CloseRun(self, request: Any, _: object) -> Any:
         run = self._run(request.run_id)
         await self._ask(request, None if run.is_terminal else opened.unclosable(run, request))
-        return job_pb2.CloseRunResponse(run=run_to_wire(self._run(request.run_id)))
+        return job_pb2.CloseRunResponse(run=self._wire(self._run(request.run_id)))
 
     async def TagRun(self, request: Any, _: object) -> Any:
-        return job_pb2.TagRunResponse(run=run_to_wire(await self._label(request)))
+        return job_pb2.TagRunResponse(run=self._wire(await self._label(request)))
 
     async def AddRunProperties(self, request: Any, _: object) -> Any:
-        return job_pb2.AddRunPropertiesResponse(run=run_to_wire(await self._label(request)))
+        return job_pb2.AddRunPropertiesResponse(run=self._wire(await self._label(request)))
 
     async def AddRunFiles(self, request: Any, _: object) -> Any:
-        return job_pb2.AddRunFilesResponse(run=run_to_wire(await self._label(request)))
+        return job_pb2.AddRunFilesResponse(run=self._wire(await self._label(request)))
 
     async def CancelRun(self, request: Any, _: object) -> Any:
         self._run(request.run_id)
         await self._context.request(JOBS, request.run_id, request)
-        return job_pb2.CancelRunResponse(run=run_to_wire(self._run(request.run_id)))
+        return job_pb2.CancelRunResponse(run=self._wire(self._run(request.run_id)))
 
     async def GetRun(self, request: Any, _: object) -> Any:
         run = self._run(request.run_id)
         await self._told_of(run)
-        return job_pb2.GetRunResponse(run=run_to_wire(run))
+        return job_pb2.GetRunResponse(run=self._wire(run))
 
     async def ListRuns(self, request: Any, _: object) -> Any:
         limit = min(request.limit or _DEFAULT_PAGE, _LONGEST_PAGE)
@@ -91,11 +91,11 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         with self._context.store.reading() as documents:
             kind = NEWEST_OF.format(request.experiment) if request.experiment else NEWEST
             found = [load_run(documents, content.decode()) for _, content in documents.newest(kind, limit)]
-        return job_pb2.ListRunsResponse(runs=[run_to_wire(run, whole=False) for run in found if run is not None])
+        return job_pb2.ListRunsResponse(runs=[self._wire(run, whole=False) for run in found if run is not None])
 
     def _queue(self, pool: str) -> list[Any]:
         waiting = (run for run in self._handler.state.runs.values() if run.waits_for_a_node and run.spec.compute_target == pool)
-        wires = [run_to_wire(run) for run in sorted(waiting, key=lambda run: run.order)]
+        wires = [self._wire(run) for run in sorted(waiting, key=lambda run: run.order)]
         for wire in wires:
             for large in ("source", "environment", "inputs"):
                 wire.spec.ClearField(large)
@@ -108,10 +108,14 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
             if run.revision > sent:
                 sent = run.revision
                 await self._told_of(run)
-                yield job_pb2.WatchRunResponse(run=run_to_wire(run))
+                yield job_pb2.WatchRunResponse(run=self._wire(run))
             if run.is_terminal:
                 return
             await self._context.engine.until(lambda sent=sent: self._live_revision(request.run_id) != sent, 30.0)  # type: ignore[misc]
+
+    def _wire(self, run: Run, *, whole: bool = True) -> Any:
+        position, why = self._handler.explain(run)
+        return run_to_wire(run, position, why, whole=whole)
 
     async def _told_of(self, run: Run) -> None:
         """Whoever sees a run's end may ask another service about it, which knows what lies in the log."""
@@ -171,25 +175,55 @@ class ComputeServicer(cluster_pb2_grpc.ComputeServiceServicer):
             what = f"{request.name[:100]!r} is no name of a compute target: a letter, then letters, digits and -, 2 to 32 in all."
             raise refuse(Code.INVALID_ARGUMENT, "UserError", what, "name")
         request.submission_id = request.submission_id or uuid.uuid4().hex
-        await self._context.request(AGENTS, request.name, request)
-        with self._context.store.reading() as documents:
-            self._raise_refusal(documents, request)
+        await self._ask(request.name, request)
         pool = self._pool(request.name)
-        wire = pool_to_wire(pool, self._handler.state)
-        return cluster_pb2.CreatePoolResponse(pool=wire, repeated_submission=pool.submission_id != request.submission_id)
-
-    @staticmethod
-    def _raise_refusal(documents: Documents, request: Any) -> None:
-        failure = refusal_of(documents, request.submission_id)
-        if failure is not None:
-            raise Refused(Code.ALREADY_EXISTS if failure.code == "AlreadyExists" else Code.INVALID_ARGUMENT, failure)
+        return cluster_pb2.CreatePoolResponse(pool=self._wire(pool), repeated_submission=pool.submission_id != request.submission_id)
 
     async def GetPool(self, request: Any, _: object) -> Any:
-        return cluster_pb2.GetPoolResponse(pool=pool_to_wire(self._pool(request.name), self._handler.state))
+        return cluster_pb2.GetPoolResponse(pool=self._wire(self._pool(request.name)))
 
     async def ListPools(self, request: Any, _: object) -> Any:
+        known = self._handler.state.pools
+        return cluster_pb2.ListPoolsResponse(pools=[self._wire(known[name]) for name in sorted(known)])
+
+    async def UpdatePool(self, request: Any, _: object) -> Any:
+        pool = self._pool(request.name)
+        if (wrong := pools.unchangeable(pool, request)) is not None:
+            raise Refused(Code.INVALID_ARGUMENT, wrong)
+        await self._ask(request.name, request)
+        return cluster_pb2.UpdatePoolResponse(pool=self._wire(self._pool(request.name)))
+
+    async def DrainAgent(self, request: Any, _: object) -> Any:
         state = self._handler.state
-        return cluster_pb2.ListPoolsResponse(pools=[pool_to_wire(state.pools[name], state) for name in sorted(state.pools)])
+        if request.agent_id not in state.agents:
+            there = ", ".join(sorted(state.agents)[:20]) or "none"
+            what = f"There is no agent {request.agent_id[:100]!r}; there is: {there}."
+            raise refuse(Code.NOT_FOUND, "AgentNotFound", what, request.agent_id)
+        if (pool := pools.keeper(state, request.agent_id)) is not None:
+            what = (
+                f"{request.agent_id} belongs to {pool.name}, which would start it anew; give {pool.name} a lower max_nodes, or delete it."
+            )
+            raise refuse(Code.FAILED_PRECONDITION, "InUse", what, request.agent_id)
+        await self._ask(request.agent_id, request)
+        return cluster_pb2.DrainAgentResponse()
+
+    async def SetPolicy(self, request: Any, _: object) -> Any:
+        request.submission_id = request.submission_id or uuid.uuid4().hex
+        await self._ask(policy.NAME, request)
+        return cluster_pb2.SetPolicyResponse(policy=self._handler.state.policy)
+
+    async def GetPolicy(self, request: Any, _: object) -> Any:
+        return cluster_pb2.GetPolicyResponse(policy=self._handler.state.policy)
+
+    async def _ask(self, key: str, request: Any) -> None:
+        event_id = await self._context.request(AGENTS, key, request)
+        with self._context.store.reading() as documents:
+            failure = refusal_of(documents, getattr(request, "submission_id", "") or event_id)
+        if failure is not None:
+            raise Refused(_STATUS_OF_POOL.get(failure.code, Code.INVALID_ARGUMENT), failure)
+
+    def _wire(self, pool: Pool) -> Any:
+        return pool_to_wire(pool, self._handler.state, self._handler.health)
 
     async def DeletePool(self, request: Any, _: object) -> Any:
         self._pool(request.name)
@@ -211,16 +245,18 @@ def _refused(failure: Failure) -> Refused:
     return Refused(_STATUS_OF.get(failure.code, Code.INVALID_ARGUMENT), failure)
 
 
-def run_to_wire(run: Run, *, whole: bool = True) -> Any:
-    """Without its specification and outputs where a list is asked for."""
+def run_to_wire(run: Run, position: int, why: str, *, whole: bool = True) -> Any:
+    """Without its specification and outputs where a list is asked for. `position` and `why` are of the moment: no event tells them."""
     wire = job_pb2.Run(
         run_id=run.id,
         experiment=run.experiment,
         number=run.number,
         status=run.status,  # type: ignore[arg-type]
-        why=run.why,
+        why=why,
+        position=position,
         epoch=run.epoch,
-        agent_ids=[member.agent_id for member in run.members],
+        restarts=run.restarts,
+        agent_ids=[member.agent_id for member in gang.in_order(run.members)],
         failure=run.failure,
         warnings=run.warnings,
         revision=run.revision,
@@ -233,32 +269,10 @@ def run_to_wire(run: Run, *, whole: bool = True) -> Any:
     if whole:
         wire.spec.CopyFrom(run.spec)
         wire.outputs.CopyFrom(run.all_files())
+        wire.members.extend(gang.to_wire(it, it.ranks) for it in gang.in_order(run.members))
     wire.queued_at.FromDatetime(run.queued_at)
     if run.started_at is not None:
         wire.started_at.FromDatetime(run.started_at)
     if run.ended_at is not None:
         wire.ended_at.FromDatetime(run.ended_at)
-    return wire
-
-
-def pool_to_wire(pool: Pool, state: State) -> Any:
-    busy = state.busy_agents()
-
-    def node(agent_id: str) -> Any:
-        run_id = busy.get(agent_id, "")
-        node_state = "preparing" if agent_id not in state.agents else "running" if run_id else "idle"
-        return cluster_pb2.PoolNode(agent_id=agent_id, state=node_state, run_id=run_id)
-
-    wire = cluster_pb2.Pool(
-        name=pool.name,
-        vm_size=pool.vm_size,
-        vm_priority=pool.vm_priority,
-        min_nodes=pool.min_nodes,
-        max_nodes=pool.max_nodes,
-        idle_before_scaledown=Duration(seconds=int(pool.idle_seconds)),
-        shape=pool.shape,
-        note=pool.note,
-        nodes=[node(agent_id) for agent_id in pool.agent_ids],
-    )
-    wire.created_at.FromDatetime(pool.created_at)
     return wire

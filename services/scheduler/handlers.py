@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,15 +11,17 @@ from services.chassis import codec
 from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
-from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold
+from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold, policy
+from services.scheduler.domain.standing import explain
 from services.scheduler.liveness import Liveness
+from services.scheduler.pool_health import PoolHealth
 from trainyard._cloudevents import Received
 from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.job.v1 import job_pb2 as job
 
-RUN, POOL, AGENT, COUNTERS, REFUSAL = "run", "pool", "agent", "counters", "pool-refusal"
+RUN, POOL, AGENT, COUNTERS, REFUSAL, POLICY = "run", "pool", "agent", "counters", "pool-refusal", "policy"
 WARNED = "request-warned"
 """Event id of a request about a run -> why it was refused."""
 _STRANGER_BEATS = 5
@@ -38,8 +39,6 @@ class SchedulerHandler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.state = State()
-        self.broken_agents: frozenset[str] = frozenset()
-        """What the node provider says; told by the reconciler."""
         self.heard = 0
         """Records of the heartbeat topic, of whomever."""
         self._settings = settings
@@ -53,7 +52,14 @@ class SchedulerHandler:
             round(settings.suspect_after_seconds * pulses),
             round(settings.lost_after_seconds * pulses),
             round(settings.offer_seconds * pulses),
+            round(settings.gang_seconds * pulses),
         )
+        self.health = PoolHealth(round(settings.pool_dead_seconds * pulses))
+
+    def explain(self, run: Run) -> tuple[int, str]:
+        """Position in its pool's queue, from 1, and why it waits; (0, why it is as it is) of a run that does not wait."""
+        now = self.state.runs.get(run.id)
+        return (0, run.why) if now is None or not now.waits_for_a_node else explain(self.state, self._world(), run.id)
 
     # -- the Handler's part
 
@@ -68,9 +74,15 @@ class SchedulerHandler:
                 if message.incarnation != self._incarnation:
                     return ()
                 registered = {agent.id: agent.incarnation for agent in self.state.agents.values()}
-                offers = {(run.id, run.epoch) for run in self.state.live_runs() if any(not member.accepted for member in run.members)}
-                return _emits(decide(self.state, self._liveness.pulse(registered, offers), self._world()))
+                self.health.pulse(self.state)
+                begun = list(self.state.attempts())
+                offers = {(run.id, run.epoch) for run in begun if any(not it.accepted and not it.uploaded for it in run.members)}
+                forming = {(run.id, run.epoch) for run in begun if run.is_forming}
+                return _emits(decide(self.state, self._liveness.pulse(registered, offers, forming), self._world()))
             case cluster.LeaseDeclined():
+                self._liveness.declined(message.agent_id)
+            case cluster.TaskFailed() if self._is_joining(message):
+                # Asked again at once it would fail again at once.
                 self._liveness.declined(message.agent_id)
             case job.SubmitRun() | job.OpenRun():
                 _check_key(event, message.submission_id, "submission_id")
@@ -82,8 +94,12 @@ class SchedulerHandler:
                 _check_key(event, message.run_id, "run_id")
                 if self._run(message.run_id, documents) is None:
                     raise InvalidMessage(f"{type(message).__name__} names the run {message.run_id[:200]!r}, which does not exist")
-            case cluster.CreatePool() | cluster.DeletePool():
+            case cluster.CreatePool() | cluster.UpdatePool() | cluster.DeletePool():
                 _check_key(event, message.name, "name")
+            case cluster.SetPolicy():
+                _check_key(event, policy.NAME, "word for it")
+            case cluster.DrainAgent():
+                _check_key(event, message.agent_id, "agent_id")
             case _ if not isinstance(message, ANSWERED):
                 return ()
         return _emits(decide(self._with_run_of(message, documents), message, self._world()))
@@ -91,14 +107,14 @@ class SchedulerHandler:
     def apply(self, event: Received, documents: Documents) -> None:
         message: Any = event.message
         if isinstance(message, cluster.PoolRejected):
-            documents.put(REFUSAL, message.submission_id or message.name, message.failure.SerializeToString())
+            documents.put(REFUSAL, message.submission_id or event.causation_id, message.failure.SerializeToString())
             return
         if isinstance(message, job.RunWarned) and event.causation_id:
             documents.put(WARNED, event.causation_id, message.message.encode())
         before = self._with_run_of(message, documents)
         after = evolve(before, message, event.time, event.causation_id)
         if after is not before:
-            self._keep(before, after, documents)
+            self._keep(before, after, _named(message), documents)
 
     def command(self, command: Command, documents: Documents) -> Iterable[Emit]:
         raise InvalidMessage(f"the scheduler knows no command {command.payload!r}")
@@ -109,12 +125,13 @@ class SchedulerHandler:
         agents = {key: codec.loads(content, Agent) for key, content in documents.all(AGENT)}
         counters = documents.get(COUNTERS, "submissions")
         numbers = {key: int(content) for key, content in documents.all("experiment")}
-        self.state = State(runs, pools, agents, numbers, int(counters or 0))
+        policy_now = cluster.Policy.FromString(documents.get(POLICY, policy.NAME) or b"")
+        self.state = State(runs, pools, agents, numbers, int(counters or 0), policy_now)
 
     # -- parts
 
     def _heartbeat(self, message: Any) -> Iterable[Emit]:
-        """A process that goes on for some beats without being the registered one of its node is told to begin anew.
+        """A process that goes on for some beats without being the registered one of a node that some pool holds is told to end.
 
         Not at once: heartbeats and registrations lie on different topics, and a new process may be heard before it is known.
         """
@@ -122,14 +139,15 @@ class SchedulerHandler:
         known = self.state.agents.get(message.agent_id)
         wanted = any(message.agent_id in pool.agent_ids for pool in self.state.pools.values())
         stranger = (message.agent_id, message.incarnation)
-        if not wanted or (known is not None and known.incarnation == message.incarnation):
+        registered = known is not None and known.incarnation == message.incarnation
+        if registered and wanted:
             self._strangers.pop(stranger, None)
-            return () if known is None else self._held(message)
+            return self._held(message)
         self._strangers[stranger] += 1
         if self._strangers[stranger] < _STRANGER_BEATS:
-            return ()
+            return self._held(message) if registered else ()
         del self._strangers[stranger]
-        why = f"{message.agent_id} is known under another process, or was given up"
+        why = f"{message.agent_id} is known under another process, or was given up" if wanted else f"no pool holds {message.agent_id}"
         fenced = cluster.AgentFenced(agent_id=message.agent_id, incarnation=message.incarnation, why=why)
         return [Emit("trainyard.leases", message.agent_id, fenced)]
 
@@ -144,55 +162,78 @@ class SchedulerHandler:
         return _emits(facts)
 
     def _world(self) -> World:
-        settings = self._settings
+        settings, broken = self._settings, self.health.broken()
         return World(
             now=self._clock(),
             node_slots=settings.node_slots,
             machine=self._machine,
             silent_agents=self._liveness.silent(),
-            broken_agents=self.broken_agents,
+            broken_agents=frozenset(broken),
+            broken_why=broken,
+            dead_pools=self.health.dead(self.state),
             declined_agents=self._liveness.declining(),
             max_lost_attempts=settings.max_lost_attempts,
+            elastic_seconds=settings.elastic_seconds,
         )
+
+    def _is_joining(self, message: Any) -> bool:
+        run = self.state.runs.get(message.run_id)
+        return run is not None and run.formed
 
     def _run(self, run_id: str, documents: Documents) -> Run | None:
         return self.state.runs.get(run_id) or load_run(documents, run_id)
 
     def _with_run_of(self, message: Any, documents: Documents) -> State:
-        """The state with the run that the message is about and the parent it names, even if they have ended: a repeat must find them."""
+        """The state with the run that the message is about, and with its parent and the run that it resumes from, even if they
+        have ended: a repeat must find them."""
         state = self.state
-        parent = message.spec.parent_run_id if isinstance(message, job.SubmitRun) else getattr(message, "parent_run_id", "")
-        for run_id in (getattr(message, "run_id", "") or getattr(message, "submission_id", ""), parent):
-            if run_id and isinstance(run_id, str) and run_id not in state.runs:
+        for run_id in _named(message):
+            if run_id not in state.runs:
                 run = load_run(documents, run_id)
                 state = state if run is None else state.with_run(run)
         return state
 
-    def _keep(self, before: State, after: State, documents: Documents) -> None:
-        for run_id, run in after.runs.items():
-            known = before.runs.get(run_id)
-            if run is not known:
+    def _keep(self, before: State, after: State, named: Collection[str], documents: Documents) -> None:
+        """An event changes no other runs than those it names: all that wait are not looked at."""
+        for run_id in named:
+            run, known = after.runs.get(run_id), before.runs.get(run_id)
+            if run is not None and run is not known:
                 documents.put(RUN, run_id, codec.dumps(run))
                 if known is None:
                     self._index(run, documents)
         for kind, old, new in ((POOL, before.pools, after.pools), (AGENT, before.agents, after.agents)):
+            if old is new:
+                continue
             for key in old.keys() - new.keys():
                 documents.remove(kind, key)
             for key, value in new.items():
                 if value is not old.get(key):
                     documents.put(kind, key, codec.dumps(value))
+        if after.policy is not before.policy:
+            documents.put(POLICY, policy.NAME, after.policy.SerializeToString(deterministic=True))
         if after.submissions != before.submissions:
             documents.put(COUNTERS, "submissions", str(after.submissions).encode())
-        for experiment, number in after.numbers.items():
+        for experiment, number in after.numbers.items() if after.numbers is not before.numbers else ():
             if number != before.numbers.get(experiment):
                 documents.put("experiment", experiment, str(number).encode())
-        self.state = replace(after, runs={key: run for key, run in after.runs.items() if not run.is_terminal})
+        self.state = after.without_ended(named)
 
     @staticmethod
     def _index(run: Run, documents: Documents) -> None:
         place = f"{run.order:012d}"
         documents.put(NEWEST, place, run.id.encode())
         documents.put(NEWEST_OF.format(run.experiment), place, run.id.encode())
+
+
+def _named(message: Any) -> list[str]:
+    """Runs that it is about or refers to, each once."""
+    spec = message.spec if isinstance(message, job.SubmitRun) else None
+    named = (
+        getattr(message, "run_id", "") or getattr(message, "submission_id", ""),
+        spec.parent_run_id if spec is not None else getattr(message, "parent_run_id", ""),
+        spec.resume_from if spec is not None else "",
+    )
+    return [run_id for run_id in dict.fromkeys(named) if run_id]
 
 
 def load_run(documents: Documents, run_id: str) -> Run | None:

@@ -13,15 +13,17 @@ _DECLINED_PULSES = 5
 
 
 class Liveness:
-    """Pulses since each agent's last heartbeat, and since each open offer. Kept in memory: a new scheduler gives all a fresh start."""
+    """Pulses since each agent's last heartbeat, since each open offer, and since each gang began to form. Kept in memory: a new scheduler gives all a fresh start."""
 
-    def __init__(self, suspect_after: int, lost_after: int, overdue_after: int = 30) -> None:
+    def __init__(self, suspect_after: int, lost_after: int, overdue_after: int = 30, unformed_after: int = 1800) -> None:
         """All are counts of pulses."""
         self._suspect_after = max(1, suspect_after)
         self._lost_after = max(self._suspect_after + 1, lost_after)
         self._overdue_after = max(1, overdue_after)
+        self._unformed_after = max(1, unformed_after)
         self._missed: dict[tuple[str, str], int] = {}
         self._open: dict[tuple[str, int], int] = {}
+        self._forming: dict[tuple[str, int], int] = {}
         self._declined: dict[str, int] = {}
 
     def beat(self, agent_id: str, incarnation: str) -> None:
@@ -37,9 +39,16 @@ class Liveness:
     def silent(self) -> frozenset[str]:
         return frozenset(name for (name, _), missed in self._missed.items() if missed >= self._suspect_after)
 
-    def pulse(self, registered: Mapping[str, str], offers: Collection[tuple[str, int]] = ()) -> Tick:
-        """One pulse was heard. `registered` maps the known agents to their incarnation, `offers` are open: (run id, epoch)."""
+    def pulse(
+        self,
+        registered: Mapping[str, str],
+        offers: Collection[tuple[str, int]] = (),
+        forming: Collection[tuple[str, int]] = (),
+    ) -> Tick:
+        """One pulse was heard. `registered` maps the known agents to their incarnation, `offers` are open and gangs `forming`:
+        (run id, epoch)."""
         self._open = {offer: self._open.get(offer, 0) + 1 for offer in offers}
+        self._forming = {gang: self._forming.get(gang, 0) + 1 for gang in forming}
         self._declined = {name: left - 1 for name, left in self._declined.items() if left > 1}
         known = set(registered.items())
         self._missed = {key: missed + 1 for key, missed in self._missed.items() if key in known}
@@ -50,6 +59,7 @@ class Liveness:
             heard=tuple(sorted(name for (name, _), missed in self._missed.items() if missed <= 1)),
             given_up=tuple(sorted(name for (name, _), missed in self._missed.items() if missed >= self._lost_after)),
             overdue=tuple(sorted(offer for offer, waited in self._open.items() if waited >= self._overdue_after)),
+            unformed=tuple(sorted(gang for gang, waited in self._forming.items() if waited >= self._unformed_after)),
         )
 
     def _names(self, missed: Collection[int]) -> tuple[str, ...]:

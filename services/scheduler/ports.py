@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -10,7 +12,14 @@ class NodeState(Enum):
     UP = "up"
     LEAVING = "leaving"
     BROKEN = "broken"
-    """It was started several times and ended at once."""
+    """Its process ended by itself, or it cannot be reached."""
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    state: NodeState
+    why: str = ""
+    """Of a broken one, in words."""
 
 
 class NodeProvider(Protocol):
@@ -19,13 +28,15 @@ class NodeProvider(Protocol):
     NodeRefused concerns the one node, any other trouble all of them.
     """
 
-    async def states(self) -> dict[str, NodeState]:
-        """Of every node that is not plainly stopped."""
+    async def states(self, names: Collection[str], heard: Collection[str]) -> dict[str, NodeStatus]:
+        """Of every node that is not plainly stopped, `names` at least. Where looking is dear, those of `heard` count as up: they speak."""
         ...
 
     async def start(self, agent_id: str) -> None: ...
 
-    async def stop(self, agent_id: str) -> None: ...
+    async def stop(self, agent_id: str) -> None:
+        """Gently. Asked again after a while, by force."""
+        ...
 
 
 class ProviderTrouble(Exception):

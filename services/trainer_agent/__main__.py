@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 import uuid
 from typing import NoReturn
@@ -12,7 +13,7 @@ import structlog
 
 from services.chassis import logs
 from services.chassis.loop.kafka_client import KafkaPublisher
-from services.chassis.machine import this_machine
+from services.chassis.machine import gpus, this_machine
 from services.chassis.settings import Settings
 from services.trainer_agent.adapters.blobs import Blobs
 from services.trainer_agent.adapters.data import Data
@@ -20,7 +21,7 @@ from services.trainer_agent.adapters.leftovers import MARK, end_leftovers
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.platform_log import PlatformLog
 from services.trainer_agent.adapters.snapshots import Snapshots
-from services.trainer_agent.agent import Agent
+from services.trainer_agent.agent import Agent, registered
 from services.trainer_agent.attempt import Node
 from services.trainer_agent.domain import Me
 from services.trainer_agent.layout import Folders
@@ -41,7 +42,7 @@ async def run(settings: Settings) -> int:
     source = f"trainyard/trainer_agent/{me.agent_id}"
     node = Node(
         me=me,
-        address=settings.host,
+        address=settings.agent.address or settings.host,
         mark=f"{home}/{me.agent_id}",
         source=source,
         grace_seconds=settings.agent.grace_seconds,
@@ -58,7 +59,9 @@ async def run(settings: Settings) -> int:
     # Builds inherit it, and are found by it.
     os.environ[MARK] = node.mark
     Folders.sweep(home, me.agent_id)
-    agent = Agent(node, lambda run_id, epoch: Folders.make(home, me.agent_id, run_id, epoch), this_machine())
+    devices, told = gpus(settings.agent.fake_gpus), settings.agent
+    registration = registered(this_machine(told.fake_gpus), devices, pool=told.pool, host=socket.gethostname(), labels=told.labels)
+    agent = Agent(node, lambda run_id, epoch: Folders.make(home, me.agent_id, run_id, epoch), registration)
     return await live(agent, node, settings)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,15 +24,22 @@ log = structlog.get_logger()
 REPORT_TOPIC, AGENT_TOPIC, HEARTBEAT_TOPIC = "trainyard.tasks", "trainyard.agents", "trainyard.heartbeats"
 
 
+def registered(resources: Any, gpus: Sequence[Any], *, pool: str, host: str, labels: Mapping[str, str]) -> Any:
+    """What an AgentRegistered says of the node, whoever the process is. Labels of its owner go before those that it has by itself."""
+    names = sorted({gpu.name for gpu in gpus})
+    own = {"host": host, **({"gpu.name": ", ".join(names)} if names else {})}
+    return cluster.AgentRegistered(resources=resources, gpus=gpus, pool=pool, labels=own | dict(labels))
+
+
 class Agent:
     """`ended` resolves when the process is not wanted any more."""
 
-    def __init__(self, node: Node, make_folders: Callable[[str, int], Folders], resources: Any) -> None:
+    def __init__(self, node: Node, make_folders: Callable[[str, int], Folders], registration: Any) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._node = node
         self._me = node.me
         self._make_folders = make_folders
-        self._resources = resources
+        self._registration = registration
         self._leases = Leases()
         self._running: dict[str, Running] = {}
         self._untold: set[tuple[str, int]] = set()
@@ -41,14 +48,18 @@ class Agent:
 
     def register(self) -> None:
         """Told once the lease topic is being read: an offer that follows is never missed."""
-        message = cluster.AgentRegistered(
-            agent_id=self._me.agent_id, incarnation=self._me.incarnation, address=self._node.address, resources=self._resources
-        )
+        message = cluster.AgentRegistered(agent_id=self._me.agent_id, incarnation=self._me.incarnation, address=self._node.address)
+        message.MergeFrom(self._registration)
         self._node.reports.send(as_record(AGENT_TOPIC, self._me.agent_id, message, self._node.source))
         log.info("registers", incarnation=self._me.incarnation)
 
-    async def deliver(self, record: Record) -> None:
-        """A record of the lease topic. What cannot be read is put aside by the agent whose key it carries."""
+    async def deliver(self, *records: Record) -> None:
+        """Of the lease topic."""
+        for record in records:
+            self._take(record)
+
+    def _take(self, record: Record) -> None:
+        """What cannot be read is put aside by the agent whose key it carries."""
         try:
             event = decode(record.topic, record.partition, record.offset, record.key, record.value, record.headers)
         except UnknownType as error:

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from trainyard._cli import (
+    agents,
     computes,
     datasets,
     datastores,
@@ -68,6 +69,7 @@ _GROUPS = {
     "datastore": datastores.group,
     "compute": computes.group,
     "scheduler": scheduling.group,
+    "agent": agents.group,
     "env": environments.group,
     "model": models.group,
     "endpoint": endpoints.group,

@@ -20,8 +20,17 @@ def compute_create(
     vm_size: Annotated[str, typer.Option(help="a shape, e.g. STANDARD_NC6; `trainyard compute sizes` lists them")] = "LOCAL",
     priority: Annotated[str, typer.Option(help="dedicated or lowpriority")] = "dedicated",
     min_nodes: Annotated[int, typer.Option(min=0)] = 0,
-    max_nodes: Annotated[int, typer.Option(min=1)] = 1,
+    max_nodes: Annotated[int | None, typer.Option(min=1, help="else one a host, or the minimum")] = None,
     idle_seconds: Annotated[int | None, typer.Option(min=0, help="a node that idles so long is given back; 120 by default")] = None,
+    provider: Annotated[str, typer.Option(help="where nodes come from: local, static (they join by hand), ssh or docker")] = "local",
+    host: Annotated[list[str] | None, typer.Option(help="ssh: host, user@host or user@host:port, one a node; may be repeated")] = None,
+    python: Annotated[str, typer.Option(help="ssh: a Python on the hosts that has the agent", show_default=False)] = "",
+    identity_file: Annotated[str, typer.Option(help="ssh: the private key, on the scheduler's machine", show_default=False)] = "",
+    known_hosts_file: Annotated[str, typer.Option(help="ssh: on the scheduler's machine", show_default=False)] = "",
+    settings_file: Annotated[str, typer.Option(help="ssh: the agent's settings, on the hosts", show_default=False)] = "",
+    image: Annotated[str, typer.Option(help="docker: an image whose command starts the agent", show_default=False)] = "",
+    network: Annotated[str, typer.Option(help="docker: the network; else the host's", show_default=False)] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="refuse runs that ask for a GPU where the pool has none")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="return once the minimum of nodes is ready")] = False,
     as_json: Json = False,
     config: Config = None,
@@ -30,7 +39,20 @@ def compute_create(
     from trainyard._compute import AmlCompute, ComputeTarget
 
     wish = AmlCompute.provisioning_configuration(
-        vm_size=vm_size, vm_priority=priority, min_nodes=min_nodes, max_nodes=max_nodes, idle_seconds_before_scaledown=idle_seconds
+        vm_size=vm_size,
+        vm_priority=priority,
+        min_nodes=min_nodes,
+        max_nodes=max_nodes,
+        idle_seconds_before_scaledown=idle_seconds,
+        provider=provider,
+        hosts=host,
+        python=python,
+        identity_file=identity_file,
+        known_hosts_file=known_hosts_file,
+        settings_file=settings_file,
+        image=image,
+        network=network,
+        strict=strict,
     )
     made = ComputeTarget.create(workspace(config), name, wish)
     if wait:
@@ -73,6 +95,23 @@ def compute_show(name: Name, as_json: Json = False, config: Config = None) -> No
         one(shown, as_json=False)
 
 
+@group.command("update")
+def compute_update(
+    name: Name,
+    min_nodes: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
+    max_nodes: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
+    idle_seconds: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Give a pool other bounds, at once; what is not named stays."""
+    from trainyard._compute import AmlCompute
+
+    found = AmlCompute(workspace(config), name)
+    found.update(min_nodes=min_nodes, max_nodes=max_nodes, idle_seconds_before_scaledown=idle_seconds)
+    one(_row(found._pool), as_json=as_json)
+
+
 @group.command("delete")
 def compute_delete(name: Name, yes: Yes = False, as_json: Json = False, config: Config = None) -> None:
     """End its nodes and forget it; refused while runs use it."""
@@ -106,6 +145,8 @@ def _row(pool: Any) -> dict[str, Any]:
         "ready": status.current_node_count,
         "running": status.node_states["running"],
         "allocationState": status.allocation_state,
+        "provider": pool.provider.WhichOneof("kind") or "local",
         "createdAt": status.creation_time.isoformat().replace("+00:00", "Z"),
         "note": pool.note,
+        "errors": [*pool.errors],
     }

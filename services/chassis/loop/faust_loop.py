@@ -16,6 +16,11 @@ import faust
 
 from services.chassis.records import Deliver, Record
 
+# Records that may wait for the service; beyond that faust waits.
+_AHEAD = 500
+# Of the loop, in which nothing more has come.
+_TURNS = 5
+
 
 class FaustLoop:
     """One worker, one agent, concurrency 1, a static member id, raw bytes; the web server stays off."""
@@ -61,29 +66,13 @@ class FaustLoop:
         self._app = app
         topic = app.topic(*self._topics, key_type=bytes, value_type=bytes, allow_empty=True)
 
+        waiting: asyncio.Queue[Any] = asyncio.Queue(_AHEAD)
+
         async def consume(stream: Any) -> None:
             async for event in stream.events():
-                raw = event.message
-                record = Record(
-                    raw.topic,
-                    raw.partition,
-                    raw.offset,
-                    round((raw.timestamp or 0) * 1000),
-                    raw.key,
-                    raw.value,
-                    tuple(raw.headers or ()),
-                )
-                try:
-                    await deliver(record)
-                except BaseException as error:
-                    # faust acknowledges whatever the iteration was left with; one reference more keeps it from doing so.
-                    raw.incref()
-                    if isinstance(error, asyncio.CancelledError):
-                        raise
-                    # Never let faust see the error either: it would restart the agent after this record.
-                    self._error = error
-                    self._stopped.set()
-                    await asyncio.Event().wait()
+                # faust acknowledges whatever the iteration was left with; one reference more keeps it from that until it was delivered.
+                event.message.incref()
+                await waiting.put(event)
 
         app.agent(topic, concurrency=1, name="deliver")(consume)
 
@@ -93,6 +82,7 @@ class FaustLoop:
         app.on_partitions_assigned.connect(assigned)
         app.finalize()
         await app.start()
+        delivering = asyncio.create_task(self._deliver(waiting, deliver))
         try:
             while not self._stopped.is_set():
                 waits = [asyncio.ensure_future(self._stopped.wait()), asyncio.ensure_future(app.wait_until_stopped())]
@@ -102,9 +92,39 @@ class FaustLoop:
                 if not self._stopped.is_set():
                     raise RuntimeError(f"faust stopped by itself: {app.crash_reason}")
         finally:
+            delivering.cancel()
             await app.stop()
         if self._error is not None:
             raise self._error
 
+    async def _deliver(self, waiting: asyncio.Queue[Any], deliver: Deliver) -> None:
+        """All that has come at once, since handling many together costs less than one by one."""
+        try:
+            while True:
+                events = [await waiting.get()]
+                await _while_it_grows(waiting)
+                while not waiting.empty():
+                    events.append(waiting.get_nowait())
+                await deliver(*(_as_record(event.message) for event in events))
+                for event in events:
+                    event.ack()
+        except Exception as error:
+            # Never let faust see it: it would restart the agent after this record.
+            self._error = error
+            self._stopped.set()
+
     async def stop(self) -> None:
         self._stopped.set()
+
+
+async def _while_it_grows(waiting: asyncio.Queue[Any]) -> None:
+    """faust hands over one event in a few turns of the loop; what it has fetched already is worth waiting for, and costs no time."""
+    seen, turns = waiting.qsize(), 0
+    while turns < _TURNS and not waiting.full():
+        await asyncio.sleep(0)
+        seen, turns = (waiting.qsize(), 0) if waiting.qsize() > seen else (seen, turns + 1)
+
+
+def _as_record(raw: Any) -> Record:
+    timestamp = round((raw.timestamp or 0) * 1000)
+    return Record(raw.topic, raw.partition, raw.offset, timestamp, raw.key, raw.value, tuple(raw.headers or ()))

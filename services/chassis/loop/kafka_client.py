@@ -205,21 +205,20 @@ class KafkaLoop:
 
     def _consume(self, loop: asyncio.AbstractEventLoop, deliver: Deliver, ready: Callable[[], None]) -> None:
         # Errors of `deliver` are raised out here, so that a KafkaError among them does not pass for a log that is away.
-        with contextlib.closing(self._records(loop, ready)) as records:
-            for record in records:
-                asyncio.run_coroutine_threadsafe(_call(deliver, record), loop).result()
-                self._at[record.place] = record.offset + 1
+        with contextlib.closing(self._polls(loop, ready)) as polls:
+            for records in polls:
+                asyncio.run_coroutine_threadsafe(deliver(*records), loop).result()
+                self._at |= {record.place: record.offset + 1 for record in records}
 
-    def _records(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None]) -> Generator[Record, None, None]:
+    def _polls(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None]) -> Generator[list[Record], None, None]:
         consumer = _consumer(self._bootstrap, _LOOP_TIMEOUT_SECONDS, fetch_max_wait_ms=250)
         try:
             self._assign(consumer)
             loop.call_soon_threadsafe(ready)
             while not self._stopped.is_set():
-                for raw in itertools.chain.from_iterable(consumer.poll(timeout_ms=250).values()):
-                    if self._stopped.is_set():
-                        return
-                    yield as_record(raw)
+                records = [as_record(raw) for raw in itertools.chain.from_iterable(consumer.poll(timeout_ms=250).values())]
+                if records and not self._stopped.is_set():
+                    yield records
         except KafkaError as error:
             raise Unavailable(f"Kafka at {self._bootstrap}: {error}") from error
         finally:
@@ -247,7 +246,3 @@ class KafkaLoop:
 
     async def stop(self) -> None:
         self._stopped.set()
-
-
-async def _call(deliver: Deliver, record: Record) -> None:
-    await deliver(record)

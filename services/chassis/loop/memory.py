@@ -95,11 +95,11 @@ class MemoryLoop:
         while not self._stopped:
             idle = True
             for place, lane in self._log.lanes(self._topics).items():
-                for record in lane[positions[place] :]:
+                come = lane[positions[place] :]
+                if come:
                     idle = False
-                    positions[place] = record.offset + 1
-                    if not self._drop(record):
-                        await deliver(record)
+                    positions[place] = come[-1].offset + 1
+                    await deliver(*(record for record in come if not self._drop(record)))
             await asyncio.sleep(0.001 if idle else 0)
 
     async def stop(self) -> None:

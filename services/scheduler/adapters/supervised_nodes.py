@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import http.client
 import xmlrpc.client
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from services.scheduler.ports import NodeRefused, NodeState, ProviderTrouble
+from services.scheduler.ports import NodeRefused, NodeState, NodeStatus, ProviderTrouble
 
 GROUP = "agents"
 _STATES = {
@@ -29,9 +29,13 @@ class SupervisedNodes:
     def __init__(self, socket: str) -> None:
         self._socket = socket
 
-    async def states(self) -> dict[str, NodeState]:
+    async def states(self, names: Collection[str], heard: Collection[str]) -> dict[str, NodeStatus]:
         found = await self._call(lambda supervisor: supervisor.getAllProcessInfo())
-        return {info["name"]: _STATES[info["statename"]] for info in found if info["group"] == GROUP and info["statename"] in _STATES}
+        return {
+            info["name"]: NodeStatus(state, f"it ended again and again: see logs/{info['name']}.log" if state is NodeState.BROKEN else "")
+            for info in found
+            if info["group"] == GROUP and (state := _STATES.get(info["statename"])) is not None
+        }
 
     async def start(self, agent_id: str) -> None:
         await self._call(lambda supervisor: supervisor.startProcess(f"{GROUP}:{agent_id}", False))

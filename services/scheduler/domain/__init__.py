@@ -3,10 +3,12 @@
 The scheduler's whole state is a fold of events; nothing here reads a clock, makes an id or touches the world.
 """
 
-from services.scheduler.domain.decide import ANSWERED, LABELS, Tick, decide
+from services.scheduler.domain import policy
+from services.scheduler.domain.decide import ANSWERED, LABELS, decide
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.holding import Holding, Unheld
+from services.scheduler.domain.pulses import Tick
 from services.scheduler.domain.state import Agent, Member, Pool, Run, State, World
 
 __all__ = [
@@ -25,4 +27,5 @@ __all__ = [
     "decide",
     "evolve",
     "fold",
+    "policy",
 ]

@@ -9,27 +9,15 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.scheduler.domain import labels
+from services.scheduler.domain import labels, life, policy, pools
 from services.scheduler.domain.facts import Fact
-from services.scheduler.domain.failures import of_exit
-from services.scheduler.domain.state import Agent, Member, Pool, Run, State
-from services.scheduler.domain.times import seconds, when
+from services.scheduler.domain.state import Agent, Run, State
+from services.scheduler.domain.times import when
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import RunSpec
 
 _LARGEST_NUMBER = 1 << 62
-_WARNINGS = 100
-_OF_AN_ATTEMPT = (
-    cluster.LeaseOffered,
-    cluster.LeaseAccepted,
-    cluster.TaskPhase,
-    cluster.TaskPrepared,
-    cluster.TaskFailed,
-    cluster.TaskStarted,
-    cluster.TaskExited,
-    cluster.OutputsUploaded,
-)
 
 
 def fold(state: State, facts: Iterable[Fact], at: datetime, cause: str = "") -> State:
@@ -43,28 +31,30 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
     match message:
         case job.RunQueued() | job.RunOpened() | job.RunRejected():
             return _submitted(state, message, at, cause)
-        case cluster.PoolCreated() | cluster.PoolResized() | cluster.PoolDeleted():
-            return _pool(state, message, at)
+        case cluster.PoolCreated() | cluster.PoolResized() | cluster.PoolUpdated() | cluster.PoolDeleted():
+            return pools.evolve(state, message, at)
+        case cluster.PolicyChanged():
+            return policy.evolve(state, message)
         case cluster.AgentRegistered():
-            agent = Agent(message.agent_id, message.incarnation, message.address, message.resources, at)
-            return replace(state, agents={**state.agents, agent.id: agent})
+            return _registered(state, message, at)
         case cluster.AgentLost() | cluster.AgentDrained():
-            return _without_agent(state, message)
+            return pools.absent(_without_agent(state, message), message.agent_id, at)
     run = state.runs.get(getattr(message, "run_id", ""))
     if run is None:
         return state
     added = labels.evolve(run, message)
     if added is None and run.is_terminal and isinstance(message, job.RunWarned):
-        added = {"warnings": (*run.warnings, message.message)[-_WARNINGS:]}
+        added = {"warnings": (*run.warnings, message.message)[-life.WARNINGS :]}
     if added is not None:
         return state.with_run(replace(run, revision=run.revision + 1, **added))
     if run.is_terminal:
         return state
-    changed = _report(run, message, at) if isinstance(message, _OF_AN_ATTEMPT) else _fact(run, message, at)
+    changed = life.evolve(run, message, at)
     if changed is run:
         return state
+    held = () if changed.is_terminal else changed.members
     state = state.with_run(replace(changed, revision=run.revision + 1))
-    return _freed(state, run, at) if changed.is_terminal or not changed.members else state
+    return _freed(state, {it.agent_id for it in run.members} - {it.agent_id for it in held}, at) if len(held) < len(run.members) else state
 
 
 def _submitted(state: State, message: Any, at: datetime, cause: str) -> State:
@@ -85,7 +75,14 @@ def _queued(message: Any, order: int, at: datetime, cause: str) -> Run:
     spec, queued_at = message.spec, when(message.queued_at, at)
     run = Run(message.run_id, message.experiment, message.number, order, cause, spec, queued_at, why=message.why, revision=1)
     tags, properties = dict(spec.tags), dict(spec.properties)
-    return replace(run, parent_run_id=spec.parent_run_id, display_name=spec.display_name, tags=tags, properties=properties)
+    return replace(
+        run,
+        parent_run_id=spec.parent_run_id,
+        display_name=spec.display_name,
+        tags=tags,
+        properties=properties,
+        checkpoint=message.checkpoint,
+    )
 
 
 def _opened(message: Any, order: int, at: datetime, cause: str) -> Run:
@@ -104,119 +101,24 @@ def _opened(message: Any, order: int, at: datetime, cause: str) -> Run:
     )
 
 
-def _fact(run: Run, message: Any, at: datetime) -> Run:
-    """What the scheduler itself has said of a run."""
-    match message:
-        case job.RunScaling():
-            grows = message.nodes_wanted > message.nodes_now
-            return replace(run, status=job.RUN_STATUS_PROVISIONING if grows else job.RUN_STATUS_QUEUED, why=message.why)
-        case job.RunWarned():
-            return replace(run, warnings=(*run.warnings, message.message)[-_WARNINGS:])
-        case job.RunCancelRequested():
-            return replace(run, status=job.RUN_STATUS_CANCEL_REQUESTED, cancel_requested=True, why=message.reason or "cancel was asked for")
-        case job.RunRequeued() if message.lost_epoch == run.epoch:
-            return replace(
-                _fresh(run),
-                status=job.RUN_STATUS_QUEUED,
-                why=message.why,
-                lost_epoch=run.epoch,
-                lost_attempts=run.lost_attempts + run.was_accepted,
-            )
-        case job.RunCompleted() | job.RunFailed() | job.RunCanceled():
-            return _ended(run, message, at)
-    if getattr(message, "epoch", -1) != run.epoch or run.cancel_requested:
-        return run
-    match message:
-        case job.RunPreparing():
-            return replace(run, status=job.RUN_STATUS_PREPARING, why=f"on {', '.join(message.agent_ids)}")
-        case job.GangFormed():
-            return replace(run, formed=True, why="starts")
-        case job.RunStarted():
-            started = when(message.started_at, at)
-            return replace(run, status=job.RUN_STATUS_RUNNING, started_at=started, why=f"the script runs on {_names(run)}")
-        case job.RunFinalizing():
-            return replace(run, status=job.RUN_STATUS_FINALIZING, why="the outputs are copied")
-        case job.RunNotResponding() if message.agent_id not in run.silent:
-            before = run.status_before_silence if run.silent else run.status
-            why = f"{message.agent_id} is silent"
-            silent = (*run.silent, message.agent_id)
-            return replace(run, status=job.RUN_STATUS_NOT_RESPONDING, silent=silent, status_before_silence=before, why=why)
-        case job.RunResponding() if message.agent_id in run.silent:
-            silent = tuple(name for name in run.silent if name != message.agent_id)
-            still = silent or run.status != job.RUN_STATUS_NOT_RESPONDING
-            status = run.status if still else run.status_before_silence
-            return replace(run, silent=silent, status=status, why=f"{message.agent_id} is heard again")
-    return run
+def _freed(state: State, agent_ids: set[str], at: datetime) -> State:
+    """Agents that a run held are idle from now on."""
+    freed = {name: replace(state.agents[name], idle_since=at) for name in agent_ids if name in state.agents}
+    return replace(state, agents={**state.agents, **freed}) if freed else state
 
 
-def _ended(run: Run, message: Any, at: datetime) -> Run:
-    outputs, ended_at = message.outputs, when(message.ended_at, at)
-    run = replace(run, outputs=outputs, ended_at=ended_at, silent=(), formed=False)
-    match message:
-        case job.RunCompleted():
-            return replace(run, status=job.RUN_STATUS_COMPLETED, failure=None, why="")
-        case job.RunFailed():
-            return replace(run, status=job.RUN_STATUS_FAILED, failure=message.failure, why=message.failure.message)
-        case _:
-            return replace(run, status=job.RUN_STATUS_CANCELED, failure=None)
-
-
-def _report(run: Run, message: Any, at: datetime) -> Run:
-    """What an agent says of its part, and the offer that made it a part. A report of another attempt or process is void."""
-    if isinstance(message, cluster.LeaseOffered):
-        return _offered(run, message, at)
-    member = run.member(message.agent_id, message.incarnation)
-    if member is None or message.epoch != run.epoch:
-        return run
-    match message:
-        case cluster.LeaseAccepted():
-            return run.with_member(replace(member, accepted=True))
-        case cluster.TaskPhase():
-            return (
-                run
-                if run.cancel_requested or run.silent
-                else replace(run, why=f"{message.phase}: {message.detail}" if message.detail else message.phase)
-            )
-        case cluster.TaskPrepared():
-            return run.with_member(replace(member, prepared=True, address=message.address, ports=tuple(message.ports)))
-        case cluster.TaskFailed():
-            return run if run.failure is not None else replace(run, failure=message.failure)
-        case cluster.TaskExited() if message.rank not in member.exited:
-            run = run.with_member(replace(member, exited=(*member.exited, message.rank)))
-            failure = of_exit(run, message)
-            return run if failure is None or run.failure is not None else replace(run, failure=failure)
-        case cluster.OutputsUploaded():
-            run = run.with_member(replace(member, uploaded=True, outputs=message.outputs))
-            if message.HasField("failure") and run.failure is None:
-                return replace(run, failure=message.failure)
-    return run
-
-
-def _offered(run: Run, message: Any, at: datetime) -> Run:
-    if message.epoch < run.epoch or message.epoch <= run.lost_epoch:
-        return run
-    if message.epoch > run.epoch:
-        run = replace(_fresh(run), epoch=message.epoch)
-    if any(member.node_index == message.node_index for member in run.members):
-        return run
-    member = Member(message.agent_id, message.incarnation, message.node_index, tuple(message.ranks), at)
-    return replace(run, members=(*run.members, member), why=f"offered to {message.agent_id}")
-
-
-def _fresh(run: Run) -> Run:
-    """Nothing of an earlier attempt is carried over."""
-    return replace(run, members=(), formed=False, silent=(), status_before_silence=0, failure=None, started_at=None)
-
-
-def _names(run: Run) -> str:
-    return ", ".join(member.agent_id for member in run.members)
-
-
-def _freed(state: State, run: Run, at: datetime) -> State:
-    """Agents that the run held are idle from now on."""
-    held = {member.agent_id for member in run.members}
-    agents = {name: replace(agent, idle_since=at) if name in held else agent for name, agent in state.agents.items()}
-    return replace(state, agents=agents) if held else state
+def _registered(state: State, message: Any, at: datetime) -> State:
+    agent = Agent(
+        message.agent_id,
+        message.incarnation,
+        message.address,
+        message.resources,
+        at,
+        pool=message.pool,
+        labels=dict(message.labels),
+        gpus=tuple(message.gpus),
+    )
+    return pools.present(replace(state, agents={**state.agents, agent.id: agent}), agent.id)
 
 
 def _without_agent(state: State, message: Any) -> State:
@@ -224,28 +126,3 @@ def _without_agent(state: State, message: Any) -> State:
     if agent is None or agent.incarnation != message.incarnation:
         return state
     return replace(state, agents={name: it for name, it in state.agents.items() if name != message.agent_id})
-
-
-def _pool(state: State, message: Any, at: datetime) -> State:
-    known = state.pools.get(message.name)
-    match message:
-        case cluster.PoolCreated() if known is None:
-            pool = Pool(
-                name=message.name,
-                submission_id=message.submission_id,
-                vm_size=message.vm_size,
-                vm_priority=message.vm_priority,
-                min_nodes=message.min_nodes,
-                max_nodes=message.max_nodes,
-                idle_seconds=seconds(message.idle_before_scaledown),
-                shape=message.shape,
-                note=message.note,
-                created_at=when(message.created_at, at),
-            )
-            return replace(state, pools={**state.pools, pool.name: pool})
-        case cluster.PoolResized() if known is not None:
-            pools = {**state.pools, known.name: replace(known, agent_ids=tuple(message.agent_ids), resized_at=at)}
-            return replace(state, pools=pools)
-        case cluster.PoolDeleted() if known is not None:
-            return replace(state, pools={name: it for name, it in state.pools.items() if name != known.name})
-    return state

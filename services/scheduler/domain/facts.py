@@ -33,3 +33,7 @@ def about_pool(message: Any) -> Fact:
 
 def about_agent(message: Any) -> Fact:
     return Fact(AGENTS, message.agent_id, message)
+
+
+def about_policy(message: Message) -> Fact:
+    return Fact(AGENTS, "policy", message)

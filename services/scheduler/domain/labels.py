@@ -48,14 +48,14 @@ def refusal(run: Run, request: Any) -> Failure | None:
             return (
                 wrong(request.set, "tag")
                 or _too_many(run.tags, request.set, request.removed, "tags")
-                or too_large(run.spec, tags, run.properties, "tags")
+                or too_large(run.spec, tags, run.properties, "tags", run.checkpoint.ByteSize())
             )
         case job.AddRunProperties():
             return (
                 wrong(request.properties, "property")
                 or _changed(run, request.properties)
                 or _too_many(run.properties, request.properties, (), "properties")
-                or too_large(run.spec, run.tags, {**request.properties, **run.properties}, "properties")
+                or too_large(run.spec, run.tags, {**request.properties, **run.properties}, "properties", run.checkpoint.ByteSize())
             )
         case job.AddRunFiles():
             return next(_wrong_files(run, request.files.files), None)
@@ -82,13 +82,15 @@ def _too_many(known: Mapping[str, str], more: Mapping[str, str], removed: Any, p
     return failure("UserError", f"The run would have {count} {plural}, and {LABELS} is the most.", plural)
 
 
-def too_large(spec: Any, tags: Mapping[str, str], properties: Mapping[str, str], target: str) -> Failure | None:
-    """An offer that no topic takes would hold up every run."""
+def too_large(spec: Any, tags: Mapping[str, str], properties: Mapping[str, str], target: str, more_bytes: int = 0) -> Failure | None:
+    """An offer that no topic takes would hold up every run. `more_bytes`: the checkpoint that goes with it."""
     labels = sum(len(name.encode()) + len(value.encode()) + _ENTRY_BYTES for it in (tags, properties) for name, value in it.items())
-    size = spec.ByteSize() + labels
+    size = spec.ByteSize() + labels + more_bytes
     if size <= OFFER_BYTES:
         return None
-    return failure("UserError", f"The specification, tags and properties take {size} bytes together; {OFFER_BYTES} is the most.", target)
+    return failure(
+        "UserError", f"The specification, tags, properties and checkpoint take {size} bytes together; {OFFER_BYTES} is the most.", target
+    )
 
 
 def _changed(run: Run, properties: Mapping[str, str]) -> Failure | None:

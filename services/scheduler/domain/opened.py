@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from services.scheduler.domain import validate
 from services.scheduler.domain.facts import Fact, about_run
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.state import Run, State, World
+from services.scheduler.domain.times import stamp
 from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 
@@ -41,7 +40,7 @@ def open_run(state: State, request: Any, world: World) -> Iterator[Fact]:
         tags=request.tags,
         properties=request.properties,
         display_name=request.display_name,
-        opened_at=stamp(world),
+        opened_at=stamp(world.now),
     )
     if request.HasField("source"):
         opened.source.CopyFrom(request.source)
@@ -79,7 +78,7 @@ def unclosable(run: Run, request: Any) -> Failure | None:
 
 
 def end(run: Run, status: int, why: Failure | None, world: World) -> Fact:
-    fact: Any = ENDS[status](run_id=run.id, epoch=run.epoch, outputs=ArtifactSet(), ended_at=stamp(world))  # type: ignore[index]
+    fact: Any = ENDS[status](run_id=run.id, epoch=run.epoch, outputs=ArtifactSet(), ended_at=stamp(world.now))  # type: ignore[index]
     if status == job.RUN_STATUS_FAILED:
         given = why if why is not None and (why.code or why.message) else failure("RunFailed", "The run was closed as failed.")
         fact.failure.CopyFrom(given)
@@ -112,9 +111,3 @@ def end_children(state: State, facts: Iterable[Fact], cancel: Callable[[State, A
                 done.add(child.id)
             told += more
             yield from more
-
-
-def stamp(world: World) -> Timestamp:
-    made = Timestamp()
-    made.FromDatetime(world.now)
-    return made

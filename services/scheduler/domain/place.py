@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from services.scheduler.domain.facts import Fact, about_pool, about_run, to_agent
+from services.scheduler.domain.providers import LOCAL, STATIC, kind_of, node_names
 from services.scheduler.domain.state import Agent, Pool, Run, State, World
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
@@ -34,6 +35,7 @@ class _Plan:
         self._busy = set(busy)
         slots = {f"agent-{number}" for number in range(world.node_slots)}
         self._let_go(slots)
+        self._own_names = {pool.name: self._names_of(pool) for pool in self._pools.values() if not is_local(pool)}
         self._wanted = {run.spec.compute_target for run in state.live_runs() if run.waits_for_a_node}
         self._free_slots = sorted(
             slots - {name for pool in state.pools.values() for name in pool.agent_ids},
@@ -49,11 +51,19 @@ class _Plan:
 
     def _let_go(self, slots: set[str]) -> None:
         """Names that are no slot of this machine, or none any more: a run that waits for one would wait for ever."""
-        for pool in list(self._pools.values()):
+        for pool in [it for it in self._pools.values() if is_local(it)]:
             stays = tuple(name for name in pool.agent_ids if name in slots or name in self._busy)
             if stays != pool.agent_ids:
                 self._pools[pool.name] = replace(pool, agent_ids=stays)
                 self._why[pool.name] = f"this machine may run {self._world.node_slots} nodes now"
+
+    def _names_of(self, pool: Pool) -> list[str]:
+        """That its provider may start and has not."""
+        names = node_names(pool.name, pool.provider, pool.max_nodes, self._world.node_slots)
+        return [name for name in names if name not in pool.agent_ids]
+
+    def _names_for(self, pool: Pool) -> list[str]:
+        return self._free_slots if is_local(pool) else self._own_names[pool.name]
 
     def for_run(self, run: Run) -> list[Fact]:
         pool = self._pools.get(run.spec.compute_target)
@@ -70,12 +80,16 @@ class _Plan:
                 return []
             return _waits(run, f"waits for a node of {pool.name} that is starting", have - 1, have)
         broken = sorted((name for name in self._world.broken_agents.intersection(pool.agent_ids) if self._is_away(name)), key=_number)
-        grows = have < pool.max_nodes and (self._free_slots or self._idle_elsewhere(pool) is not None)
+        grows = have < pool.max_nodes and (self._names_for(pool) or self._idle_elsewhere(pool) is not None)
         if broken and not grows:
-            return _waits(run, f"waits for {broken[0]} of {pool.name}, whose process does not come up: see logs/{broken[0]}.log", 0, 1)
+            why = self._world.broken_why.get(broken[0], f"see logs/{broken[0]}.log")
+            return _waits(run, f"waits for {broken[0]} of {pool.name}, whose process does not come up: {why}", 0, 1)
+        if kind_of(pool.provider) == STATIC and have < pool.max_nodes:
+            how = f"trainyard agent join --pool {pool.name}"
+            return _waits(run, f"waits for a free node: {have or 'none'} joined {pool.name}, none is free; another one: {how}", have, have)
         if have >= pool.max_nodes:
             return _waits(run, f"waits for a free node: all {have} of {pool.name} are busy and {pool.max_nodes} is its maximum", have, have)
-        if not self._free_slots:
+        if not self._names_for(pool):
             moved = self._idle_elsewhere(pool)
             if moved is not None:
                 self._busy.add(moved.id)
@@ -88,7 +102,7 @@ class _Plan:
     def up_to_minimum(self, name: str) -> None:
         why = f"its minimum is {self._pools[name].min_nodes}"
         while len(self._pools[name].agent_ids) < self._pools[name].min_nodes:
-            if self._free_slots:
+            if self._names_for(self._pools[name]):
                 self._grow(name, 1, why)
             elif (moved := self._idle_elsewhere(self._pools[name])) is not None:
                 self._move(moved, name, why)
@@ -101,7 +115,9 @@ class _Plan:
         ]
 
     def _grow(self, name: str, by: int, why: str) -> None:
-        taken, self._free_slots = self._free_slots[:by], self._free_slots[by:]
+        free = self._names_for(self._pools[name])
+        taken = free[:by]
+        del free[:by]
         self._pools[name] = replace(self._pools[name], agent_ids=(*self._pools[name].agent_ids, *taken))
         self._why[name] = why
 
@@ -116,6 +132,8 @@ class _Plan:
     def _idle_elsewhere(self, pool: Pool) -> Agent | None:
         """An idle node that another pool keeps beyond its minimum, and that no run of that pool waits for."""
         for giver in self._pools.values():
+            if not (is_local(giver) and is_local(pool)):
+                continue
             spare = len(giver.agent_ids) - giver.min_nodes
             if giver.name == pool.name or spare <= 0 or giver.name in self._wanted:
                 continue
@@ -131,6 +149,10 @@ class _Plan:
             if agent is not None and name not in self._busy | self._world.silent_agents | self._world.declined_agents:
                 return agent
         return None
+
+
+def is_local(pool: Pool) -> bool:
+    return kind_of(pool.provider) == LOCAL
 
 
 def _offer(run: Run, agent: Agent) -> Fact:
@@ -163,7 +185,7 @@ def shrink(state: State, world: World) -> Iterator[Fact]:
     waiting = {run.spec.compute_target for run in state.live_runs() if run.waits_for_a_node}
     for pool in state.pools.values():
         spare = len(pool.agent_ids) - pool.min_nodes
-        if spare <= 0 or pool.name in waiting:
+        if spare <= 0 or pool.name in waiting or kind_of(pool.provider) == STATIC:
             continue
         leaves = [
             name for name in sorted(pool.agent_ids, key=_number, reverse=True) if name not in busy and _overdue(state, pool, name, world)

@@ -27,5 +27,10 @@ def capped(vm_size: str, machine: Resources) -> tuple[Resources, str] | None:
     return got, f"{vm_size} asks for {_words(asked)}; this machine gives {_words(got)}"
 
 
+def on_other_machines(vm_size: str) -> tuple[Resources, str] | None:
+    """What a node of that size gets where the nodes are other machines, which tell themselves what they have. None: no such size."""
+    return capped(vm_size, Resources(cpus=1e9, memory_bytes=1 << 62, gpus=1 << 20))
+
+
 def _words(size: Resources) -> str:
     return f"{size.cpus:g} cores, {size.memory_bytes / 2**30:.3g} GiB, {size.gpus} GPU{'' if size.gpus == 1 else 's'}"

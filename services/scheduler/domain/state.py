@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
+from trainyard import _gang
 from trainyard._artifacts import together
 from trainyard.cluster.v1.cluster_pb2 import Policy, Provider
 from trainyard.cluster.v1.resources_pb2 import Gpu, Resources
@@ -31,7 +33,15 @@ class Member:
     ports: tuple[int, ...] = ()
     exited: tuple[int, ...] = ()
     """Ranks that have ended, in the order in which they did."""
+    stopped: tuple[int, ...] = ()
+    """Those of them that the platform ended."""
+    failure: Failure | None = None
+    """Why its part has failed."""
+    failed_at: datetime | None = None
+    revoked: bool = False
+    """It was told to end."""
     uploaded: bool = False
+    """Nothing more comes from it."""
     outputs: ArtifactSet = field(default_factory=ArtifactSet)
     resources: Resources = field(default_factory=Resources)
     """Of its node, that the run holds."""
@@ -39,8 +49,16 @@ class Member:
     """The devices, by index."""
     secret: str = ""
     """Of the rendezvous that it serves."""
-    since_round: int = 1
-    """Elastic: the shape of the gang that it came with."""
+    in_gang: bool = False
+    """The newest GangFormed names it, or its ranks had ended well by then."""
+
+    @property
+    def has_exited(self) -> bool:
+        return set(self.ranks) <= set(self.exited)
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.revoked or self.failure is not None
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,8 @@ class Run:
     lost_epoch: int = 0
     """The newest attempt that may no longer write."""
     failure: Failure | None = None
+    """Why the attempt, or the run, has failed: the first cause that is known."""
+    failed_at: datetime | None = None
     outputs: ArtifactSet = field(default_factory=ArtifactSet)
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -85,8 +105,22 @@ class Run:
     """Attempts begun again after the script had failed."""
     checkpoint: ArtifactSet = field(default_factory=ArtifactSet)
     """What the next attempt begins with; paths relative to the checkpoint folder."""
+    checkpoint_epoch: int = 0
+    """The attempt that has saved it; 0 = another run."""
+    checkpoint_number: int = 0
+    """Of its agent, within that attempt."""
+    checkpoint_by: str = ""
+    """The agent's process."""
     round: int = 0
-    """Elastic: shapes that the gang of this attempt has had."""
+    """Shapes that the gang of this attempt has had."""
+    next_index: int = 0
+    """Node index of whoever comes next into this attempt: none is used twice, though members go."""
+    gaps: int = 0
+    """Elastic: members that have gone since the newest shape."""
+    left: ArtifactSet = field(default_factory=ArtifactSet)
+    """Elastic: what members that have gone had saved."""
+    secret: str = ""
+    """Of the gang's rendezvous."""
     preempted: str = ""
     """Why this attempt is being ended, while it is."""
     deadline: datetime | None = None
@@ -106,19 +140,47 @@ class Run:
         return not self.is_terminal and not self.members and not self.cancel_requested and not self.opened
 
     @property
-    def all_exited(self) -> bool:
-        return bool(self.members) and all(set(it.ranks) <= set(it.exited) for it in self.members)
+    def phase(self) -> int:
+        """The status, were nobody silent."""
+        return self.status_before_silence if self.status == job_pb2.RUN_STATUS_NOT_RESPONDING else self.status
+
+    @property
+    def is_elastic(self) -> bool:
+        elastic: bool = _gang.is_elastic(self.spec.distribution)
+        return elastic
+
+    @property
+    def has_finished(self) -> bool:
+        """Every process of this attempt that ends by itself has ended with 0; parameter servers may go on."""
+        if not self.formed or self.failure is not None:
+            return False
+        counted = [it for it in self.members if it.in_gang and it.failure is None] if self.is_elastic else self.members
+        endless = _endless(self.spec.distribution)
+        return bool(counted) and all(set(it.ranks) - endless <= set(it.exited) - set(it.stopped) for it in counted)
+
+    @property
+    def is_forming(self) -> bool:
+        """Several nodes are being prepared, and those that are wait for the others."""
+        return len(self.members) > 1 and not self.formed and not self.is_ending and all(it.accepted for it in self.members)
+
+    @property
+    def is_ending(self) -> bool:
+        """How this attempt goes is decided; what is left is to save what it has written."""
+        return self.failure is not None or self.cancel_requested or bool(self.preempted) or self.has_finished
 
     @property
     def is_over(self) -> bool:
         """Nothing more can come of this attempt: its ends are known and what it left behind is saved."""
-        ended = self.all_exited or self.failure is not None or self.cancel_requested
-        return ended and bool(self.members) and all(it.uploaded for it in self.members)
+        return bool(self.members) and all(it.uploaded for it in self.members) and self.is_ending
+
+    def awaits(self, member: Member) -> bool:
+        """Something is still to come from it, without which the attempt cannot end."""
+        return not member.uploaded or not (self.is_ending or member.has_exited)
 
     @property
     def was_accepted(self) -> bool:
-        """Somebody has begun with this attempt."""
-        return any(it.accepted for it in self.members)
+        """The whole gang has begun with this attempt."""
+        return self.formed or (bool(self.members) and all(it.accepted for it in self.members))
 
     def member(self, agent_id: str, incarnation: str) -> Member | None:
         return next((it for it in self.members if it.agent_id == agent_id and it.incarnation == incarnation), None)
@@ -158,6 +220,8 @@ class Pool:
     resized_at: datetime | None = None
     provider: Provider = field(default_factory=Provider)
     strict: bool = False
+    absent_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Of its nodes: those that were there and are not now."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +239,17 @@ class State:
     def with_run(self, run: Run) -> State:
         return replace(self, runs={**self.runs, run.id: run})
 
+    def without_ended(self, run_ids: Iterable[str]) -> State:
+        """Those of the named that have ended lie in the store alone."""
+        ended = {name for name in run_ids if name in self.runs and self.runs[name].is_terminal}
+        return replace(self, runs={name: run for name, run in self.runs.items() if name not in ended}) if ended else self
+
     def live_runs(self) -> Iterator[Run]:
         return (run for run in self.runs.values() if not run.is_terminal)
+
+    def attempts(self) -> Iterator[Run]:
+        """Runs that somebody holds a lease of."""
+        return (run for run in self.live_runs() if run.members)
 
     def busy_agents(self) -> dict[str, str]:
         """agent id -> run id"""
@@ -193,6 +266,19 @@ class World:
     silent_agents: frozenset[str] = frozenset()
     broken_agents: frozenset[str] = frozenset()
     """Nodes whose process does not come up."""
+    broken_why: Mapping[str, str] = field(default_factory=dict)
+    """Of those: what the provider says of it."""
+    dead_pools: Mapping[str, str] = field(default_factory=dict)
+    """Pool -> why. None of its nodes has come up for long, and runs wait for it."""
     declined_agents: frozenset[str] = frozenset()
     """Nodes that have declined an offer just now."""
     max_lost_attempts: int = 5
+    elastic_seconds: float = 600.0
+    """How long an elastic gang waits with too few nodes."""
+
+
+def _endless(distribution: Any) -> frozenset[int]:
+    """Ranks that go on until they are ended."""
+    if not distribution.tensorflow.parameter_server_count:
+        return frozenset()
+    return frozenset(task.rank for task in _gang.tasks(distribution) if not task.ends_by_itself)

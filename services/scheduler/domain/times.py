@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 
 def seconds(span: Any) -> float:
     return float(span.seconds + span.nanos / 1e9)
@@ -17,3 +19,9 @@ def when(stamp: Any, at: datetime) -> datetime:
     except (ValueError, OverflowError):
         return at
     return named
+
+
+def stamp(at: datetime) -> Timestamp:
+    made = Timestamp()
+    made.FromDatetime(at)
+    return made

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from services.scheduler.domain import labels
+from services.scheduler.domain import labels, validate_gang
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.times import seconds
 from trainyard import _steps
@@ -54,8 +54,14 @@ def _faults(request: Any) -> Iterator[tuple[str, str]]:
     if spec.HasField("max_duration") and not 0 < seconds(spec.max_duration) <= LONGEST_SECONDS:
         yield "max_duration", f"max_duration must be more than zero and at most {LONGEST_SECONDS} s."
     yield from _label_faults(spec)
+    yield from validate_gang.faults(spec, _files(spec.source))
     if (large := labels.too_large(spec, spec.tags, spec.properties, "spec")) is not None:
         yield large.target, large.message
+
+
+def offer_too_large(spec: Any, checkpoint: Any) -> Failure | None:
+    """With the files that the run resumes from."""
+    return labels.too_large(spec, spec.tags, spec.properties, "resume_from", checkpoint.ByteSize())
 
 
 def opening(request: Any) -> Failure | None:
@@ -118,6 +124,11 @@ def _paths(source: Any) -> list[str]:
     if source.WhichOneof("where") == "inline":
         return list(source.inline.files)
     return [*(file.path for file in source.snapshot.files), *source.snapshot.empty_folders]
+
+
+def _files(source: Any) -> list[str]:
+    """As far as they are listed."""
+    return list(source.inline.files) or [file.path for file in source.snapshot.files]
 
 
 def _manifest_faults(snapshot: Any) -> Iterator[tuple[str, str]]:

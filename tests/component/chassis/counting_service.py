@@ -63,11 +63,10 @@ def fall_silent_after(records: int) -> None:
     left = records
 
     async def run_for_a_while(self: FaustLoop, deliver: Deliver, ready: Callable[[], None]) -> None:
-        async def deliver_some(record: Record) -> None:
+        async def deliver_some(*records: Record) -> None:
             nonlocal left
-            left -= 1
-            if left >= 0:
-                await deliver(record)
+            some, left = records[:left], max(0, left - len(records))
+            await deliver(*some)
 
         await run(self, deliver_some, ready)
 

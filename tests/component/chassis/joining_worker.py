@@ -12,7 +12,7 @@ from services.chassis.loop.faust_loop import FaustLoop
 from services.chassis.records import Record
 
 
-async def forget(record: Record) -> None:
+async def forget(*records: Record) -> None:
     """The first worker's results are what is looked at."""
 
 

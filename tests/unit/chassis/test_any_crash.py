@@ -85,13 +85,20 @@ class AnyCrash(RuleBasedStateMachine):
         for record in self._next(place, count):
             self._run(self.service.engine.deliver(record))
 
-    @rule(events=st.lists(st.tuples(RUNS, WHAT), min_size=2, max_size=6), dropped=st.sets(st.integers(0, 5)))
-    def the_loop_drops_some_of_what_comes(self, events: list[tuple[str, str]], dropped: set[int]) -> None:
+    @rule(counts=st.lists(st.tuples(PLACES, st.integers(1, 4)), min_size=1, max_size=3))
+    def the_loop_delivers_many_together(self, counts: list[tuple[Place, int]]) -> None:
+        self._run(self.service.engine.deliver(*(record for place, count in counts for record in self._next(place, count))))
+
+    @rule(events=st.lists(st.tuples(RUNS, WHAT), min_size=2, max_size=6), dropped=st.sets(st.integers(0, 5)), together=st.booleans())
+    def the_loop_drops_some_of_what_comes(self, events: list[tuple[str, str]], dropped: set[int], together: bool) -> None:
         place = Place(JOBS, 0)
         self.delivered[place] = len(self.log.lanes([JOBS])[place])
         self.somebody_publishes(events)
-        for number, record in enumerate(self._next(place, len(events))):
-            if number not in dropped:
+        kept = [record for number, record in enumerate(self._next(place, len(events))) if number not in dropped]
+        if together:
+            self._run(self.service.engine.deliver(*kept))
+        else:
+            for record in kept:
                 self._run(self.service.engine.deliver(record))
 
     @rule(place=PLACES, back=st.integers(1, 5))
@@ -116,12 +123,11 @@ class AnyCrash(RuleBasedStateMachine):
 
     # -- how the process ends
 
-    @rule(place=PLACES, when=st.sampled_from(["before", "after"]))
-    def the_process_ends_at_a_commit(self, place: Place, when: str) -> None:
+    @rule(place=PLACES, when=st.sampled_from(["before", "after"]), count=st.integers(1, 3))
+    def the_process_ends_at_a_commit(self, place: Place, when: str, count: int) -> None:
         self.store.crash = when
         try:
-            for record in self._next(place, 1):
-                self._run(self.service.engine.deliver(record))
+            self._run(self.service.engine.deliver(*self._next(place, count)))
         except Crash:
             pass
         self._restart()

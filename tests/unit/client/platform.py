@@ -239,6 +239,8 @@ class _Compute(_Part, cluster_pb2_grpc.ComputeServiceServicer):
             max_nodes=request.max_nodes,
             idle_before_scaledown=request.idle_before_scaledown,
             nodes=[cluster_pb2.PoolNode(agent_id=f"agent-{number}", state="idle") for number in range(request.min_nodes)],
+            provider=request.provider,
+            strict=request.strict,
         )
         self.platform.pools[request.name] = pool
         return cluster_pb2.CreatePoolResponse(pool=pool)
@@ -257,6 +259,16 @@ class _Compute(_Part, cluster_pb2_grpc.ComputeServiceServicer):
     def SetPolicy(self, request: Any, context: Any) -> Any:
         self.platform.policy.CopyFrom(request.policy)
         return cluster_pb2.SetPolicyResponse(policy=self.platform.policy)
+
+    def UpdatePool(self, request: Any, context: Any) -> Any:
+        pool = self.platform.pools[request.name]
+        for bound in ("min_nodes", "max_nodes"):
+            if request.HasField(bound):
+                setattr(pool, bound, getattr(request, bound))
+        return cluster_pb2.UpdatePoolResponse(pool=pool)
+
+    def DrainAgent(self, request: Any, context: Any) -> Any:
+        return cluster_pb2.DrainAgentResponse()
 
     def DeletePool(self, request: Any, context: Any) -> Any:
         self.platform.pools.pop(request.name, None)

@@ -32,6 +32,10 @@ def test_the_status_has_every_key_that_azure_gave(platform: Platform) -> None:
     made = a_pool(platform, min_nodes=2, max_nodes=4, vm_priority="LowPriority", idle_seconds_before_scaledown=90)
     platform.pools["gpu"].nodes[0].state = "running"
     platform.pools["gpu"].nodes.add(agent_id="agent-9", state="preparing")
+    platform.pools["gpu"].nodes.add(agent_id="agent-8", state="unusable")
+    platform.pools["gpu"].nodes.add(agent_id="agent-7", state="leaving")
+    platform.pools["gpu"].errors.append("agent-8: Connection refused")
+    platform.pools["gpu"].resized_at.FromSeconds(60)
 
     found = made.get_status().serialize()
 
@@ -41,15 +45,17 @@ def test_the_status_has_every_key_that_azure_gave(platform: Platform) -> None:
     }  # fmt: skip
     assert (found["currentNodeCount"], found["targetNodeCount"], found["allocationState"], found["vmPriority"]) == (
         2,
-        3,
+        4,
         "Resizing",
         "LowPriority",
     )
     assert found["nodeStateCounts"] == {
-        "preparingNodeCount": 1, "runningNodeCount": 1, "idleNodeCount": 1, "unusableNodeCount": 0, "leavingNodeCount": 0, "preemptedNodeCount": 0,
+        "preparingNodeCount": 1, "runningNodeCount": 1, "idleNodeCount": 1, "unusableNodeCount": 1, "leavingNodeCount": 1, "preemptedNodeCount": 0,
     }  # fmt: skip
+    assert found["errors"] == [{"error": {"code": "NodeError", "message": "agent-8: Connection refused"}}]
+    assert made.provisioning_errors == found["errors"]
     assert found["scaleSettings"] == {"minNodeCount": 2, "maxNodeCount": 4, "nodeIdleTimeBeforeScaleDown": "PT90S"}
-    assert found["allocationStateTransitionTime"] > found["creationTime"]
+    assert (found["creationTime"], found["allocationStateTransitionTime"]) == ("1970-01-01T00:00:00+00:00", "1970-01-01T00:01:00+00:00")
 
 
 def test_an_unchanged_pool_keeps_the_time_of_its_last_change(platform: Platform) -> None:
@@ -124,26 +130,67 @@ def test_waiting_for_a_pool_that_is_gone_returns_and_says_so(platform: Platform,
     assert capsys.readouterr().out.splitlines()[0] == "Deleted"
 
 
-def test_an_update_makes_the_pool_again_and_a_refused_one_leaves_it(platform: Platform) -> None:
+def test_waiting_ends_where_errors_are_reported_and_nothing_comes_up(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    made = a_pool(platform)
+    platform.pools["gpu"].nodes.add(agent_id="gpu-0", state="unusable")
+    platform.pools["gpu"].errors.append("gpu-0: Host key verification failed")
+
+    made.wait_for_completion(show_output=True, min_node_count=1)
+
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "There were errors reported from AmlCompute:",
+        "gpu-0: Host key verification failed",
+    ]
+
+
+def test_an_update_changes_what_it_names_and_nothing_where_it_is_refused(platform: Platform) -> None:
     made = a_pool(platform, max_nodes=1)
 
-    made.update(max_nodes=3)
-    assert platform.pools["gpu"].max_nodes == 3
-    before = len(platform.asked)
-    made.update(max_nodes=3)
-    assert len(platform.asked) == before
+    made.update(max_nodes=3, idle_seconds_before_scaledown=7)
+    asked = platform.last(cluster_pb2.UpdatePool)
     with pytest.raises(ComputeTargetException):
         made.update(min_nodes=9)
-    platform.refusals = {"DeletePool": (grpc.StatusCode.FAILED_PRECONDITION, "PoolInUse")}
+    platform.refusals = {"UpdatePool": (grpc.StatusCode.INVALID_ARGUMENT, "UserError")}
     with pytest.raises(ComputeTargetException):
         made.update(max_nodes=2)
-    assert platform.pools["gpu"].max_nodes == 3
+
+    assert (asked.HasField("min_nodes"), asked.max_nodes, asked.idle_before_scaledown.seconds) == (False, 3, 7)
+    assert platform.pools["gpu"].max_nodes == made.get_status().scale_settings.maximum_node_count == 3
+
+
+def test_the_nodes_may_come_from_elsewhere(platform: Platform) -> None:
+    made = a_pool(platform, provider="ssh", hosts=["me@a", "b:22"], python="/opt/ty/bin/python", settings_file="agent.toml", strict=True)
+
+    asked = platform.last(cluster_pb2.CreatePool)
+
+    assert (made.provider, asked.max_nodes, asked.strict) == ("ssh", 2, True)
+    assert (list(asked.provider.ssh.hosts), asked.provider.ssh.settings_file) == (["me@a", "b:22"], "agent.toml")
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        ({"provider": "cloud"}, "provider"),
+        ({"provider": "ssh"}, "hosts"),
+        ({"provider": "ssh", "hosts": "me@a"}, "hosts"),
+        ({"provider": "ssh", "hosts": [1]}, "hosts"),
+        ({"hosts": ["a"]}, "hosts"),
+        ({"provider": "ssh", "hosts": ["a"], "image": "x"}, "image"),
+        ({"provider": "docker", "image": 5}, "image"),
+        ({"provider": "static", "network": "n"}, "network"),
+    ],
+)
+def test_a_provider_that_cannot_be_had_is_refused_by_the_option_at_fault(options: dict[str, Any], target: str) -> None:
+    with pytest.raises(ComputeTargetException) as caught:
+        AmlCompute.provisioning_configuration("LOCAL", **options)
+
+    assert (caught.value.code, caught.value.target) == ("UserError", target)
 
 
 def test_nodes_are_listed_with_what_they_run_and_the_target_is_serialized(platform: Platform) -> None:
     made = a_pool(platform, min_nodes=1)
     platform.pools["gpu"].nodes[0].CopyFrom(cluster_pb2.PoolNode(agent_id="agent-0", state="running", run_id="exp_1"))
 
-    assert made.list_nodes() == [{"nodeId": "agent-0", "nodeState": "running", "runId": "exp_1"}]
+    assert made.list_nodes() == [{"nodeId": "agent-0", "nodeState": "running", "runId": "exp_1", "runIds": [], "labels": {}}]
     assert made.serialize()["properties"]["status"]["currentNodeCount"] == 1
     assert [it.name for it in ComputeTarget.list(platform.workspace())] == ["gpu"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
 from services.scheduler.domain import Agent, Pool
 from services.scheduler.liveness import Liveness
 from services.scheduler.nodes import Reconciler
-from services.scheduler.ports import NodeRefused, NodeState
+from services.scheduler.pool_health import PoolHealth
+from services.scheduler.ports import NodeRefused, NodeState, NodeStatus, ProviderTrouble
 from tests.unit.scheduler.story import START
 from trainyard.cluster.v1.cluster_pb2 import Resources
 
@@ -65,9 +67,12 @@ class Provider:
         self.known = {name.replace("_", "-"): state for name, state in states.items()}
         self.calls: list[str] = []
         self.unknown: set[str] = set()
+        self.away = ""
 
-    async def states(self) -> dict[str, NodeState]:
-        return dict(self.known)
+    async def states(self, names: Collection[str], heard: Collection[str]) -> dict[str, NodeStatus]:
+        if self.away:
+            raise ProviderTrouble(self.away)
+        return {name: NodeStatus(state, "no luck" if state is NodeState.BROKEN else "") for name, state in self.known.items()}
 
     async def start(self, agent_id: str) -> None:
         if agent_id in self.unknown:
@@ -83,7 +88,7 @@ class Provider:
 def a_reconciler(provider: Provider, wanted: tuple[str, ...] = (), registered: tuple[str, ...] = ()) -> tuple[Reconciler, Any]:
     pool = Pool("pool", "s", "LOCAL", "dedicated", 0, 4, 120, Resources(), "", START, agent_ids=wanted)
     agents = {name: Agent(name, "one", "", Resources(), START) for name in registered}
-    handler: Any = SimpleNamespace(state=SimpleNamespace(pools={"pool": pool}, agents=agents), broken_agents=frozenset())
+    handler: Any = SimpleNamespace(state=SimpleNamespace(pools={"pool": pool}, agents=agents), health=PoolHealth(10))
     return Reconciler(handler, provider), handler
 
 
@@ -133,7 +138,7 @@ async def test_a_node_that_does_not_come_up_is_told_and_tried_again() -> None:
 
     await reconciler.look(0.0)
 
-    assert handler.broken_agents == {"agent-0"}
+    assert handler.health.broken() == {"agent-0": "no luck"}
     assert provider.calls == ["start agent-0"]
 
 
@@ -144,8 +149,23 @@ async def test_a_node_that_the_provider_does_not_know_is_broken_and_the_next_one
 
     await reconciler.look(0.0)
 
-    assert handler.broken_agents == {"agent-0"}
+    assert handler.health.broken() == {"agent-0": "BAD_NAME"}
     assert provider.calls == ["start agent-1"]
+
+
+async def test_a_provider_that_does_not_answer_is_told_and_asked_again() -> None:
+    provider = Provider()
+    reconciler, handler = a_reconciler(provider, wanted=("agent-0",))
+    provider.away = "no engine answers"
+
+    await reconciler.look(0.0)
+    told = handler.health.errors(handler.state.pools["pool"])
+    provider.away = ""
+    await reconciler.look(5.0)
+
+    assert told == ["no engine answers"]
+    assert handler.health.errors(handler.state.pools["pool"]) == []
+    assert provider.calls == ["start agent-0"]
 
 
 # -- offers

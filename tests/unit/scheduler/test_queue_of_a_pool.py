@@ -14,12 +14,13 @@ async def test_the_runs_that_wait_for_a_pool_are_listed_in_the_order_of_their_tu
     story = Story().with_pool(max_nodes=1).with_pool(name="other").with_agent()
     for run_id, target in (("first", "pool"), ("second", "pool"), ("elsewhere", "other"), ("third", "pool")):
         story.tell(a_submission(run_id, target=target, priority=3, user="ann"))
-    servicer = JobServicer(None, SimpleNamespace(state=story.state))  # type: ignore[arg-type]
+    places = {"third": (1, "goes first"), "second": (2, "comes after third")}
+    servicer = JobServicer(None, SimpleNamespace(state=story.state, explain=lambda run: places[run.id]))  # type: ignore[arg-type]
 
     async def listed(limit: int) -> list[Any]:
         return list((await servicer.ListRuns(job.ListRunsRequest(queue_of="pool", limit=limit), None)).runs)
 
     assert not story.run("first").waits_for_a_node
-    assert [run.run_id for run in await listed(0)] == ["second", "third"]
-    assert [run.run_id for run in await listed(1)] == ["second"]
+    assert [run.run_id for run in await listed(0)] == ["third", "second"]
+    assert [(run.run_id, run.position, run.why) for run in await listed(1)] == [("third", 1, "goes first")]
     assert all((run.spec.priority, run.spec.user, run.spec.HasField("source")) == (3, "ann", False) for run in await listed(0))

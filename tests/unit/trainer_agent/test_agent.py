@@ -94,7 +94,7 @@ def an_agent(home: Path, reports: Reports) -> Agent:
         objects=MemoryObjects(),
         log=None,
     )
-    return Agent(node, lambda run_id, epoch: Folders.make(home, "agent-0", run_id, epoch), cluster.Resources())
+    return Agent(node, lambda run_id, epoch: Folders.make(home, "agent-0", run_id, epoch), cluster.AgentRegistered())
 
 
 def an_offer(run_id: str) -> Record:
