@@ -19,9 +19,10 @@ from trainyard.endpoint.v1.endpoint_pb2 import EndpointStarting
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1 import telemetry_pb2 as telemetry
-from trainyard.job.v1.spec_pb2 import DatasetInput, EnvironmentSpec, RunSpec
+from trainyard.job.v1.spec_pb2 import DatasetInput, Distribution, EnvironmentSpec, Horovod, RunSpec
 from trainyard.model.v1.model_pb2 import Lineage, ModelVersionRegistered
 
+AGENTS = "trainyard.agents"
 JOBS, TASKS, METRICS, LOGS = "trainyard.jobs", "trainyard.tasks", "trainyard.metrics", "trainyard.logs"
 DRIVER = "azureml-logs/70_driver_log.txt"
 Headers = list[tuple[str, bytes]]
@@ -124,6 +125,69 @@ def a_whole_run(log: Log, run_id: str, number: int = 1, end: str = "completed", 
     else:
         failure = Failure(code="ScriptFailed", message="train.py exited with code 3", last_lines=["ValueError: boom"], exit_code=3)
         log.say(JOBS, run_id, job.RunFailed(run_id=run_id, epoch=1, failure=failure, outputs=outputs))
+
+
+def a_gang(log: Log, run_id: str, number: int = 1) -> None:
+    """Two nodes of two ranks: preempted, restarted after rank 2 failed, then grown by a round and completed; late words of zombies between."""
+    spec = {"compute_target": "cpu", "max_restarts": 1, "user": "ann", "priority": 3}
+    log.say(JOBS, run_id, queued(run_id, number=number, distribution=Distribution(node_count=2, horovod=Horovod(max_nodes=3)), **spec))
+    for epoch in (1, 2, 3):
+        agents = [f"agent-{epoch}{node}" for node in range(2)]
+        log.say(JOBS, run_id, job.RunPreparing(run_id=run_id, epoch=epoch, agent_ids=agents))
+        log.say(JOBS, run_id, formed(run_id, epoch, agents))
+        log.say(JOBS, run_id, job.RunStarted(run_id=run_id, epoch=epoch))
+        for rank in range(4):
+            log.say(TASKS, run_id, cluster.TaskStarted(run_id=run_id, epoch=epoch, agent_id=agents[rank // 2], incarnation="i", rank=rank))
+            log.say(METRICS, run_id, batch(run_id, float(rank), epoch=epoch, rank=rank))
+        log.say(METRICS, run_id, batch(run_id, 7.0, name="only-3", epoch=epoch, rank=3))
+        log.say(TASKS, run_id, checkpoint(run_id, epoch, agents[0], 1))
+        log.say(TASKS, run_id, checkpoint(run_id, epoch, agents[0], 2, "model.index", "model.data"))
+        if epoch == 1:
+            log.say(JOBS, run_id, job.RunPreempted(run_id=run_id, epoch=1, why="other needs the nodes", by="other"))
+            log.say(JOBS, run_id, job.RunRequeued(run_id=run_id, lost_epoch=1, why="preempted by other"))
+            log.say(TASKS, run_id, checkpoint(run_id, 1, agents[0], 3))
+            log.say(TASKS, run_id, exited(run_id, 1, agents[0], 0, 1, at=1))
+        elif epoch == 2:
+            log.say(TASKS, run_id, exited(run_id, 2, agents[0], 0, -15, at=900, stopped=True))
+            log.say(TASKS, run_id, exited(run_id, 2, agents[1], 3, 4, at=1001))
+            log.say(TASKS, run_id, exited(run_id, 2, agents[1], 2, 3, at=1000))
+            log.say(JOBS, run_id, job.RunRequeued(run_id=run_id, lost_epoch=2, why="rank 2 exited with code 3", restart=True))
+    log.say(JOBS, run_id, job.GangWaiting(run_id=run_id, epoch=3, why="1 of 2 nodes"))
+    log.say(JOBS, run_id, formed(run_id, 3, ["agent-30", "agent-31", "agent-9"], round_=2))
+    for rank in range(4):
+        log.say(TASKS, run_id, exited(run_id, 3, f"agent-3{rank // 2}", rank, 0, at=2000))
+    log.say(JOBS, run_id, job.RunFinalizing(run_id=run_id, epoch=3))
+    log.say(JOBS, run_id, job.RunCompleted(run_id=run_id, epoch=3, outputs=ArtifactSet(files=[a_file(DRIVER, run_id)])))
+
+
+def formed(run_id: str, epoch: int, agents: Sequence[str], round_: int = 1) -> job.GangFormed:
+    members = [
+        job.GangMember(agent_id=agent, incarnation="i", address=f"127.0.0.{node + 2}", ranks=[2 * node, 2 * node + 1])
+        for node, agent in enumerate(agents)
+    ]
+    return job.GangFormed(run_id=run_id, epoch=epoch, members=members, round=round_, secret="hidden")
+
+
+def exited(run_id: str, epoch: int, agent: str, rank: int, code: int, *, at: int, stopped: bool = False) -> cluster.TaskExited:
+    made = cluster.TaskExited(run_id=run_id, epoch=epoch, agent_id=agent, incarnation="i", rank=rank, exit_code=code, stopped=stopped)
+    made.exited_at.seconds = at
+    made.last_lines.append(f"rank {rank} says goodbye")
+    return made
+
+
+def checkpoint(run_id: str, epoch: int, agent: str, number: int, *paths: str) -> cluster.CheckpointSaved:
+    files = ArtifactSet(files=[a_file(path, run_id, size=10) for path in paths or ("checkpoint",)])
+    return cluster.CheckpointSaved(run_id=run_id, epoch=epoch, agent_id=agent, incarnation="i", number=number, checkpoint=files)
+
+
+def a_pool(log: Log, name: str = "cpu") -> None:
+    """Made, resized, changed, refused something, and the policy beside it."""
+    made = cluster.PoolCreated(name=name, min_nodes=0, max_nodes=2, note="capped to 2 cores")
+    log.say(AGENTS, name, made)
+    log.say(AGENTS, name, cluster.PoolResized(name=name, agent_ids=["agent-0", "agent-1"], why="2 nodes for one"))
+    log.say(AGENTS, name, cluster.PoolUpdated(name=name, min_nodes=1, max_nodes=8))
+    log.say(AGENTS, name, cluster.PoolRejected(name=name, failure=Failure(message="no such shape")))
+    log.say(AGENTS, "policy", cluster.PolicyChanged(policy=cluster.Policy(fair_share=cluster.FAIR_SHARE_USER)))
 
 
 def a_model_of(log: Log, run_id: str, model: str = "digits-net", version: int = 1) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainyard._dataset import DatasetConsumptionConfig, FileDataset
 from trainyard._errors import UserErrorException
+from trainyard._run import Run
 
 # How a reference to data writes itself into arguments.
 _REFERENCE = re.compile(r"\$AZUREML_DATAREFERENCE_([A-Za-z_][A-Za-z0-9_]*)\Z")
@@ -20,6 +21,8 @@ class Arguments:
 
     words: list[tuple[bool, str]] = field(default_factory=list)
     inputs: dict[str, DatasetConsumptionConfig] = field(default_factory=dict)
+    resumed_run: str = ""
+    """Id of the run whose last checkpoint this one begins with."""
     # One reference given in two places is one input; it is kept here, so that its id stays its own.
     _made: dict[tuple[int, str], tuple[Any, Any]] = field(default_factory=dict)
 
@@ -54,12 +57,15 @@ class Arguments:
             self.add(value)
 
     def add_resume(self, resume_from: Any) -> None:
-        """The earlier run's folder as an input, and the script's `--resume-from`."""
+        """Of a run its checkpoint, which the agents put in place; of a DataPath a folder as an input, and the script's `--resume-from`."""
+        if isinstance(resume_from, Run):
+            self.resumed_run = resume_from.id
+            return
         if not hasattr(resume_from, "_to_input"):
             raise UserErrorException(
-                f"resume_from takes the outputs of an earlier run, not {resume_from!r}.",
+                f"resume_from takes an earlier run, or a DataPath of its outputs, not {resume_from!r}.",
                 target="resume_from",
-                hint="give run._get_outputs_datapath()",
+                hint="give the run, or run._get_outputs_datapath()",
             )
         self.add("--resume-from")
         self.words.append((True, self.add_input(resume_from, "resume_from").name))

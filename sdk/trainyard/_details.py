@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard import _transfer
+from trainyard import _gang, _transfer
+from trainyard._attempts import attempts_of
 from trainyard._errors import SERVICE_CODES
 from trainyard._meter import Meter
 from trainyard._stored_sources import SCHEME
@@ -22,7 +23,7 @@ def _iso(stamp: Any) -> str:
 
 
 def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
-    """A RunView in Azure's shape. `log_files`: name -> URL."""
+    """A RunView in Azure's shape. `log_files`: name -> URL. What Azure has no place for stands under "trainyard"."""
     from trainyard._run import status_name
 
     run = view.run
@@ -36,7 +37,14 @@ def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
         "outputDatasets": [],
         "runDefinition": _definition(run.spec),
         "logFiles": dict(log_files),
-        "submittedBy": None,
+        "submittedBy": run.spec.user or None,
+        "trainyard": {
+            "why": run.why,
+            "priority": run.spec.priority,
+            "restarts": run.restarts,
+            "maxRestarts": run.spec.max_restarts,
+            "attempts": attempts_of(view),
+        },
     }
     if run.HasField("ended_at"):
         found["endTimeUtc"] = _iso(run.ended_at)
@@ -111,8 +119,12 @@ def _placeholder(name: str, references: Mapping[str, Any]) -> str:
     return f"$AZUREML_DATAREFERENCE_{name}" if name in references else f"DatasetConsumptionConfig:{name}"
 
 
+_COMMUNICATORS = {"horovod": "IntelMpi", "tensorflow": "ParameterServer"}
+
+
 def _definition(spec: Any) -> dict[str, Any]:
-    environment = spec.environment
+    environment, gang = spec.environment, spec.distribution
+    kind = gang.WhichOneof("kind")
     references = {item.name: _reference(item) for item in spec.inputs if is_reference(item)}
     framework = f"{environment.framework or 'none'}-{environment.framework_version or 'default'}"
     return {
@@ -122,7 +134,7 @@ def _definition(spec: Any) -> dict[str, Any]:
         "arguments": [_placeholder(item.input, references) if item.HasField("input") else item.text for item in spec.arguments],
         "sourceDirectoryDataStore": None,
         "framework": "TensorFlow" if environment.framework == "tensorflow" else "Python",
-        "communicator": "None",
+        "communicator": _COMMUNICATORS.get(kind, "None"),
         "target": spec.compute_target or "local",
         "dataReferences": references,
         "data": {
@@ -133,7 +145,7 @@ def _definition(spec: Any) -> dict[str, Any]:
         "outputData": {},
         "jobName": None,
         "maxRunDurationSeconds": spec.max_duration.seconds if spec.HasField("max_duration") else 2_592_000,
-        "nodeCount": 1,
+        "nodeCount": _gang.node_count(gang),
         "environment": {
             "name": environment.name or framework,
             "version": str(environment.version) if environment.version else None,
@@ -147,8 +159,11 @@ def _definition(spec: Any) -> dict[str, Any]:
             "environmentVariables": dict(environment.environment_variables),
         },
         "history": {"outputCollection": True, "directoriesToWatch": ["logs"], "snapshotProject": True},
-        "tensorflow": {"workerCount": 1, "parameterServerCount": 1},
-        "mpi": {"processCountPerNode": 1},
+        "tensorflow": {
+            "workerCount": gang.tensorflow.worker_count if kind == "tensorflow" else 1,
+            "parameterServerCount": gang.tensorflow.parameter_server_count if kind == "tensorflow" else 1,
+        },
+        "mpi": {"processCountPerNode": gang.process_count_per_node or 1},
         "docker": {"useDocker": False, "shmSize": "2g", "arguments": []},
     }
 

@@ -232,7 +232,7 @@ _BY_CODE: dict[str, type[TrainyardException]] = {
 }
 # What a user can do about it, where the message itself does not say.
 _HINTS = {
-    "ScriptFailed": "the whole output is in azureml-logs/70_driver_log.txt: run.get_details_with_logs()",
+    "ScriptFailed": "the whole output, of each rank, is in azureml-logs/70_driver_log*.txt: run.get_details_with_logs()",
     "ScriptKilled": "signal 9 is most often memory: give the script less to hold, or choose a larger vm_size",
     "TimedOut": "give max_run_duration_seconds more, or let the script save and resume",
     "EnvironmentBuildFailed": "the build's output is in azureml-logs/20_image_build_log.txt",

@@ -19,6 +19,7 @@ from trainyard._script_source import checked_folder, checked_script
 
 if TYPE_CHECKING:
     from trainyard._compute import ComputeTarget
+    from trainyard._model import ResourceConfiguration
     from trainyard.job.v1.spec_pb2 import RunSpec
 
 _VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?\Z")
@@ -38,8 +39,11 @@ class Estimator:
 
     `script_params`: flag -> value in order; '' makes a bare flag; values may be numbers, dataset inputs and references to data.
     `environment_definition` takes the place of all other options of the environment; giving both is an error. `compute_target` None or
-    "local" is this machine. `max_run_duration_seconds` ends the script. `resume_from` (an earlier run's outputs) is mounted and adds
-    `--resume-from <path>` to the script's arguments. Raises TrainingException or UserErrorException with the parameter at fault.
+    "local" is this machine. `max_run_duration_seconds` ends the script. `resume_from`: a run, whose last checkpoint the script finds in its
+    checkpoint folder; or an earlier run's outputs as a DataPath, which are mounted and named by `--resume-from <path>`.
+    `distributed_training` on `node_count` nodes: MpiConfiguration or Mpi, TensorflowConfiguration or ParameterServer; `distributed_backend`
+    'mpi' or 'ps' is its older spelling. The last options, from `resources` on, are RunConfiguration's.
+    Raises TrainingException or UserErrorException with the parameter at fault.
     """
 
     framework = "none"
@@ -76,6 +80,13 @@ class Estimator:
         resume_from: Any = None,
         max_run_duration_seconds: float | None = None,
         framework_version: str | None = None,
+        resources: ResourceConfiguration | None = None,
+        priority: int | None = None,
+        user: str | None = None,
+        max_restarts: int | None = None,
+        checkpoint_folder: str | None = None,
+        labels: Sequence[str] | Mapping[str, str] | None = None,
+        spread: bool | None = None,
     ) -> None:
         asked = {
             "vm_size": vm_size,
@@ -102,13 +113,20 @@ class Estimator:
         self.inputs = _listed("inputs", inputs, is_input)
         self.resume_from = resume_from
         self.framework_version = framework_version or ""
-        self._distributed = _configuration(
-            distributed_training, distributed_backend, process_count_per_node, worker_count, parameter_server_count
-        )
+        self._distributed = _configuration(distributed_training, distributed_backend)
+        self._counts = {
+            "process_count_per_node": process_count_per_node,
+            "worker_count": worker_count,
+            "parameter_server_count": parameter_server_count,
+        }
         self.run_config = RunConfiguration(framework="TensorFlow" if self.framework == "tensorflow" else "Python")
         self.run_config.target = "local" if compute_target is None else compute_target
         self.run_config.node_count = node_count
         self.run_config.max_run_duration_seconds = max_run_duration_seconds
+        self.run_config._take(
+            resources=resources, priority=priority, user=user, max_restarts=max_restarts,
+            checkpoint_folder=checkpoint_folder, labels=labels, spread=spread,
+        )  # fmt: skip
         packages: dict[str, Any] = {
             "conda_packages": conda_packages,
             "pip_packages": pip_packages,
@@ -170,7 +188,7 @@ class Estimator:
             given.add_input(item, str(getattr(item, "data_reference_name", None) or getattr(item, "name", "input")))
         if self.resume_from is not None:
             given.add_resume(self.resume_from)
-        spec = self.run_config._to_spec(given, use_gpu=self.use_gpu, distributed=self._distributed)
+        spec = self.run_config._to_spec(given, use_gpu=self.use_gpu, distributed=self._distributed, counts=self._counts)
         spec.entry_script = self.entry_script
         spec.arguments.extend(as_messages(given.resolved()))
         return spec
@@ -244,19 +262,13 @@ def _refuse_combination(options: Mapping[str, Any]) -> None:
         )
 
 
-def _configuration(job: Any, backend: str | None, processes: int, workers: int, servers: int) -> Any:
-    """distributed_training, or what the options of the first estimators mean."""
+def _configuration(job: Any, backend: str | None) -> Any:
+    """distributed_training, or what the first estimators' word for it means."""
     if backend not in (None, "mpi", "ps"):
         raise TrainingException(f"distributed_backend is 'mpi' or 'ps', not {backend!r}.", target="distributed_backend")
-    if job is not None:
-        if backend is not None:
-            raise TrainingException("distributed_backend is given together with distributed_training.", target="distributed_backend")
-        if isinstance(job, MpiConfiguration) and processes > 1:
-            job.process_count_per_node = processes
-        return job
-    if backend == "ps" or workers > 1 or servers > 1:
-        return TensorflowConfiguration(workers, servers)
-    return MpiConfiguration(processes)
+    if job is not None and backend is not None:
+        raise TrainingException("distributed_backend is given together with distributed_training.", target="distributed_backend")
+    return {"mpi": MpiConfiguration(), "ps": TensorflowConfiguration(), None: job}[backend]
 
 
 def _tell_without_effect(shm_size: str | None, source_directory_data_store: Any) -> None:

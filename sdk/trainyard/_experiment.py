@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard._client_run import new_run_id
 from trainyard._errors import ExperimentExecutionException, UserErrorException
 from trainyard._run import Run
+from trainyard._scheduling import login_name
 from trainyard._services_of import checked_workspace
 from trainyard._texts import texts
 
@@ -43,7 +44,8 @@ class Experiment:
     def submit(self, config: Estimator | ScriptRunConfig, tags: Mapping[str, str] | None = None, *, display_name: str = "") -> Run:
         """Sends the source folder, then the request; returns as soon as the scheduler has taken it.
 
-        The folder's git state becomes properties of the run: azureml.git.* and mlflow.source.git.*.
+        The folder's git state becomes properties of the run: azureml.git.* and mlflow.source.git.*. Whose run it is, for fair shares, the
+        configuration's `user` says; else it is the login name.
         """
         from trainyard import _git, _local, _snapshot
         from trainyard.job.v1 import job_pb2
@@ -60,6 +62,7 @@ class Experiment:
         spec.tags.update(given_tags)
         spec.properties.update(_git.properties(Path(config.source_directory)))
         spec.display_name = display_name
+        spec.user = spec.user or login_name()
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))
         files = _snapshot.listed(self.workspace._objects, spec.source.snapshot).files if spec.entry_script else ()
         if spec.entry_script and not any(file.path == spec.entry_script for file in files):

@@ -53,10 +53,15 @@ def tasks(distribution: Any, nodes: int = 0) -> list[Task]:
         each = distribution.process_count_per_node or 1
         return [Task(rank, rank // each) for rank in range(nodes * each)]
     cluster = distribution.tensorflow
-    counts = ((CHIEF, int(cluster.chief)), (WORKER, cluster.worker_count), (PARAMETER_SERVER, cluster.parameter_server_count))
-    kinds = [(kind, index) for kind, count in (*counts, (EVALUATOR, int(cluster.evaluator))) for index in range(count)]
+    kinds = [(kind, index) for kind, count in _kinds(cluster) for index in range(count)]
     serve = {PARAMETER_SERVER, *([WORKER] if cluster.chief and cluster.parameter_server_count else [])}
     return [Task(rank, rank % nodes, kind, index, kind not in serve) for rank, (kind, index) in enumerate(kinds)]
+
+
+def _kinds(cluster: Any) -> tuple[tuple[str, int], ...]:
+    """Kinds of tasks in the order of their ranks, with how many there are of each."""
+    workers, servers = (WORKER, cluster.worker_count), (PARAMETER_SERVER, cluster.parameter_server_count)
+    return (CHIEF, int(cluster.chief)), workers, servers, (EVALUATOR, int(cluster.evaluator))
 
 
 def ranks_of(distribution: Any, node: int, nodes: int = 0) -> list[int]:
@@ -69,3 +74,22 @@ def log_suffix(task: Task, alone: bool) -> str:
     if task.kind:
         return f"_{task.kind}_{task.index}"
     return "" if alone else f"_{task.rank}"
+
+
+def driver_log(distribution: Any, rank: int) -> str:
+    """The log that holds a rank's output; of an elastic run that of the process which began with that rank.
+
+    By counting alone: a forged specification may ask for more tasks than any memory holds.
+    """
+    task, alone = Task(rank, 0), False
+    if distribution.WhichOneof("kind") == "tensorflow":
+        index = rank
+        for kind, count in _kinds(distribution.tensorflow):
+            if 0 <= index < count:
+                task = Task(rank, 0, kind, index)
+                break
+            index -= count
+    else:
+        several = is_elastic(distribution) or node_count(distribution) * (distribution.process_count_per_node or 1) > 1
+        alone = rank == 0 and not several
+    return f"azureml-logs/70_driver_log{log_suffix(task, alone)}.txt"

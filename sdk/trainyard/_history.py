@@ -65,13 +65,24 @@ def files_of(workspace: Workspace, view: Any) -> list[Any]:
 
 
 def points(
-    workspace: Workspace, run_id: str, name: str | None = None, *, recursive: bool = False, as_of: str | datetime | None = None
+    workspace: Workspace,
+    run_id: str,
+    name: str | None = None,
+    *,
+    recursive: bool = False,
+    as_of: str | datetime | None = None,
+    ranks: Sequence[int] | None = (),
 ) -> dict[str, list[Any]]:
-    """RankedPoints of the newest attempt by run: the run first, then its descendants where they are asked for."""
+    """RankedPoints of the newest attempt by run: the run first, then its descendants where they are asked for.
+
+    ranks: only of these; none: of all; None: of each name the preferred rank's.
+    """
     from trainyard.history.v1 import history_pb2 as pb
 
     clients = workspace._clients
-    request = pb.GetMetricsRequest(run_id=run_id, name=name or "", recursive=recursive, as_of=moment(as_of))
+    request = pb.GetMetricsRequest(
+        run_id=run_id, name=name or "", recursive=recursive, as_of=moment(as_of), ranks=ranks, preferred_ranks=ranks is None
+    )
     found: dict[str, list[Any]] = {}
     while True:
         answer = clients.call(clients.history.GetMetrics, request, RunNotFoundException, where="history")

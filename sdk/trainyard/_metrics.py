@@ -1,22 +1,57 @@
-"""What a run logged, as history has it, in Azure's shapes."""
+"""What a run logged, as history has it, in Azure's shapes.
+
+Of a distributed run each rank logs the same names, and a list that mixes them is of use to nobody: of a name rank 0's values are
+given, or, where it never logged it, the lowest rank's that did. A value that a rank logs again under the same step, as after going
+back to a checkpoint, is one value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from trainyard._errors import UserErrorException
 from trainyard._values import shape, value_of
+
+_LARGEST = 2**31 - 1
+
+
+def ranks_of(wish: int | str | None) -> list[int] | None:
+    """What get_metrics(rank=) asks of history: one rank; [] for all; None for the preferred of each name."""
+    if wish is None:
+        return None
+    if wish == "all":
+        return []
+    if not isinstance(wish, int) or isinstance(wish, bool) or not 0 <= wish <= _LARGEST:
+        raise UserErrorException(f'rank is a number from 0, "all", or None for the preferred one; not {wish!r}.', target="rank")
+    return [wish]
 
 
 def shaped(run_id: str, points: Iterable[Any]) -> dict[str, Any]:
-    """RankedPoints of one attempt by name, in the shapes of `shape`.
-
-    Where several ranks logged a name, rank 0's values are given, or the lowest rank's that logged it: in a distributed run each
-    rank logs the same name, and a list that mixes them is of use to nobody.
-    """
+    """RankedPoints of one attempt by name, in the shapes of `shape`; of each name those of one rank."""
     found = list(points)
     lowest: dict[str, int] = {}
     for item in found:
         lowest[item.point.name] = min(item.rank, lowest.get(item.point.name, item.rank))
     shown = (item.point for item in found if item.rank == lowest[item.point.name])
-    return shape(run_id, ((point.name, point.kind, value_of(point)) for point in shown))
+    return shape(run_id, ((point.name, point.kind, value_of(point)) for point in once(shown)))
+
+
+def by_rank(run_id: str, points: Iterable[Any]) -> dict[int, dict[str, Any]]:
+    """Rank -> what `shaped` makes of its points; by rank."""
+    found: dict[int, list[Any]] = {}
+    for item in points:
+        found.setdefault(item.rank, []).append(item)
+    return {rank: shaped(run_id, found[rank]) for rank in sorted(found)}
+
+
+def once(points: Iterable[Any]) -> Iterator[Any]:
+    """MetricPoints of one rank, without those that say the same of the same step again. Points without a step all count."""
+    seen: set[tuple[Any, ...]] = set()
+    for point in points:
+        if point.HasField("step"):
+            said = (point.name, point.kind, point.step, point.number, point.text, point.json)
+            if said in seen:
+                continue
+            seen.add(said)
+        yield point

@@ -170,10 +170,11 @@ class OfflineRun(LiveRun):
         ends = [end["status"] for end in self._kept("end")]
         return str(ends[0]) if ends else "Running"
 
-    def get_metrics(self, name: str | None = None, recursive: bool = False) -> dict[str, Any]:
-        """In the same shapes as online."""
-        points = [(point[0], point[1], point[2]) for point in self._kept("metric")]
-        found = _values.shape(self.id, (point for point in points if name is None or point[0] == name))
+    def get_metrics(self, name: str | None = None, recursive: bool = False, *, rank: int | str | None = None) -> dict[str, Any]:
+        """In the same shapes as online; the one process there is has rank 0."""
+        points = [(point[0], point[1], point[2]) for point in self._kept("metric") if rank in (None, 0, "all")]
+        found: dict[Any, Any] = _values.shape(self.id, (point for point in points if name is None or point[0] == name))
+        found = {0: found} if rank == "all" else found
         return {self.id: found} if recursive else found
 
     def get_file_names(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +148,16 @@ class Run(ClientRun):
         """Asked of the scheduler anew: one of Queued, Provisioning, Preparing, Running, Finalizing, Completed, Failed, Canceled and others."""
         return status_name(self._refresh().status)
 
+    @property
+    def why(self) -> str:
+        """The reason for its status, in words, asked anew; of a run that waits also what would let it start."""
+        return str(self._refresh().why)
+
+    @property
+    def position(self) -> int | None:
+        """Its place in its pool's queue, from 1, asked anew; None where it does not wait for nodes."""
+        return int(self._refresh().position) or None
+
     def get_portal_url(self) -> str:
         """There is no web page yet: the command that shows the same."""
         return f"trainyard run show {self.id}"
@@ -169,23 +179,26 @@ class Run(ClientRun):
         return _details.details(view, _logs.texts(self.experiment.workspace, view))
 
     def get_detailed_status(self) -> dict[str, Any]:
-        """{'status', 'details'}: the status, and why it is so, in words."""
-        from trainyard._history import run_view
+        """{'status', 'details', 'position'}: the status, why it is so, in words, and the place in the queue, None where it does not wait."""
+        run = self._refresh()
+        return {"status": status_name(run.status), "details": run.why, "position": int(run.position) or None}
 
-        run = run_view(self.experiment.workspace, self.id).run
-        return {"status": status_name(run.status), "details": run.why}
-
-    def get_metrics(self, name: str | None = None, recursive: bool = False, run_type: str | None = None) -> dict[str, Any]:
+    def get_metrics(
+        self, name: str | None = None, recursive: bool = False, run_type: str | None = None, *, rank: int | str | None = None
+    ) -> dict[str, Any]:
         """All that was logged before the call, by name; after a re-queue, by the newest attempt only.
 
         One value is a scalar, several are a list; a row is a dict, several are a dict of lists. recursive: {run id: {...}} of the run
-        and its descendants. Where several ranks logged a name, rank 0's values.
+        and its descendants. Where several ranks logged a name, rank 0's values, or the lowest rank's that logged it; `rank`: that rank's
+        alone, or "all": {rank: {name: ...}}. docs/clusters.md says how the values of several processes become one list.
         """
         from trainyard import _history, _metrics
 
         self.flush()
-        found = _history.points(self.experiment.workspace, self.id, name, recursive=recursive)
-        by_run = {run_id: _metrics.shaped(run_id, points) for run_id, points in found.items()}
+        ranks = _metrics.ranks_of(rank)
+        found = _history.points(self.experiment.workspace, self.id, name, recursive=recursive, ranks=ranks)
+        shaped: Callable[..., dict[Any, Any]] = _metrics.by_rank if rank == "all" else _metrics.shaped
+        by_run = {run_id: shaped(run_id, points) for run_id, points in found.items()}
         return by_run if recursive else by_run.get(self.id, {})
 
     def get_children(
@@ -262,6 +275,19 @@ class Run(ClientRun):
             local = path if append_prefix or not prefix else path[len(prefix) :].lstrip("/") or Path(path).name
             targets.append(folder / (output_paths[index] if output_paths is not None else safe_relpath(local)))
         self._download([(file, target) for (_, file), target in zip(chosen, targets, strict=True)])
+
+    def get_all_logs(self, destination: str | None = None) -> list[str]:
+        """Every log of every rank as a file below destination (default: a folder named after the run); their paths.
+
+        Of a run that goes on: what is written up to now.
+        """
+        from trainyard import _logs
+        from trainyard._history import run_view
+
+        workspace = self.experiment.workspace
+        return _logs.save(workspace, run_view(workspace, self.id), Path(destination if destination is not None else self.id))
+
+    download_logs = get_all_logs
 
     def _download(self, files: list[tuple[Any, Path]]) -> None:
         from trainyard._details import fetch_all

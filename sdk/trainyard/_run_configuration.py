@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainyard._arguments import Arguments
 from trainyard._conda import CondaDependencies
-from trainyard._distributed import MpiConfiguration, TensorflowConfiguration, require_one_process
+from trainyard._distributed import MpiConfiguration, TensorflowConfiguration, distribution, is_unset
 from trainyard._environment import Environment
 from trainyard._errors import TrainingException
+from trainyard._scheduling import Scheduling
 
 if TYPE_CHECKING:
     from trainyard._compute import ComputeTarget
     from trainyard.job.v1.spec_pb2 import RunSpec
 
 LOCAL = "local"
+_MPI = ("IntelMpi", "OpenMpi", "Mpi")
 _LONGEST_SECONDS = 315_576_000
 
 
@@ -28,8 +30,13 @@ class DockerConfiguration:
         self.arguments = list(arguments or ())
 
 
-class RunConfiguration:
-    """`target` is a compute target or the name of one; "local" is this machine. `data_references`: name -> reference to data."""
+class RunConfiguration(Scheduling):
+    """`target` is a compute target or the name of one; "local" is this machine. `data_references`: name -> reference to data.
+
+    communicator: "None", "IntelMpi" or "OpenMpi" (then `mpi` counts, on `node_count` nodes) or "ParameterServer" (then `tensorflow`).
+    Ours, None where not said: `resources` that the run takes of each node (the whole node by default), `priority` (-1000 to 1000),
+    `user` (the login name by default), `max_restarts`, `checkpoint_folder`, `labels` that nodes must carry, `spread` over empty nodes.
+    """
 
     def __init__(
         self,
@@ -40,6 +47,7 @@ class RunConfiguration:
         conda_dependencies: CondaDependencies | None = None,
         command: Sequence[Any] | str | None = None,
     ) -> None:
+        super().__init__()
         self.script = script
         self.arguments = list(arguments or ())
         self.command = command
@@ -66,23 +74,42 @@ class RunConfiguration:
     def environment_variables(self, variables: dict[str, str]) -> None:
         self.environment.environment_variables = dict(variables)
 
-    @property
-    def _job(self) -> Any:
-        """The configuration that counts."""
+    def _own_job(self, told_otherwise: bool) -> MpiConfiguration | TensorflowConfiguration | None:
+        """The configuration that the communicator chooses."""
         match self.communicator:
             case "ParameterServer":
                 return self.tensorflow
-            case "IntelMpi" | "OpenMpi" | "Mpi":
+            case communicator if communicator in _MPI:
                 return self.mpi
-        return None
+            case "None" | None:
+                if not told_otherwise and not (is_unset(self.mpi) and is_unset(self.tensorflow)):
+                    raise TrainingException(
+                        "The run configuration's mpi or tensorflow is set, but its communicator is 'None'.",
+                        target="communicator",
+                        hint="set communicator to 'IntelMpi' or 'ParameterServer', or give distributed_job_config",
+                    )
+                return None
+        raise TrainingException(
+            f"communicator is one of None, ParameterServer, {', '.join(_MPI)}; not {self.communicator!r}.", target="communicator"
+        )
 
     def _to_spec(
-        self, arguments: Arguments, *, use_gpu: bool = False, distributed: Any = None, max_seconds: float | None = None
+        self,
+        arguments: Arguments,
+        *,
+        use_gpu: bool = False,
+        distributed: Any = None,
+        counts: Mapping[str, Any] | None = None,
+        max_seconds: float | None = None,
     ) -> RunSpec:
-        """All of the run but its source, its script and its command. Raises TrainingException, UserErrorException."""
+        """All of the run but its source, its script and its command. `counts`: of processes, as they stand beside `distributed`.
+
+        Raises TrainingException, UserErrorException.
+        """
         from trainyard.job.v1 import spec_pb2
 
-        require_one_process(distributed or self._job, self.node_count)
+        jobs = (distributed, self._own_job(told_otherwise=distributed is not None))
+        spread_over = distribution(jobs, {**(counts or {}), "node_count": self.node_count})
         target = target_name(self.target)
         for name, reference in {**self.data, **self.data_references}.items():
             arguments.add_input(reference, name)
@@ -92,7 +119,8 @@ class RunConfiguration:
                 target="environment",
                 hint="write Environment.get(workspace, name), or Environment(name)",
             )
-        spec = spec_pb2.RunSpec(compute_target=target, use_gpu=use_gpu)
+        spec = spec_pb2.RunSpec(compute_target=target, use_gpu=use_gpu, distribution=spread_over, resume_from=arguments.resumed_run)
+        self._schedule(spec)
         spec.environment.CopyFrom(self.environment._to_message(local=target == LOCAL))
         spec.inputs.extend(item._to_message() for item in arguments.inputs.values())
         seconds = self.max_run_duration_seconds if max_seconds is None else max_seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from trainyard._script_source import checked_folder, checked_script
 
 if TYPE_CHECKING:
     from trainyard._compute import ComputeTarget
+    from trainyard._model import ResourceConfiguration
     from trainyard.job.v1.spec_pb2 import RunSpec
 
 _DEFAULT_SECONDS = 2_592_000
@@ -26,6 +27,9 @@ class ScriptRunConfig:
 
     Words may be numbers, dataset inputs and references to data. `compute_target` None or "local" is this machine.
     `max_run_duration_seconds` ends the script (30 days by default). What is set on `run_config` afterwards counts.
+    `distributed_job_config`: MpiConfiguration or TensorflowConfiguration; the nodes of the latter are `run_config.node_count`.
+    `resume_from`: a run, whose last checkpoint the script finds in its checkpoint folder; or an earlier run's outputs as a DataPath, which
+    are mounted and named by `--resume-from`. The keyword-only options are RunConfiguration's.
     Raises TrainingException or UserErrorException with the parameter at fault.
     """
 
@@ -42,6 +46,14 @@ class ScriptRunConfig:
         max_run_duration_seconds: float | None = None,
         command: Sequence[Any] | str | None = None,
         docker_runtime_config: DockerConfiguration | None = None,
+        *,
+        resources: ResourceConfiguration | None = None,
+        priority: int | None = None,
+        user: str | None = None,
+        max_restarts: int | None = None,
+        checkpoint_folder: str | None = None,
+        labels: Sequence[str] | Mapping[str, str] | None = None,
+        spread: bool | None = None,
     ) -> None:
         if run_config is not None:
             for name, value in (("compute_target", compute_target), ("environment", environment), ("command", command)):
@@ -64,6 +76,10 @@ class ScriptRunConfig:
         if docker_runtime_config is not None:
             self.run_config.docker = docker_runtime_config
         self.max_run_duration_seconds = max_run_duration_seconds
+        self.run_config._take(
+            resources=resources, priority=priority, user=user, max_restarts=max_restarts,
+            checkpoint_folder=checkpoint_folder, labels=labels, spread=spread,
+        )  # fmt: skip
         self._check()
 
     def _check(self) -> None:

@@ -23,14 +23,15 @@ class Story:
         for message in run.warnings[self._warned :]:
             self._print(f"warning: {message}", "note")
         self._warned = len(run.warnings)
-        now = (run.status, run.why, run.epoch)
+        now = (run.status, run.why, run.epoch, run.position)
         if now == self._last:
             return
         if run.epoch > 1 and (len(self._last) < 3 or self._last[2] != run.epoch):
             self._print(f"[Attempt {run.epoch}]", "note")
         self._last = now
         why = f": {run.why}" if run.why else ""
-        self._print(f"[{status_name(run.status)}]{why}", "phase")
+        place = f", position {run.position}" if run.position else ""
+        self._print(f"[{status_name(run.status)}{place}]{why}", "phase")
 
     def output(self, line: Line) -> None:
         if line.log and (line.epoch, line.log) != self._log:

@@ -139,6 +139,7 @@ def follow(workspace: Workspace, run_id: str, since: datetime, *, logs: bool) ->
 
 
 def log_lines(events: Events, run_id: str, since: datetime, going_on: Any) -> Iterator[Line]:
+    """Of the preferred rank, 0: the chief or the first worker where a run has tasks. Those of the others lie in logs of their own."""
     order = LineOrder()
     for batch in events.read([LOGS_TOPIC], key=run_id, since=since, follow=going_on):
         for record in batch:
@@ -148,5 +149,5 @@ def log_lines(events: Events, run_id: str, since: datetime, going_on: Any) -> It
 def _lines(order: LineOrder, record: Raw) -> Iterator[Line]:
     from trainyard.job.v1 import telemetry_pb2
 
-    if record.event is not None and isinstance(record.event.message, telemetry_pb2.LogChunk):
+    if record.event is not None and isinstance(record.event.message, telemetry_pb2.LogChunk) and record.event.message.rank == 0:
         yield from order.take(record.event.message)

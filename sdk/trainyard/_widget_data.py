@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainyard._gang import driver_log
+from trainyard._metrics import once
 from trainyard._times import as_utc
 
 TAIL_LINES = 200
 _POINTS = 100_000
 # No repeats: what does not answer now is asked again at the next look.
 _SECONDS = 5.0
+_WAITING = ("Queued", "Provisioning")
 _TERMINAL = ("Completed", "Failed", "Canceled")
 
 
@@ -59,7 +63,8 @@ def gather(run: Any, log: str = "") -> Snapshot:
         return found
     with _told(found, "history"):
         _from_history(found, clients, log)
-    if not found.status:
+    if found.status in _WAITING or not found.status:
+        # Its place in the queue moves without an event: the scheduler alone knows it.
         with _told(found, "scheduler"):
             from trainyard.job.v1 import job_pb2
 
@@ -88,17 +93,17 @@ def _from_history(found: Snapshot, clients: Any, log: str) -> None:
         _from_message(found, view.run)
         found.phases = [(_clock(it.at), _status(it.status), it.why) for it in view.transitions] or found.phases
     with _told(found, "metrics"):
-        request = history_pb2.GetMetricsRequest(run_id=found.run_id, page_size=_POINTS)
+        request = history_pb2.GetMetricsRequest(run_id=found.run_id, page_size=_POINTS, preferred_ranks=True)
         answer = clients.history.GetMetrics(request, timeout=_SECONDS)
-        for ranked in (ranked for group in answer.runs for ranked in group.points):
-            _add_point(found, ranked.point)
+        for point in once(ranked.point for group in answer.runs for ranked in group.points):
+            _add_point(found, point)
     with _told(found, "children"):
         if view.child_run_ids:
             asked = history_pb2.ListRunsRequest(parent_run_id=found.run_id, page_size=100)
             children = clients.history.ListRuns(asked, timeout=_SECONDS).runs
             found.children = [(child.run_id, _status(child.status)) for child in children]
     with _told(found, "log"):
-        _add_log(found, clients, list(view.logs), log)
+        _add_log(found, clients, list(view.logs), log or driver_log(view.run.spec.distribution, 0))
 
 
 def _add_point(found: Snapshot, point: Any) -> None:
@@ -114,12 +119,12 @@ def _add_point(found: Snapshot, point: Any) -> None:
 
 
 def _add_log(found: Snapshot, clients: Any, logs: list[Any], wanted: str) -> None:
-    from trainyard._watch import DRIVER_LOG
     from trainyard.history.v1 import history_pb2
 
-    labelled = {it.log if it.rank == 0 else f"{it.log} (rank {it.rank})": it for it in logs}
+    names = Counter(it.log for it in logs)
+    labelled = {it.log if it.rank == 0 or names[it.log] == 1 else f"{it.log} (rank {it.rank})": it for it in logs}
     found.logs = list(labelled)
-    found.log = wanted if wanted in labelled else DRIVER_LOG if DRIVER_LOG in labelled else next(iter(labelled), "")
+    found.log = wanted if wanted in labelled else next(iter(labelled), "")
     if not found.log:
         return
     chosen = labelled[found.log]
@@ -137,8 +142,11 @@ def _from_message(found: Snapshot, run: Any) -> None:
     times = {"queued": run.queued_at, "started": run.started_at, "ended": run.ended_at}
     found.facts = {name: _clock(stamp) for name, stamp in times.items() if stamp.seconds}
     found.facts |= {"why": run.why} if run.why else {}
+    found.facts |= {"position": str(run.position)} if run.position else {}
     found.facts |= {"target": run.spec.compute_target} if run.spec.compute_target else {}
+    found.facts |= {"nodes": ", ".join(run.agent_ids)} if run.agent_ids else {}
     found.facts |= {"attempt": str(run.epoch)} if run.epoch > 1 else {}
+    found.facts |= {"restarts": f"{run.restarts} of {run.spec.max_restarts}"} if run.restarts else {}
     found.facts |= {f"warning {number}": text for number, text in enumerate(run.warnings, 1)}
     if run.HasField("failure"):
         found.error = f"{run.failure.code}: {run.failure.message}"

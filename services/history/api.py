@@ -145,6 +145,20 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         moment = await self._history.moment(request, call)
         return await self._history.look(lambda connection: _lineage(connection, request, moment))
 
+    async def GetPool(self, request: pb.GetPoolRequest, call: Call) -> pb.GetPoolResponse:
+        moment = await self._history.moment(request, call)
+        found = await self._history.look(lambda connection: views.pool_view(connection, clean(request.name), moment))
+        if found is None:
+            there = told(await self._history.look(views.pool_names), [])
+            when = " at that moment" if moment is not None else ""
+            what = f"There is no pool {request.name[:100]!r}{when}; there was: {there}."
+            raise refuse(Code.NOT_FOUND, "ComputeTargetNotFound", what, request.name[:100])
+        return found
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, call: Call) -> pb.GetPolicyResponse:
+        moment = await self._history.moment(request, call)
+        return await self._history.look(lambda connection: views.policy_view(connection, moment))
+
     async def GetHistoryStatus(self, _: pb.GetHistoryStatusRequest, __: Call) -> pb.GetHistoryStatusResponse:
         ends = await self._history.freshness.ends()
         positions = dict(self._history.applied.positions)
@@ -211,7 +225,9 @@ def _metrics(
     for run in runs:
         epoch = telemetry.newest_epoch(connection, run, moment) if epoch is None else epoch
         of_run = answer.runs.add(run_id=run)
-        found = telemetry.points(connection, run, moment, None if request.all_epochs else epoch, list(request.ranks), request.name, start)
+        preferred = telemetry.preferred_ranks(connection, run, moment) if request.preferred_ranks else None
+        wanted = None if request.all_epochs else epoch
+        found = telemetry.points(connection, run, moment, wanted, list(request.ranks), request.name, start, preferred)
         last = start
         for point, at in found:
             room -= point.ByteSize()

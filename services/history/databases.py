@@ -31,7 +31,12 @@ class Database:
         self._readers = 0
         self._retired = False
         with self._engine.begin() as connection:
+            looks = sa.inspect(connection)
+            new = [table for table in tables.schema.sorted_tables if not looks.has_table(table.name, schema=schema)]
             tables.schema.create_all(connection)
+            if new:
+                # An earlier version filled the others. The log is read again from its beginning: what is there stays as it is.
+                connection.execute(sa.delete(tables.positions))
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

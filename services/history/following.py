@@ -22,12 +22,12 @@ from services.history.reading import JOBS, LOGS, clean, within
 from services.history.telemetry import LogOf
 from services.history.waiting import Freshness
 from trainyard._artifacts import is_listed, resolve
+from trainyard._gang import driver_log
 from trainyard._kafka import partition_of
 from trainyard._objects import ObjectMissing, Objects
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
 
-DRIVER_LOG = "azureml-logs/70_driver_log.txt"
 _AT_ONCE = 500
 # A run that ends without a last line is noticed by its end.
 _LOOK_AGAIN_SECONDS = 5.0
@@ -53,6 +53,8 @@ class _Part:
     exists: bool = False
     known: bool = False
     """The run is."""
+    log: str = ""
+    """Its name; empty where none was asked for and the run is not known."""
     logs: Sequence[str] = ()
     """Where nothing was found: the logs that the run has; where there is no run, those that are alike."""
 
@@ -67,7 +69,7 @@ class Following:
 
     async def lines(self, request: pb.ReadLogRequest, look: Look) -> AsyncIterator[pb.ReadLogResponse]:
         """Refuses a log that is not there, unless it is followed: then it is waited for."""
-        of = LogOf(clean(request.run_id), clean(request.log) or DRIVER_LOG, request.rank, request.epoch)
+        of = LogOf(clean(request.run_id), clean(request.log), request.rank, request.epoch)
         at, left, sure = within(request.first_line), int(request.most_lines) or None, False
         while left != 0:
             seen = self._places_of(of.run_id)
@@ -77,12 +79,12 @@ class Following:
                 at = 0
                 of = replace(of, epoch=part.epoch)
                 continue
-            of = replace(of, epoch=part.epoch)
+            of = replace(of, epoch=part.epoch, log=part.log)
             if (
                 part.elsewhere is not None
                 and (archived := await asyncio.to_thread(self._find, part.elsewhere, of.run_id, of.log)) is not None
             ):
-                part = _Part(part.epoch, written=True, run_ended=True, archived=archived, known=True)
+                part = _Part(part.epoch, written=True, run_ended=True, archived=archived, known=True, log=of.log)
             if part.run_ended and not part.written and not sure:
                 # The lines that were written before the end may not have been applied before it.
                 sure = True
@@ -134,17 +136,21 @@ class Following:
 
 
 def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Part:
+    story = story_of(connection, of.run_id)
+    own = "" if story is None else driver_log(story.run.spec.distribution, of.rank)
+    of = replace(of, log=of.log or own)
     epoch = telemetry.newest_log_epoch(connection, of.run_id, of.log, of.rank) if newest else of.epoch
     if epoch != of.epoch and of.epoch:
         return _Part(epoch)
     of = replace(of, epoch=epoch)
-    story = story_of(connection, of.run_id)
     ended, elsewhere = story is not None and story.ended, None
     first = telemetry.first_line(connection, of)
-    if story is not None and ended and of.rank == 0 and epoch in (0, story.run.epoch) and (first is None or at < first):
+    # A name that several ranks write to is the lowest one's file.
+    has_file = of.rank == 0 or of.log == own
+    if story is not None and ended and has_file and epoch in (0, story.run.epoch) and (first is None or at < first):
         archived = _archived(story.files, of.run_id, of.log)
         if archived is not None:
-            return _Part(epoch or story.run.epoch, written=True, run_ended=True, archived=archived, known=True)
+            return _Part(epoch or story.run.epoch, written=True, run_ended=True, archived=archived, known=True, log=of.log)
         elsewhere = None if is_listed(story.run.outputs) else story.run.outputs
     lines = list(islice(telemetry.lines(connection, of, at), _AT_ONCE))
     exists = telemetry.exists(connection, of)
@@ -152,7 +158,7 @@ def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Pa
     if not exists:
         logs = views.close_runs(connection, of.run_id) if story is None else [it.log for it in views.logs_of(connection, of.run_id, None)]
     written = telemetry.has_ended(connection, of)
-    return _Part(epoch, lines, len(lines) == _AT_ONCE, written, ended, None, elsewhere, exists, story is not None, logs)
+    return _Part(epoch, lines, len(lines) == _AT_ONCE, written, ended, None, elsewhere, exists, story is not None, of.log, logs)
 
 
 def _archived(files: Iterable[Artifact], run_id: str, path: str) -> Artifact | None:

@@ -35,6 +35,14 @@ def apply(connection: sa.Connection, batch: Batch, *, fold: bool = True) -> None
         for (run_id, epoch, name), spot in batch.names.items()
     ]
     _write(connection, _first(dialect, tables.metric_names), names)
+    ranked = [
+        {"run_id": run_id, "epoch": epoch, "name": name, "rank": rank, **spot._asdict(), "topic": METRICS}
+        for (run_id, epoch, name, rank), spot in batch.ranked_names.items()
+    ]
+    _write(connection, _first(dialect, tables.metric_ranks), ranked)
+    _write(connection, _first(dialect, tables.ranks), batch.ranks)
+    _write(connection, _first(dialect, tables.checkpoints), batch.checkpoints)
+    _write(connection, _once(dialect, tables.pool_facts), batch.pools)
     _write(connection, _first(dialect, tables.nodes), [{**node._asdict(), **spot._asdict()} for node, spot in batch.nodes])
     _write(connection, _first(dialect, tables.edges), [{**edge._asdict(), **spot._asdict()} for edge, spot in batch.edges])
     if fold:
@@ -106,6 +114,13 @@ _facts_of_runs = sa.select(tables.facts).where(tables.facts.c.run_id.in_(sa.bind
 _all_facts = sa.select(tables.facts).order_by(tables.facts.c.run_id).execution_options(yield_per=5000)
 
 
+def pool_facts(connection: sa.Connection, name: str, moment: Moment | None = None) -> Iterator[Fact]:
+    """Of a pool, or under pools.POLICY of the policy."""
+    for row in connection.execute(sa.select(tables.pool_facts).where(tables.pool_facts.c.name == name)).all():
+        if moment is None or moment.includes(Spot(row.at, row.topic, row.partition, row.offset)):
+            yield _fact(row)
+
+
 def _fact(row: Any) -> Fact:
     message = message_class(row.type).FromString(bytes(row.value))
     return Fact(Spot(row.at, row.topic, row.partition, row.offset), row.event_id, message)
@@ -160,11 +175,12 @@ def _row(story: Story) -> Row:
 
 
 def in_short(run: Run) -> Run:
-    """As lists show it: without spec and outputs."""
+    """As lists show it: without spec, outputs and members."""
     short = Run()
     short.CopyFrom(run)
     short.ClearField("spec")
     short.ClearField("outputs")
+    short.ClearField("members")
     return short
 
 

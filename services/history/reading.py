@@ -12,16 +12,19 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from services.chassis.records import Place
-from services.history.domain import lineage, run
+from services.history.domain import attempts, lineage, pools, run
 from services.history.domain.lineage import Edge, Node
 from services.history.domain.moment import Spot
 from trainyard._cloudevents import UnknownType, message_class
+from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import telemetry_pb2 as telemetry
 
 JOBS, TASKS, METRICS, LOGS = "trainyard.jobs", "trainyard.tasks", "trainyard.metrics", "trainyard.logs"
+AGENTS = "trainyard.agents"
 _OF: dict[str, tuple[type[Message], ...]] = {
     JOBS: run.FACTS,
-    TASKS: run.REPORTS,
+    TASKS: (*run.REPORTS, *attempts.RANK_REPORTS, cluster.CheckpointSaved),
+    AGENTS: pools.FACTS,
     METRICS: (telemetry.MetricBatch,),
     LOGS: (telemetry.LogChunk,),
     "trainyard.datasets": lineage.FACTS,
@@ -45,6 +48,10 @@ class Batch:
     facts: list[Row] = field(default_factory=list)
     metrics: list[Row] = field(default_factory=list)
     names: dict[tuple[str, int, str], Spot] = field(default_factory=dict)
+    ranked_names: dict[tuple[str, int, str, int], Spot] = field(default_factory=dict)
+    ranks: list[Row] = field(default_factory=list)
+    checkpoints: list[Row] = field(default_factory=list)
+    pools: list[Row] = field(default_factory=list)
     chunks: list[Row] = field(default_factory=list)
     nodes: list[tuple[Node, Spot]] = field(default_factory=list)
     edges: list[tuple[Edge, Spot]] = field(default_factory=list)
@@ -101,12 +108,22 @@ def _add(batch: Batch, spot: Spot, key: str, event_id: str, message: Any, value:
             of = (key, message.epoch, clean(name))
             if of not in batch.names or spot < batch.names[of]:
                 batch.names[of] = spot
+            ranked = (*of, message.rank)
+            if ranked not in batch.ranked_names or spot < batch.ranked_names[ranked]:
+                batch.ranked_names[ranked] = spot
     elif topic == LOGS:
         _check(message.run_id == key, "the key is not its run")
         next_line = message.first_line + len(message.lines)
         _check(next_line <= _LARGEST, "line numbers beyond 2^63")
         of_log = {"run_id": key, "log": clean(message.log), "rank": message.rank, "epoch": message.epoch, "first_line": message.first_line}
         batch.chunks.append({**of_log, **place, "next_line": next_line, "last": int(message.last), "value": value})
+    elif topic == AGENTS:
+        _check(key == pools.key_of(message), "the key is not its pool")
+        name = message.DESCRIPTOR.full_name
+        batch.pools.append({"name": clean(key), "topic": topic, **place, "event_id": event_id, "type": name, "value": value})
+    elif isinstance(message, cluster.CheckpointSaved | cluster.TaskStarted | cluster.TaskExited):
+        _check(message.run_id == key, "the key is not its run")
+        _add_report(batch, message, {"run_id": key, "topic": topic, **place}, value)
     else:
         kind = type(message)
         if topic in (JOBS, TASKS):
@@ -116,6 +133,18 @@ def _add(batch: Batch, spot: Spot, key: str, event_id: str, message: Any, value:
         if kind in _LINEAGE:
             for item in lineage.told_by(message):
                 _add_lineage(batch, item, spot)
+
+
+def _add_report(batch: Batch, message: Any, place: Row, value: bytes) -> None:
+    """Of an agent, that an attempt shows and no status hangs on."""
+    of = {**place, "epoch": message.epoch, "agent_id": clean(message.agent_id), "incarnation": clean(message.incarnation)}
+    if isinstance(message, cluster.CheckpointSaved):
+        listed = message.checkpoint.files
+        size = within(sum(file.size_bytes for file in listed))
+        files = within(message.checkpoint.count or len(listed))
+        batch.checkpoints.append({**of, "number": within(message.number), "files": files, "bytes": size})
+    else:
+        batch.ranks.append({**of, "rank": message.rank, "type": message.DESCRIPTOR.full_name, "value": value})
 
 
 def _add_lineage(batch: Batch, item: Node | Edge, spot: Spot) -> None:

@@ -27,6 +27,11 @@ def _column(name: str, kind: Any) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=False)
 
 
+def _spot() -> tuple[sa.Column[Any], ...]:
+    """Where and when the record lies that a row is of."""
+    return _column("at", _Whole), _column("topic", _Text), _column("partition", _Whole), _column("offset", _Whole)
+
+
 positions = _table("positions", _key("topic", _Text), _key("partition", _Whole), _column("next_offset", _Whole))
 """How far each partition was applied: written with the effect."""
 
@@ -64,12 +69,57 @@ metric_names = _table(
     _key("run_id", _Text),
     _key("epoch", _Whole),
     _key("name", _Text),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
 )
 """The first record of each name."""
+
+metric_ranks = _table(
+    "metric_ranks",
+    _key("run_id", _Text),
+    _key("epoch", _Whole),
+    _key("name", _Text),
+    _key("rank", _Whole),
+    *_spot(),
+)
+"""The first record of each name that a rank logged."""
+
+ranks = _table(
+    "rank_reports",
+    _key("run_id", _Text),
+    _key("epoch", _Whole),
+    _key("rank", _Whole),
+    _key("agent_id", _Text),
+    _key("incarnation", _Text),
+    _key("type", _Text),
+    *_spot(),
+    _column("value", sa.LargeBinary),
+)
+"""That a rank started, and that it ended, as its agent said first. No part of the facts: a gang has thousands, and no status hangs on them."""
+checkpoints = _table(
+    "checkpoints",
+    _key("run_id", _Text),
+    _key("epoch", _Whole),
+    _key("agent_id", _Text),
+    _key("incarnation", _Text),
+    _key("number", _Whole),
+    *_spot(),
+    _column("files", _Whole),
+    _column("bytes", _Whole),
+)
+"""What was saved while a run went on, without the lists of files: a long run saves thousands."""
+
+pool_facts = _table(
+    "pool_facts",
+    _key("name", _Text),
+    _key("topic", _Text),
+    _key("partition", _Whole),
+    _key("offset", _Whole),
+    _column("at", _Whole),
+    _column("event_id", _Text),
+    _column("type", _Text),
+    _column("value", sa.LargeBinary),
+)
+"""What was said of a pool, and under the name "policy" of how the queue is ordered."""
 
 chunks = _table(
     "log_chunks",
@@ -93,20 +143,14 @@ nodes = _table(
     _column("name", _Text),
     _column("version", _Whole),
     _column("label", _Text),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
 )
 edges = _table(
     "edges",
     _key("source", _Text),
     _key("target", _Text),
     _key("how", _Text),
-    _column("at", _Whole),
-    _column("topic", _Text),
-    _column("partition", _Whole),
-    _column("offset", _Whole),
+    *_spot(),
 )
 sa.Index("nodes_by_name", nodes.c.kind, nodes.c.name, nodes.c.version)
 sa.Index("edges_by_target", edges.c.target)
@@ -124,7 +168,7 @@ runs = _table(
     _column("last_at", _Whole),
     _column("message", sa.LargeBinary),
 )
-"""Each run as it is now; `message` is its trainyard.job.v1.Run without spec and outputs."""
+"""Each run as it is now; `message` is its trainyard.job.v1.Run without spec, outputs and members."""
 sa.Index("runs_by_age", runs.c.queued_at, runs.c.run_id)
 sa.Index("runs_by_experiment", runs.c.experiment, runs.c.queued_at, runs.c.run_id)
 sa.Index("runs_by_parent", runs.c.parent_run_id, runs.c.number)

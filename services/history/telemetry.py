@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from services.history.domain.moment import Moment
-from services.history.reading import METRICS
-from services.history.tables import chunks, metrics, up_to
+from services.history.reading import METRICS, clean
+from services.history.tables import chunks, metric_ranks, metrics, up_to
 from trainyard.history.v1.history_pb2 import RankedPoint
 from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch
 
@@ -30,10 +30,34 @@ def newest_epoch(connection: sa.Connection, run_id: str, moment: Moment | None) 
     return int(connection.execute(query).scalar() or 0)
 
 
+Preferred = Mapping[tuple[int, str], int]
+"""(epoch, name of a metric) -> the rank whose points are given."""
+
+
+def preferred_ranks(connection: sa.Connection, run_id: str, moment: Moment | None) -> Preferred:
+    """Rank 0, or of a name that it never logged in the attempt the lowest that did: a distributed script logs the same name in every rank."""
+    query = (
+        sa.select(metric_ranks.c.epoch, metric_ranks.c.name, sa.func.min(metric_ranks.c["rank"]).label("lowest"))
+        .where(metric_ranks.c.run_id == run_id, up_to(metric_ranks, moment))
+        .group_by(metric_ranks.c.epoch, metric_ranks.c.name)
+    )
+    return {(row.epoch, row.name): row.lowest for row in connection.execute(query)}
+
+
 def points(
-    connection: sa.Connection, run_id: str, moment: Moment | None, epoch: int | None, ranks: Collection[int], name: str, after: At
+    connection: sa.Connection,
+    run_id: str,
+    moment: Moment | None,
+    epoch: int | None,
+    ranks: Collection[int],
+    name: str,
+    after: At,
+    preferred: Preferred | None = None,
 ) -> Iterator[tuple[RankedPoint, At]]:
-    """As they lie in the log, those after a point; a batch that was sent twice counts once. `epoch` None: of every attempt."""
+    """As they lie in the log, those after a point; a batch that was sent twice counts once. `epoch` None: of every attempt.
+
+    `preferred`: of a name that stands there only that rank's points.
+    """
     query = sa.select(metrics).where(metrics.c.run_id == run_id, up_to(metrics, moment, METRICS))
     if epoch is not None:
         query = query.where(metrics.c.epoch == epoch)
@@ -49,7 +73,9 @@ def points(
         if (row.partition, row.offset) < start[:2]:
             continue
         for index, point in enumerate(MetricBatch.FromString(bytes(row.value)).points):
-            if (row.partition, row.offset, index) > start and (not name or point.name == name):
+            if (row.partition, row.offset, index) <= start or (name and point.name != name):
+                continue
+            if preferred is None or preferred.get((row.epoch, clean(point.name)), row.rank) == row.rank:
                 yield RankedPoint(point=point, rank=row.rank, epoch=row.epoch), At(row.partition, row.offset, index)
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from services.history.domain import attempts, pools
 from services.history.domain.moment import Moment
-from services.history.projecting import in_short, story_of
+from services.history.domain.run import Story
+from services.history.projecting import in_short, pool_facts, story_of
 from services.history.reading import LOGS
-from services.history.tables import chunks, edges, labels, metric_names, nodes, runs, up_to
-from trainyard.history.v1.history_pb2 import Experiment, LogInfo, ModelRef, RunView
+from services.history.tables import checkpoints, chunks, edges, labels, metric_names, nodes, ranks, runs, up_to
+from services.history.tables import pool_facts as pool_table
+from trainyard._cloudevents import message_class
+from trainyard.history.v1.history_pb2 import Attempt, Experiment, GetPolicyResponse, GetPoolResponse, LogInfo, ModelRef, RunView
 from trainyard.job.v1 import job_pb2 as job
 
 # Runs that an as-of list tells anew at once.
@@ -123,6 +127,7 @@ def run_view(connection: sa.Connection, run_id: str, moment: Moment | None) -> R
         child_run_ids=children(connection, run_id, moment),
         transitions=story.transitions,
         models=_models(connection, run_id, moment),
+        attempts=_attempts(connection, story, moment),
     )
     view.last_event_at.FromMilliseconds(story.last_at)
     return view
@@ -189,6 +194,48 @@ def _models(connection: sa.Connection, run_id: str, moment: Moment | None) -> li
         .order_by(nodes.c.name, nodes.c.version)
     )
     return [ModelRef(model=row.name, version=row.version) for row in connection.execute(query)]
+
+
+def _attempts(connection: sa.Connection, story: Story, moment: Moment | None) -> list[Attempt]:
+    """With what their agents said of ranks and checkpoints while each went on."""
+    run_id, found = story.run.run_id, [story.attempts[epoch] for epoch in sorted(story.attempts)]
+    query = (
+        sa.select(ranks).where(ranks.c.run_id == run_id, up_to(ranks, moment)).order_by(ranks.c.at, ranks.c["partition"], ranks.c["offset"])
+    )
+    by_epoch: dict[int, list[attempts.Report]] = {}
+    for row in connection.execute(query) if found else ():
+        by_epoch.setdefault(row.epoch, []).append(attempts.Report(row.at, message_class(row.type).FromString(bytes(row.value))))
+    for attempt in found:
+        attempts.add_ranks(attempt, by_epoch.get(attempt.epoch, ()))
+        _add_checkpoints(connection, run_id, attempt, moment)
+    return found
+
+
+def _add_checkpoints(connection: sa.Connection, run_id: str, attempt: Attempt, moment: Moment | None) -> None:
+    """Those that came before its end; of a broken-off attempt's agent nothing counts any more."""
+    saved = [checkpoints.c.run_id == run_id, checkpoints.c.epoch == attempt.epoch, up_to(checkpoints, moment)]
+    if attempt.HasField("ended_at"):
+        saved.append(checkpoints.c.at <= attempt.ended_at.ToMilliseconds())
+    attempt.checkpoints = int(connection.execute(sa.select(sa.func.count()).select_from(checkpoints).where(*saved)).scalar() or 0)
+    newest = sa.select(checkpoints).where(*saved).order_by(checkpoints.c.at.desc(), checkpoints.c["offset"].desc()).limit(1)
+    for row in connection.execute(newest):
+        one = attempt.checkpoint
+        one.agent_id, one.number, one.files, one.bytes = row.agent_id, row.number, row.files, row.bytes
+        one.saved_at.FromMilliseconds(row.at)
+
+
+def pool_view(connection: sa.Connection, name: str, moment: Moment | None) -> GetPoolResponse | None:
+    return pools.tell_pool(pool_facts(connection, name, moment))
+
+
+def policy_view(connection: sa.Connection, moment: Moment | None) -> GetPolicyResponse:
+    return pools.tell_policy(pool_facts(connection, pools.POLICY, moment))
+
+
+def pool_names(connection: sa.Connection) -> list[str]:
+    """All that there ever were, for a message that says what there is."""
+    query = sa.select(pool_table.c.name).where(pool_table.c.name != pools.POLICY).distinct().order_by(pool_table.c.name).limit(20)
+    return list(connection.execute(query).scalars())
 
 
 def close_runs(connection: sa.Connection, run_id: str, most: int = 5) -> list[str]:

@@ -86,10 +86,20 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def ListRuns(self, request: Any, _: object) -> Any:
         limit = min(request.limit or _DEFAULT_PAGE, _LONGEST_PAGE)
+        if request.queue_of:
+            return job_pb2.ListRunsResponse(runs=self._queue(request.queue_of)[:limit])
         with self._context.store.reading() as documents:
             kind = NEWEST_OF.format(request.experiment) if request.experiment else NEWEST
             found = [load_run(documents, content.decode()) for _, content in documents.newest(kind, limit)]
         return job_pb2.ListRunsResponse(runs=[self._wire(run, whole=False) for run in found if run is not None])
+
+    def _queue(self, pool: str) -> list[Any]:
+        waiting = (run for run in self._handler.state.runs.values() if run.waits_for_a_node and run.spec.compute_target == pool)
+        wires = [self._wire(run) for run in sorted(waiting, key=lambda run: run.order)]
+        for wire in wires:
+            for large in ("source", "environment", "inputs"):
+                wire.spec.ClearField(large)
+        return sorted(wires, key=lambda wire: wire.position)
 
     async def WatchRun(self, request: Any, _: object) -> AsyncIterator[Any]:
         sent = -1

@@ -47,7 +47,10 @@ def test_what_a_run_did_is_told_by_history(platform: Platform, done: Run) -> Non
     assert done.get_metrics("final", recursive=True) == {done.id: {"final": 42.0}}
     assert "outputs/model/weights" in done.get_file_names()
     assert (details["status"], details["runDefinition"]["script"]) == ("Completed", "train.py")
-    assert done.get_detailed_status() == {"status": "Completed", "details": ""}
+    assert done.get_detailed_status() == {"status": "Completed", "details": "", "position": None}
+    (attempt,) = details["trainyard"]["attempts"]
+    assert (attempt["outcome"], attempt["firstCause"], attempt["rounds"]) == ("Completed", None, 1)
+    assert [(rank["rank"], rank["exitCode"], rank["ended"]) for rank in attempt["ranks"]] == [(0, 0, "by itself")]
     log = details["logFiles"]["azureml-logs/70_driver_log.txt"]
     assert httpx.get(log).text.splitlines() == ["first line", "last line"]
     assert done.get_details_with_logs()["logFiles"]["azureml-logs/70_driver_log.txt"] == "first line\nlast line\n"

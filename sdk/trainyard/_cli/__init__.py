@@ -24,6 +24,7 @@ from trainyard._cli import (
     history,
     models,
     runs,
+    scheduling,
 )
 from trainyard._cli.doctor import doctor
 from trainyard._cli.output import fail, note
@@ -67,6 +68,7 @@ _GROUPS = {
     "dataset": datasets.group,
     "datastore": datastores.group,
     "compute": computes.group,
+    "scheduler": scheduling.group,
     "agent": agents.group,
     "env": environments.group,
     "model": models.group,
@@ -77,6 +79,7 @@ _GROUPS = {
 }
 for _name, _group in _GROUPS.items():
     app.add_typer(_group, name=_name)
+app.command("queue")(scheduling.queue)
 app.command("status")(status)
 app.command("doctor")(doctor)
 app.command("up", context_settings=PASS_ON, add_help_option=False)(up)

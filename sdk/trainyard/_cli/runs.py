@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -28,14 +29,16 @@ from trainyard._cli.common import (
     wrong,
 )
 from trainyard._cli.output import emit, note, one, rows, say, size
-from trainyard._cli.shapes import file_row, point_row, point_value, run_row, run_view
+from trainyard._cli.shapes import attempt_line, file_row, point_row, point_value, run_row, run_view
 from trainyard._errors import RunNotFoundException, TrainyardException
 from trainyard._text import shown_line
 
 group = new_group("Runs: submit, list, show, follow, download, cancel, tag.")
 group.command("submit")(runs_submit.submit)
-_LIST_COLUMNS = ("runId", "status", "queuedAt", "why")
+_LIST_COLUMNS = ("runId", "status", "position", "queuedAt", "why")
 _RECONNECTS = 20
+# Each place is a question to the scheduler.
+_PLACES, _PATIENCE_SECONDS = 200, 2.0
 
 
 @group.command("list")
@@ -99,7 +102,23 @@ def _listed(request: Any, since: str, at: str, limit: int, token: str, everythin
         return earliest is not None and run.queued_at.seconds + run.queued_at.nanos / 1e9 < earliest
 
     found = paged(fetch, limit=limit, token=token, everything=everything, stop=too_old)
-    rows((run_row(run) for run in found), _LIST_COLUMNS, as_json=as_json)
+    shown = found if at else _placed(clients, found)
+    rows((run_row(run) for run in shown), _LIST_COLUMNS, as_json=as_json)
+
+
+def _placed(clients: Any, runs: Iterable[Any]) -> Iterator[Any]:
+    """Those that wait with their places and reasons, which the scheduler alone knows; without, once it does not answer."""
+    from trainyard.job.v1 import job_pb2
+
+    left = _PLACES
+    for run in runs:
+        if left and run.status in (job_pb2.RUN_STATUS_QUEUED, job_pb2.RUN_STATUS_PROVISIONING):
+            try:
+                now = clients.call(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=run.run_id), patience=_PATIENCE_SECONDS).run
+                run.position, run.why, left = now.position, now.why or run.why, left - 1
+            except TrainyardException:
+                left = 0
+        yield run
 
 
 def _statuses(given: list[str] | None) -> list[Any]:
@@ -152,9 +171,12 @@ def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config
     space = workspace(config)
     clients = space._clients
     view = _whole_view(space, run_id, at)
-    last = {ranked.point.name: point_value(ranked.point) for _, ranked in _points(clients, run_id, as_of=as_of(at))}
-    shown = run_view(view, last)
+    if not at:
+        list(_placed(clients, [view.run]))
+    points = _points(clients, run_id, as_of=as_of(at), preferred_ranks=True)
+    shown = run_view(view, {ranked.point.name: point_value(ranked.point) for _, ranked in points})
     if not as_json:
+        shown["attempts"] = [attempt_line(attempt) for attempt in shown["attempts"]]
         shown["files"] = [f"{file.path} ({size(file.size_bytes)})" for file in view.files[:20]]
         shown["files"] += [f"and {len(view.files) - 20} more: trainyard run files {run_id}"] if len(view.files) > 20 else []
         shown.pop("spec", None)
@@ -166,7 +188,7 @@ def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config
 @group.command("logs")
 def run_logs(
     run_id: RunId,
-    log: Annotated[str, typer.Option(help="name of the log; `trainyard run show` lists them")] = "azureml-logs/70_driver_log.txt",
+    log: Annotated[str, typer.Option(help="name of the log; `trainyard run show` lists them; the rank's output by default")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the log ends")] = False,
     rank: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="whose output")] = 0,
     epoch: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="attempt; 0 = the newest")] = 0,

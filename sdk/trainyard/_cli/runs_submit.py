@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainyard.job.v1.spec_pb2 import EnvironmentSpec, RunSpec
 
 _MODES = ("mount", "download")
+_DISTRIBUTED = ("mpi", "ps", "")
 
 
 @dataclass
@@ -52,13 +53,29 @@ def submit(
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated")] = None,
     display_name: Annotated[str, typer.Option(help="free text")] = "",
     gpu: Annotated[bool, typer.Option("--gpu", help="ask for GPUs")] = False,
+    distributed: Annotated[str, typer.Option(help="mpi (a Horovod ring) or ps (a TensorFlow cluster by TF_CONFIG)")] = "",
+    nodes: Annotated[int, typer.Option(min=1, max=1000, help="nodes of a distributed run")] = 1,
+    processes: Annotated[int, typer.Option("--processes-per-node", min=1, max=64, help="ranks a node")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="of a TensorFlow cluster")] = 1,
+    servers: Annotated[int, typer.Option("--parameter-servers", min=0, help="of a TensorFlow cluster")] = 1,
+    cpus: Annotated[
+        float | None, typer.Option(help="cores that the run takes of each node; without any of these three the whole node")
+    ] = None,
+    memory_in_gb: Annotated[float | None, typer.Option("--memory-gb", help="GiB that it takes of each node")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs that it takes of each node")] = None,
+    priority: Annotated[int | None, typer.Option(help="-1000 to 1000; higher goes first")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="NAME or NAME=VALUE that its nodes must carry; may be repeated")] = None,
+    max_restarts: Annotated[int | None, typer.Option(help="how often it begins again after the script has failed")] = None,
+    resume_from: Annotated[str, typer.Option(help="a run whose last checkpoint it begins with", autocompletion=completion.run_ids)] = "",
     max_seconds: Annotated[float | None, typer.Option(min=0.001, help="the script is ended after so many seconds")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="stay, show phases and output; exit code 4 where it ends badly")] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Send a folder and run its script (or a command) on a compute target."""
+    from trainyard import ResourceConfiguration
     from trainyard._experiment import Experiment
+    from trainyard._scheduling import Scheduling
 
     space = workspace(config)
     words = [*(arg or ()), *(arguments or ())]
@@ -67,6 +84,13 @@ def submit(
     spec.environment.CopyFrom(_environment(space, env, framework_version, pip or [], local=target == LOCAL))
     spec.environment.environment_variables.update(pairs(environment_variable, "--variable"))
     spec.tags.update(pairs(tag, "--tag", bare=True))
+    counts = {"node_count": nodes, "process_count_per_node": processes, "worker_count": workers, "parameter_server_count": servers}
+    spec.MergeFrom(_gang(distributed, counts))
+    taken = None if cpus is None and memory_in_gb is None and gpus is None else ResourceConfiguration(cpus, memory_in_gb, gpus)
+    wishes = Scheduling()
+    wishes._take(resources=taken, priority=priority, labels=label or None, max_restarts=max_restarts)
+    wishes._schedule(spec)
+    spec.resume_from = resume_from
     if max_seconds is not None:
         spec.max_duration.FromMilliseconds(int(max_seconds * 1000))
     used = {name: _input(space, name, text) for name, text in pairs(inputs, "--input").items()}
@@ -99,6 +123,16 @@ def _what(folder: Path, script: str, command: str, words: list[str]) -> RunSpec:
     if path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
         raise wrong(f"--script {script!r} is no file inside {str(folder)!r}.", script)
     return spec_pb2.RunSpec(entry_script=path.as_posix(), arguments=[spec_pb2.Argument(text=word) for word in words])
+
+
+def _gang(distributed: str, counts: dict[str, int]) -> RunSpec:
+    from trainyard._distributed import MpiConfiguration, TensorflowConfiguration, distribution
+    from trainyard.job.v1 import spec_pb2
+
+    if distributed not in _DISTRIBUTED:
+        raise wrong(f"--distributed is mpi or ps, not {distributed!r}.", "--distributed")
+    job = {"mpi": MpiConfiguration(), "ps": TensorflowConfiguration(), "": None}[distributed]
+    return spec_pb2.RunSpec(distribution=distribution([job], counts))
 
 
 def _environment(space: Workspace, env: str, framework_version: str, pip: list[str], *, local: bool) -> EnvironmentSpec:

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
+from trainyard._attempts import attempts_of
 from trainyard._cli.output import iso
 
 
@@ -32,6 +33,7 @@ def run_row(run: Any) -> dict[str, Any]:
         "tags": dict(run.tags),
         "properties": dict(run.properties),
         "why": run.why,
+        "position": run.position or None,
     }
 
 
@@ -87,6 +89,10 @@ def run_view(view: Any, metrics: dict[str, Any]) -> dict[str, Any]:
         **run_row(run),
         "epoch": run.epoch,
         "nodes": list(run.agent_ids),
+        "restarts": run.restarts,
+        "priority": run.spec.priority,
+        "user": run.spec.user or None,
+        "attempts": attempts_of(view),
         "metrics": metrics,
         "metricNames": list(view.metric_names),
         "files": [file_row(file) for file in view.files],
@@ -102,3 +108,30 @@ def run_view(view: Any, metrics: dict[str, Any]) -> dict[str, Any]:
     if run.HasField("spec"):
         shown["spec"] = MessageToDict(run.spec)
     return shown
+
+
+def attempt_line(attempt: dict[str, Any]) -> dict[str, str]:
+    """An attempt on one line: where each rank ran, how it ended, what was saved."""
+    nodes = "; ".join(f"{it['agent']}{_ranks(it['ranks'])}" for it in attempt["nodes"])
+    cause, newest = attempt["firstCause"] or {}, attempt["newestCheckpoint"]
+    first = f"first cause: rank {cause['rank']} exited with {cause['exitCode']}" if cause.get("rank") is not None else ""
+    ends = ", ".join(
+        f"rank {it['rank']} {it['exitCode']}" for it in attempt["ranks"] if it["ended"] and it["exitCode"] and it["ended"] != "stopped"
+    )
+    parts = {
+        "attempt": str(attempt["attempt"]),
+        "outcome": attempt["outcome"] or "goes on",
+        "why": attempt["why"],
+        "nodes": f"on {nodes}" if nodes else "",
+        "rounds": f"round {attempt['rounds']}" if attempt["rounds"] > 1 else "",
+        "cause": first,
+        "exits": f"exit codes: {ends}" if ends else "",
+        "checkpoints": f"{attempt['checkpoints']} checkpoints, the newest at {newest['savedAt']}" if newest else "",
+    }
+    return {name: part for name, part in parts.items() if part}
+
+
+def _ranks(ranks: list[int]) -> str:
+    if len(ranks) > 1 and ranks == list(range(ranks[0], ranks[0] + len(ranks))):
+        return f" (ranks {ranks[0]}-{ranks[-1]})"
+    return f" (rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))})" if ranks else ""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.history.domain import attempts
 from services.history.domain.moment import Fact, in_order
 from trainyard._artifacts import listed
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Artifact
-from trainyard.history.v1.history_pb2 import Transition
+from trainyard.history.v1.history_pb2 import Attempt, Transition
 from trainyard.job.v1 import job_pb2 as job
 
 FACTS: tuple[type[Message], ...] = (
@@ -31,6 +32,8 @@ FACTS: tuple[type[Message], ...] = (
     job.RunCanceled,
     job.RunNotResponding,
     job.RunResponding,
+    job.RunPreempted,
+    job.GangWaiting,
     job.RunRequeued,
     job.RunTagged,
     job.RunPropertiesAdded,
@@ -59,6 +62,8 @@ class Story:
     first_at: int
     last_at: int
     transitions: list[Transition] = field(default_factory=list)
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    """By epoch; what became of their ranks is no matter of these facts."""
     added: dict[str, Artifact] = field(default_factory=dict)
     """Files that came apart from the outputs."""
     uploaded: dict[str, Artifact] = field(default_factory=dict)
@@ -89,6 +94,8 @@ def tell(facts: Iterable[Fact]) -> Story | None:
             story = _begin(fact)
             continue
         story.last_at = max(story.last_at, fact.spot.at)
+        if not story.ended:
+            attempts.note(story.attempts, fact.message, fact.spot.at, story.lost_epoch)
         _evolve(story, fact)
     return story
 
@@ -189,11 +196,15 @@ def _move(story: Story, message: Message) -> None:
             story.lost_epoch = run.epoch = message.lost_epoch
             story.uploaded.clear()
             story.silent.clear()
-            del run.agent_ids[:]
+            del run.agent_ids[:], run.members[:]
+            run.restarts += message.restart
             run.ClearField("started_at")
             run.status, run.why = job.RUN_STATUS_QUEUED, message.why
         case job.RunPreparing() | job.GangFormed() | job.RunStarted() | job.RunFinalizing() if _counts(story, message.epoch):
             _attempt(story, message)
+        case job.RunPreempted() | job.GangWaiting() if _counts(story, message.epoch):
+            if run.status != job.RUN_STATUS_CANCEL_REQUESTED:
+                run.why = message.why
         case job.RunNotResponding() if _counts(story, message.epoch):
             if not story.silent:
                 story.before_silence = run.status
@@ -208,15 +219,21 @@ def _move(story: Story, message: Message) -> None:
 
 def _attempt(story: Story, message: job.RunPreparing | job.GangFormed | job.RunStarted | job.RunFinalizing) -> None:
     run = story.run
+    known = story.attempts.get(message.epoch)
+    if isinstance(message, job.GangFormed) and known is not None and message.round < known.rounds and known.rounds > 1:
+        return
     if message.epoch > run.epoch:
         story.uploaded.clear()
     run.epoch = message.epoch
+    if isinstance(message, job.GangFormed):
+        run.members.clear()
+        run.members.extend(message.members)
+        run.agent_ids[:] = [member.agent_id for member in message.members]
     if run.status == job.RUN_STATUS_CANCEL_REQUESTED:
         return
     match message:
         case job.GangFormed():
-            run.agent_ids[:] = [member.agent_id for member in message.members]
-            run.why = "starts"
+            run.why = "starts" if message.round <= 1 else f"goes on in round {message.round} on {', '.join(run.agent_ids)}"
             return
         case job.RunPreparing():
             run.agent_ids[:] = message.agent_ids

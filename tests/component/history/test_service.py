@@ -18,8 +18,26 @@ from services.history.databases import open_databases
 from tests.component.history.conftest import Serving
 from tests.component.topic_log import TopicLog
 from tests.history_dump import dump
-from tests.history_log import DRIVER, JOBS, LOGS, METRICS, Log, a_file, a_model_of, a_whole_run, batch, chunk, garbage, opened, queued
+from tests.history_log import (
+    AGENTS,
+    DRIVER,
+    JOBS,
+    LOGS,
+    METRICS,
+    Log,
+    a_file,
+    a_gang,
+    a_model_of,
+    a_pool,
+    a_whole_run,
+    batch,
+    chunk,
+    garbage,
+    opened,
+    queued,
+)
 from trainyard._objects import MinioObjects
+from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.history.v1.history_pb2_grpc import EventServiceStub, HistoryServiceStub
@@ -67,6 +85,8 @@ def test_a_killed_service_goes_on_where_it_was_and_a_rebuild_says_the_same_byte_
     log = Log()
     for number in range(20):
         a_whole_run(log, f"{prefix}-{number}", number + 1, end="completed" if number % 3 else "failed", metrics=10)
+    a_gang(log, f"{prefix}-gang", 21)
+    a_pool(log, f"{prefix}-pool")
     log.records += log.records[:50]
     garbage(log)
     a_model_of(log, f"{prefix}-1", model=prefix)
@@ -81,6 +101,8 @@ def test_a_killed_service_goes_on_where_it_was_and_a_rebuild_says_the_same_byte_
         publishing.join()
 
         values = numbers(history, f"{prefix}-7")
+        gang = history.GetRun(pb.GetRunRequest(run_id=f"{prefix}-gang"), timeout=60).run
+        pool = history.GetPool(pb.GetPoolRequest(name=f"{prefix}-pool"), timeout=60)
         live = dump_of(database_url)
         steps = rebuild(history)
         rebuilt = dump_of(database_url)
@@ -88,6 +110,63 @@ def test_a_killed_service_goes_on_where_it_was_and_a_rebuild_says_the_same_byte_
     assert steps[-1].done and steps[-1].events == steps[-1].of
     assert rebuilt == live
     assert f"'{prefix}-19'" in live
+    assert [(it.outcome, len(it.ranks), it.checkpoint.bytes) for it in gang.attempts][1:] == [
+        (pb.Attempt.OUTCOME_RESTARTED, 4, 20),
+        (pb.Attempt.OUTCOME_COMPLETED, 4, 20),
+    ]
+    assert (pool.created.max_nodes, list(pool.agent_ids)) == (8, ["agent-0", "agent-1"])
+
+
+def test_of_each_name_one_ranks_points_are_preferred_now_and_as_it_was(serving: Serving, database_url: str, topic_log: TopicLog) -> None:
+    run_id = a_name("ranks")
+    topic_log.publish(JOBS, run_id, opened(run_id))
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+        for rank, name in ((2, "loss"), (1, "loss"), (3, "only-3")):
+            topic_log.publish(METRICS, run_id, batch(run_id, float(rank), name=name, rank=rank))
+        early = history.GetRun(pb.GetRunRequest(run_id=run_id), timeout=60).run
+        ((place, offset),) = topic_log.publish_raw(_record(METRICS, run_id, batch(run_id, 0.0, rank=0)))
+        before = pb.AsOf(place=pb.Place(topic=place.topic, partition=place.partition, offset=offset - 1))
+
+        def preferred(size: int = 0, as_of: pb.AsOf | None = None) -> list[tuple[str, int]]:
+            found, token = [], ""
+            while True:
+                request = pb.GetMetricsRequest(run_id=run_id, preferred_ranks=True, page_size=size, page_token=token, as_of=as_of)
+                answer = history.GetMetrics(request, timeout=60)
+                found += [(it.point.name, it.rank) for run in answer.runs for it in run.points]
+                token = answer.next_page_token
+                if not token:
+                    return found
+
+        now, paged, then = preferred(), preferred(1), preferred(as_of=before)
+
+    assert sorted(now) == sorted(paged) == [("loss", 0), ("only-3", 3)]
+    assert sorted(then) == [("loss", 1), ("only-3", 3)]
+    assert list(early.metric_names) == ["loss", "only-3"]
+
+
+def test_a_pool_and_the_policy_are_told_as_they_were(serving: Serving, topic_log: TopicLog) -> None:
+    name = a_name("pool")
+    with serving() as service:
+        history = HistoryServiceStub(service.channel)
+        topic_log.publish(AGENTS, name, cluster.PoolCreated(name=name, max_nodes=2))
+        topic_log.publish(AGENTS, name, cluster.PoolResized(name=name, agent_ids=["agent-0"], why="one waits"))
+        ((place, offset),) = topic_log.publish_raw(_record(AGENTS, name, cluster.PoolUpdated(name=name, max_nodes=5)))
+        before = pb.AsOf(place=pb.Place(topic=place.topic, partition=place.partition, offset=offset - 1))
+        topic_log.publish(AGENTS, name, cluster.PoolDeleted(name=name))
+        topic_log.publish(AGENTS, "policy", cluster.PolicyChanged(policy=cluster.Policy(no_backfill=True)))
+
+        then = history.GetPool(pb.GetPoolRequest(name=name, as_of=before), timeout=60)
+        now = history.GetPool(pb.GetPoolRequest(name=name), timeout=60)
+        policy = history.GetPolicy(pb.GetPolicyRequest(), timeout=60)
+        with pytest.raises(grpc.RpcError) as caught:
+            history.GetPool(pb.GetPoolRequest(name=f"{name}-not"), timeout=60)
+
+    assert (then.created.max_nodes, list(then.agent_ids), then.deleted) == (2, ["agent-0"], False)
+    assert (now.created.max_nodes, list(now.agent_ids), now.deleted) == (5, [], True)
+    assert [(turn.what, turn.why) for turn in now.turns][:2] == [("PoolCreated", ""), ("PoolResized", "one waits")]
+    assert policy.policy.no_backfill
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_calls_are_answered_and_records_applied_while_history_is_rebuilt(serving: Serving, database_url: str, topic_log: TopicLog) -> None:

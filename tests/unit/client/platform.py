@@ -35,6 +35,7 @@ class Platform:
     metrics: dict[str, list[history_pb2.RankedPoint]] = field(default_factory=dict)
     log_lines: dict[str, list[str]] = field(default_factory=dict)
     pools: dict[str, cluster_pb2.Pool] = field(default_factory=dict)
+    policy: cluster_pb2.Policy = field(default_factory=cluster_pb2.Policy)
     datasets: dict[str, list[dataset_pb2.Dataset]] = field(default_factory=dict)
     models: dict[str, list[model_pb2.ModelVersion]] = field(default_factory=dict)
     endpoints: dict[str, endpoint_pb2.Endpoint] = field(default_factory=dict)
@@ -137,7 +138,10 @@ class _Jobs(_Part, job_pb2_grpc.JobServiceServicer):
         return job_pb2.GetRunResponse(run=self.run(request.run_id, context).run)
 
     def ListRuns(self, request: Any, context: Any) -> Any:
-        return job_pb2.ListRunsResponse(runs=[view.run for view in self.platform.runs.values()])
+        found = [view.run for view in self.platform.runs.values()]
+        if request.queue_of:
+            found = sorted((it for it in found if it.spec.compute_target == request.queue_of), key=lambda it: it.position)
+        return job_pb2.ListRunsResponse(runs=found[: request.limit or 100])
 
     def WatchRun(self, request: Any, context: Any) -> Iterator[Any]:
         yield job_pb2.WatchRunResponse(run=self.run(request.run_id, context).run)
@@ -202,6 +206,9 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
     def GetLineage(self, request: Any, context: Any) -> Any:
         return self.platform.lineage
 
+    def GetPolicy(self, request: Any, context: Any) -> Any:
+        return history_pb2.GetPolicyResponse(policy=self.platform.policy)
+
     def GetHistoryStatus(self, request: Any, context: Any) -> Any:
         return self.platform.history
 
@@ -245,6 +252,13 @@ class _Compute(_Part, cluster_pb2_grpc.ComputeServiceServicer):
 
     def ListPools(self, request: Any, context: Any) -> Any:
         return cluster_pb2.ListPoolsResponse(pools=[self.platform.pools[name] for name in sorted(self.platform.pools)])
+
+    def GetPolicy(self, request: Any, context: Any) -> Any:
+        return cluster_pb2.GetPolicyResponse(policy=self.platform.policy)
+
+    def SetPolicy(self, request: Any, context: Any) -> Any:
+        self.platform.policy.CopyFrom(request.policy)
+        return cluster_pb2.SetPolicyResponse(policy=self.platform.policy)
 
     def UpdatePool(self, request: Any, context: Any) -> Any:
         pool = self.platform.pools[request.name]

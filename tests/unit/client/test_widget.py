@@ -217,3 +217,27 @@ def test_outside_of_a_notebook_text_is_printed(platform: Platform, capsys: pytes
     RunDetails(run).show()
 
     assert capsys.readouterr().out.startswith("Run exp_1: Running\n")
+
+
+def test_a_run_that_waits_shows_its_place_and_what_the_scheduler_says_now(platform: Platform) -> None:
+    run, view = a_run(platform, status=job_pb2.RUN_STATUS_QUEUED, why="an old reason")
+    view.run.position, view.run.why = 2, "2 of 4 nodes are free"
+
+    found = gather(run)
+
+    assert (found.facts["position"], found.facts["why"]) == ("2", "2 of 4 nodes are free")
+    assert any(isinstance(request, job_pb2.GetRunRequest) for request in platform.asked)
+    assert "position: 2" in as_text(found)
+
+
+def test_a_distributed_run_shows_one_ranks_curve_and_the_first_workers_log(platform: Platform) -> None:
+    run, view = a_run(platform)
+    view.run.spec.distribution.tensorflow.worker_count = 2
+    for rank in (1, 0):
+        view.logs.add(log=f"azureml-logs/70_driver_log_worker_{rank}.txt", rank=rank, lines=1)
+
+    found = gather(run)
+
+    assert platform.last(history_pb2.GetMetricsRequest).preferred_ranks
+    assert found.log == "azureml-logs/70_driver_log_worker_0.txt"
+    assert sorted(found.logs) == [f"azureml-logs/70_driver_log_worker_{rank}.txt" for rank in (0, 1)]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.history import tables, views
-from services.history.databases import Database
+from services.history.databases import Database, SqliteDatabases
 from services.history.projecting import apply, apply_with_care, fold_all
 from services.history.reading import Batch, take
 from tests.history_dump import dump
-from tests.history_log import GARBAGE, JOBS, METRICS, Log, Raw, a_model_of, a_whole_run, batch, garbage, interleaved, opened
+from tests.history_log import GARBAGE, JOBS, METRICS, Log, Raw, a_gang, a_model_of, a_pool, a_whole_run, batch, garbage, interleaved, opened
 from trainyard.job.v1 import job_pb2 as job
 
 
@@ -28,8 +30,10 @@ def a_log() -> Log:
     a_whole_run(log, "two", 2, end="failed")
     log.again(next(raw for raw in log.records if raw.topic == METRICS))
     a_model_of(log, "one")
+    a_gang(log, "gang", 4)
+    a_pool(log)
     log.say(JOBS, "child", opened("child", number=3, parent="one"))
-    for raw in list(log.records[:8]):
+    for raw in list(log.records[:8]) + [raw for raw in log.records if raw.key in (b"gang", b"cpu", b"policy")][::5]:
         log.again(raw)
     log.say(METRICS, "one", batch("one", 0.5, epoch=2))
     log.say(JOBS, "child", job.CloseRun(run_id="child"))
@@ -113,3 +117,25 @@ def test_a_record_that_the_database_does_not_take_is_refused_alone(monkeypatch: 
     taken = Batch()
     take(taken, log.records)
     assert dict(database.positions()) == taken.positions
+
+
+def test_a_database_of_an_earlier_version_is_filled_up_from_the_log_and_then_says_the_same(tmp_path: Path) -> None:
+    records = a_log().records
+    databases = SqliteDatabases(f"sqlite:///{tmp_path / 'history.db'}")
+    old = databases.current()
+    apply_with_care(old, records)
+    with old.writing() as connection:
+        for table in (tables.ranks, tables.pool_facts, tables.metric_ranks):
+            table.drop(connection)
+    old.close()
+
+    new = databases.current()
+    before = dict(new.positions())
+    apply_with_care(new, records)
+
+    assert before == {}
+    assert dump(new) == dump(filled(records, len(records)))
+    new.close()
+    again = databases.current()
+    assert again.positions()
+    again.close()

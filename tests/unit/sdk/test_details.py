@@ -10,9 +10,9 @@ from trainyard._errors import UserErrorException
 from trainyard._history import moment, wanted
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 from trainyard.event.v1.artifact_pb2 import Failure
-from trainyard.history.v1.history_pb2 import Place, RunView
+from trainyard.history.v1.history_pb2 import Attempt, Place, RunView
 from trainyard.job.v1 import job_pb2 as job
-from trainyard.job.v1.spec_pb2 import Argument, DatasetInput, EnvironmentSpec, RunSpec
+from trainyard.job.v1.spec_pb2 import Argument, DatasetInput, Distribution, EnvironmentSpec, Horovod, RunSpec, TensorflowCluster
 
 KEYS = {
     "runId",
@@ -25,6 +25,7 @@ KEYS = {
     "runDefinition",
     "logFiles",
     "submittedBy",
+    "trainyard",
 }
 
 
@@ -52,6 +53,26 @@ def test_all_keys_are_there_with_the_definition_in_full() -> None:
     assert (definition["environment"]["name"], definition["environment"]["version"]) == ("mine", "3")
     assert definition["docker"]["shmSize"] == "2g"
     assert definition["history"]["directoriesToWatch"] == ["logs"]
+
+
+def test_a_distributed_run_is_shown_as_azure_did_and_its_attempts_beside_that() -> None:
+    view = a_view()
+    view.run.spec.distribution.CopyFrom(Distribution(node_count=2, tensorflow=TensorflowCluster(worker_count=3, parameter_server_count=2)))
+    view.run.spec.user = "ann"
+    ring = a_view()
+    ring.run.spec.distribution.CopyFrom(Distribution(node_count=4, process_count_per_node=2, horovod=Horovod()))
+    failure = Failure(code="ScriptFailed", message="exited with 3", rank=1, exit_code=3)
+    view.attempts.add(epoch=1, outcome=Attempt.OUTCOME_RESTARTED, failure=failure, checkpoints=2, checkpoint=Attempt.Checkpoint(number=2))
+
+    found, other = details(view, {}), details(ring, {})["runDefinition"]
+
+    definition = found["runDefinition"]
+    assert (definition["communicator"], definition["nodeCount"]) == ("ParameterServer", 2)
+    assert definition["tensorflow"] == {"workerCount": 3, "parameterServerCount": 2}
+    assert (other["communicator"], other["nodeCount"], other["mpi"]) == ("IntelMpi", 4, {"processCountPerNode": 2})
+    assert found["submittedBy"] == "ann"
+    (attempt,) = found["trainyard"]["attempts"]
+    assert (attempt["outcome"], attempt["firstCause"]["rank"], attempt["newestCheckpoint"]["number"]) == ("Restarted", 1, 2)
 
 
 def test_git_state_is_shown_under_both_names() -> None:

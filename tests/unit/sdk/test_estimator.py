@@ -10,11 +10,7 @@ from trainyard import (
     Dataset,
     Environment,
     Estimator,
-    Mpi,
-    MpiConfiguration,
-    ParameterServer,
     TensorFlow,
-    TensorflowConfiguration,
     TrainingException,
     UserErrorException,
 )
@@ -88,34 +84,6 @@ def test_what_cannot_be_given_says_what_to_do_instead(folder: Path, option: str,
         an_estimator(folder, **{option: value})
 
     assert caught.value.target == option
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"node_count": 2},
-        {"process_count_per_node": 2},
-        {"worker_count": 2},
-        {"distributed_backend": "ps"},
-        {"distributed_training": TensorflowConfiguration()},
-        {"distributed_training": MpiConfiguration(2)},
-        {"distributed_training": ParameterServer(2, 1)},
-        {"distributed_training": Mpi(2)},
-        {"distributed_training": object()},
-    ],
-)
-def test_several_processes_are_refused_at_submission_and_not_before(folder: Path, options: dict[str, Any]) -> None:
-    estimator = an_estimator(folder, **options)
-
-    with pytest.raises(TrainingException, match="several processes|no configuration") as caught:
-        estimator._to_spec()
-
-    assert caught.value.target == "distributed_training"
-
-
-@pytest.mark.parametrize("options", [{}, {"distributed_training": MpiConfiguration()}, {"distributed_backend": "mpi"}])
-def test_one_process_is_no_distribution(folder: Path, options: dict[str, Any]) -> None:
-    assert an_estimator(folder, **options)._to_spec().entry_script == "train.py"
 
 
 @pytest.mark.parametrize(("option", "value"), [("shm_size", "2g"), ("source_directory_data_store", object())])

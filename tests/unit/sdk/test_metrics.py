@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from trainyard._metrics import shaped
+from trainyard import UserErrorException
+from trainyard._metrics import by_rank, ranks_of, shaped
 from trainyard.history.v1.history_pb2 import RankedPoint
 from trainyard.job.v1.telemetry_pb2 import MetricPoint
 
@@ -56,3 +57,25 @@ def test_a_second_kind_under_a_name_is_left_out_with_a_warning() -> None:
 
 def test_nothing_logged_is_an_empty_dict() -> None:
     assert shaped("r", []) == {}
+
+
+def test_all_ranks_can_be_had_each_with_its_own_values() -> None:
+    points = logged(("loss", "scalar", 0.9), rank=2) + logged(("loss", "scalar", 0.5)) + logged(("only", "scalar", 1.0), rank=2)
+
+    assert by_rank("r", points) == {0: {"loss": 0.5}, 2: {"loss": 0.9, "only": 1.0}}
+    assert list(by_rank("r", points)) == [0, 2]
+
+
+def test_what_is_said_again_of_the_same_step_counts_once_and_without_steps_everything_counts() -> None:
+    def at(step: int, value: float) -> RankedPoint:
+        return RankedPoint(point=MetricPoint(name="loss", kind="scalar", number=value, step=step))
+
+    assert shaped("r", [at(1, 0.5), at(2, 0.4), at(1, 0.5), at(2, 0.3)]) == {"loss": [0.5, 0.4, 0.3]}
+    assert shaped("r", logged(("loss", "scalar", 0.5), ("loss", "scalar", 0.5))) == {"loss": [0.5, 0.5]}
+
+
+def test_a_rank_is_a_number_or_all_of_them() -> None:
+    assert (ranks_of(None), ranks_of("all"), ranks_of(3)) == (None, [], [3])
+    for wrong in (-1, True, "0", 2**31, 1.5):
+        with pytest.raises(UserErrorException, match="rank is"):
+            ranks_of(wrong)  # type: ignore[arg-type]

@@ -51,6 +51,7 @@ def test_metrics_come_back_in_the_shapes_of_a_run_on_the_platform(run: OfflineRu
 
     assert run.get_metrics() == {"loss": [0.5, 0.25], "once": True, "row": {"a": [1, 2]}, "table": {"a": [1, 2]}}
     assert run.get_metrics("once", recursive=True) == {run.id: {"once": True}}
+    assert (run.get_metrics("once", rank="all"), run.get_metrics(rank=1)) == ({0: {"once": True}}, {})
 
 
 def test_it_has_an_experiment_and_azures_id(run: OfflineRun) -> None:

@@ -8,10 +8,8 @@ from trainyard import (
     ComputeTargetException,
     Dataset,
     Environment,
-    MpiConfiguration,
     RunConfiguration,
     ScriptRunConfig,
-    TensorflowConfiguration,
     TrainingException,
     UserErrorException,
 )
@@ -127,14 +125,6 @@ def test_a_resume_is_an_input_and_an_argument(folder: Path) -> None:
     spec = ScriptRunConfig(folder, "train.py", ["--a"], resume_from=Reference())._to_spec()
 
     assert words(spec) == ["--a", "--resume-from", "<resume_from>"]
-
-
-@pytest.mark.parametrize("job", [MpiConfiguration(node_count=2), MpiConfiguration(2), TensorflowConfiguration(2)])
-def test_several_processes_are_refused_when_the_run_is_submitted(folder: Path, job: Any) -> None:
-    config = ScriptRunConfig(folder, "train.py", distributed_job_config=job)
-
-    with pytest.raises(TrainingException, match="several processes"):
-        config._to_spec()
 
 
 @pytest.mark.parametrize("arguments", [["--a", None], ["--a", ["b"]], "--a b", [Dataset.File.from_files("http://host/a")]])

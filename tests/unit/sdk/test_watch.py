@@ -1,10 +1,13 @@
 import io
 import re
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 from trainyard._experiment import new_run_id
 from trainyard._progress import Printer
 from trainyard._show import Story
-from trainyard._watch import DRIVER_LOG, Line, LineOrder
+from trainyard._watch import DRIVER_LOG, Line, LineOrder, log_lines
 from trainyard.job.v1 import job_pb2
 from trainyard.job.v1.telemetry_pb2 import LogChunk
 
@@ -50,3 +53,28 @@ def test_the_story_of_a_run_in_plain_lines() -> None:
     assert text.count("[Queued]") == 1
     assert "[bold]not markup[/bold]\n" in text
     assert text.endswith("Execution Summary\n=================\nRunId: r_1\nStatus: Completed\n")
+
+
+def test_a_place_in_the_queue_is_told_whenever_it_is_another() -> None:
+    out = io.StringIO()
+    story = Story("r_1", "url", Printer(out))
+
+    for position in (3, 3, 2):
+        story.state(job_pb2.Run(run_id="r_1", status=job_pb2.RUN_STATUS_QUEUED, why="2 of 4 nodes are free", position=position))
+    story.state(job_pb2.Run(run_id="r_1", status=job_pb2.RUN_STATUS_RUNNING, why="runs"))
+
+    assert out.getvalue().splitlines()[2:] == [
+        "[Queued, position 3]: 2 of 4 nodes are free",
+        "[Queued, position 2]: 2 of 4 nodes are free",
+        "[Running]: runs",
+    ]
+
+
+def test_of_several_ranks_the_preferred_ones_output_is_streamed() -> None:
+    chunks = [LogChunk(run_id="r", epoch=1, rank=rank, log=f"azureml-logs/70_driver_log_{rank}.txt", lines=["x"]) for rank in (1, 0, 2)]
+    batch = [SimpleNamespace(event=SimpleNamespace(message=chunk)) for chunk in chunks]
+    events: Any = SimpleNamespace(read=lambda *_, **__: [batch])
+
+    found = list(log_lines(events, "r", datetime.now(UTC), lambda: False))
+
+    assert [(line.log, line.rank) for line in found] == [("azureml-logs/70_driver_log_0.txt", 0)]
