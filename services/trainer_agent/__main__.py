@@ -45,7 +45,9 @@ async def run(settings: Settings) -> int:
         mark=f"{home}/{me.agent_id}",
         source=source,
         grace_seconds=settings.agent.grace_seconds,
-        preparer=Preparer(settings.cache, Snapshots(objects, blobs), Data(blobs, objects), settings.agent.build_seconds, me.agent_id),
+        preparer=Preparer(
+            settings.cache, Snapshots(objects, blobs), Data(blobs, objects), settings.agent.build_seconds, me.agent_id, objects
+        ),
         outputs=OutputStore(objects),
         reports=Reporter(KafkaPublisher(settings.kafka_bootstrap)),
         telemetry=Reporter(

@@ -15,6 +15,7 @@ from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import DataCache, PreparationFailed, SnapshotCache
 from services.trainer_agent.telemetry import LogStream
 from trainyard._errors import TrainyardException
+from trainyard._objects import Objects
 from trainyard._paths import below
 from trainyard.dataset.v1.dataset_pb2 import DatasetMaterialized
 
@@ -38,6 +39,8 @@ class Preparer:
     data: DataCache
     build_seconds: float
     agent_id: str
+    objects: Objects | None = None
+    """Where nodes share what they compile."""
 
     async def prepare(
         self,
@@ -52,7 +55,8 @@ class Preparer:
 
         Raises PreparationFailed. When cancelled, a build that is under way is killed.
         """
-        python = await interpret(spec.environment, self.cache, self.build_seconds, phase, build_log)
+        is_ring = spec.distribution.WhichOneof("kind") == "horovod"
+        python = await interpret(spec.environment, self.cache, self.build_seconds, phase, build_log, horovod=is_ring, objects=self.objects)
         phase("snapshot", "", False)
         phase("snapshot", await _in_thread(lambda stopped: self._source(spec.source, folders.code, stopped)), True)
         if not spec.inputs:
