@@ -27,11 +27,13 @@ class Server:
         self._peers = peers
         self._answer = answer
         self._connections: set[asyncio.Task[None]] = set()
+        self._bound: list[socket.socket] = []
         self._listening: list[asyncio.Task[None]] = []
 
     def listen(self, address: str, port: int) -> int:
         """The port, bound by the time it returns; 0 = any free one. Raises OSError."""
         bound = _bind(address, port)
+        self._bound.append(bound)
         self._listening.append(asyncio.create_task(self._accept(bound)))
         return int(bound.getsockname()[1])
 
@@ -44,6 +46,9 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A task that was cancelled before its first step has closed nothing.
+        for bound in self._bound:
+            bound.close()
 
     async def _when_free(self, address: str, port: int) -> None:
         while True:
@@ -53,6 +58,7 @@ class Server:
                 log.warning("waits for the port of a rendezvous", address=address, port=port, reason=str(error))
                 await asyncio.sleep(_AGAIN_SECONDS)
                 continue
+            self._bound.append(bound)
             return await self._accept(bound)
 
     async def _accept(self, bound: socket.socket) -> None:

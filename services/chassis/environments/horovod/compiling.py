@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache as once
@@ -56,7 +57,8 @@ def compile_wheel(
         except BuildError as error:
             raise _failed(_cause(lines), lines) if error.code == "EnvironmentBuildFailed" else error from error
 
-    run(uv.command(cache / "uv", "venv", "--no-project", str(venv)), scratch)
+    base = sys._base_executable  # type: ignore[attr-defined]
+    run(uv.command(cache / "uv", "venv", "--quiet", "--python", base, "--no-project", str(venv)), scratch)
     numpy = ["numpy<1.24"] if recipe.tensorflow.startswith("2.15.") else []
     wanted = [*_TOOLS, f"tensorflow-cpu=={recipe.tensorflow}", *numpy]
     run(uv.command(cache / "uv", "pip", "install", "--quiet", "--python", python, *wanted), scratch)
