@@ -25,7 +25,7 @@ def train(state) -> None:
         (folder / f"{state.step}.{hvd.rank()}-of-{hvd.size()}").touch()
         while state.step >= gate and not (folder / "go").exists():
             time.sleep(0.05)
-            state.check_host_updates()
+            state.commit()
         state.commit()
 
 
