@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.trainer_agent.horovod.shadows import what_shadows
 from services.trainer_agent.inputs import Inputs
 from services.trainer_agent.interpreting import ScriptPython, interpret
 from services.trainer_agent.layout import Folders
@@ -59,6 +60,12 @@ class Preparer:
         python = await interpret(spec.environment, self.cache, self.build_seconds, phase, build_log, horovod=is_ring, objects=self.objects)
         phase("snapshot", "", False)
         phase("snapshot", await _in_thread(lambda stopped: self._source(spec.source, folders.code, stopped)), True)
+        if is_ring and (shadow := what_shadows(folders.code, spec.entry_script)):
+            raise PreparationFailed(
+                "UserError",
+                f"{shadow} of the source stands in the way of the package of that name: `import` would find it instead. Rename it.",
+                shadow,
+            )
         if not spec.inputs:
             return Prepared(python, {}, ())
         phase("data", ", ".join(item.name for item in spec.inputs), False)
