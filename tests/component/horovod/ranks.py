@@ -30,10 +30,10 @@ class Rank:
 class Node:
     """One agent's part: its ring, and the processes that it starts."""
 
-    def __init__(self, agent_id: str, address: str, python: Path, folder: Path, *, elastic: bool = False) -> None:
+    def __init__(self, agent_id: str, address: str, python: Path, folder: Path, *, elastic: bool = False, port: int = 0) -> None:
         self.agent_id = agent_id
         self.address = address
-        self.port = free_port(address)
+        self.port = port or free_port(address)
         self.ring = Ring(agent_id, elastic=elastic)
         self.ranks: list[Rank] = []
         self._python = python

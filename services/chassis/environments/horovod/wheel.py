@@ -67,6 +67,9 @@ def _make(recipe: Recipe, folder: Path, lock: int, work: Work) -> Path:
     )
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
+    # Whoever holds the lock is alone here: what lies about was left by a builder that was killed.
+    for left in folder.parent.glob(f"{folder.name[:12]}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name[:12]}-", dir=folder.parent) as scratch:
         built = compile_wheel(recipe, Path(scratch), folder.parents[1], work.say, work.deadline, work.cancelled, lock)
         target = folder / built.name
