@@ -12,6 +12,7 @@ from benchmarks import (
     chassis_throughput,
     environments,
     history_rebuild,
+    horovod,
     log_latency,
     platform_overhead,
     run_logging,
@@ -26,6 +27,7 @@ BENCHES = {
     "chassis_throughput": chassis_throughput.measure,
     "environments": environments.measure,
     "history_rebuild": history_rebuild.measure,
+    "horovod": horovod.measure,
     "run_logging": run_logging.measure,
     "log_latency": log_latency.measure,
 }
