@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.report import Row
 from services.chassis.environments import acquire, definition
-from services.chassis.settings import default_cache
 from services.trainer_agent.horovod import Ring
+from trainyard._environment_cache import default_cache
 from trainyard.job.v1.job_pb2 import GangFormed, GangMember
 
 TRIALS = 3
