@@ -27,6 +27,7 @@ _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "datastores/blobs/*": (_READ,),
         "datastores/manifests/*": (_READ,),
         "uploads/*": (_READ, _WRITE, *_PARTS),
+        "wheels/*": (_READ, _WRITE, *_PARTS),
     },
     "dataset": {"datastores/*": (_READ,)},
     "registry": {"runs/*": (_READ,), "uploads/*": (_READ,)},

@@ -26,6 +26,7 @@ from services.trainer_agent.adapters.reserved_ports import Ports
 from services.trainer_agent.adapters.snapshots import Snapshots
 from services.trainer_agent.agent import Agent, registered
 from services.trainer_agent.domain import Me
+from services.trainer_agent.horovod import Ring
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.node import Node
 from services.trainer_agent.prepare import Preparer
@@ -53,9 +54,11 @@ async def run(settings: Settings) -> int:
         source=source,
         grace_seconds=settings.agent.grace_seconds,
         checkpoint_seconds=settings.agent.checkpoint_seconds,
-        preparer=Preparer(settings.cache, Snapshots(objects, blobs), Data(blobs, objects), settings.agent.build_seconds, me.agent_id),
+        preparer=Preparer(
+            settings.cache, Snapshots(objects, blobs), Data(blobs, objects), settings.agent.build_seconds, me.agent_id, objects
+        ),
         ports=Ports(address, settings.cache / "ports"),
-        make_ring=None,
+        make_ring=lambda elastic: Ring(me.agent_id, elastic=elastic),
         outputs=OutputStore(objects),
         checkpoints=Checkpoints(objects),
         reports=Reporter(KafkaPublisher(settings.kafka_bootstrap)),

@@ -151,8 +151,6 @@ class Running:
         """The secret of the rendezvous, where this node serves it. Raises PreparationFailed."""
         if not gang.is_horovod(self.offer.spec):
             return ""
-        if self._node.make_ring is None:
-            raise PreparationFailed("NodeError", f"Agent {self._node.me.agent_id} cannot take part in a Horovod run.")
         self._ring = self._node.make_ring(is_elastic(self.offer.spec.distribution))
         if not gang.serves_rendezvous(self.offer):
             return ""

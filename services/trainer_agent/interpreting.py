@@ -13,6 +13,7 @@ from services.chassis import environments
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.telemetry import LogStream
 from trainyard._environment_cache import Hold
+from trainyard._objects import Objects
 
 Phase = Callable[[str, str, bool], None]
 
@@ -33,17 +34,28 @@ class ScriptPython:
             self.hold.release()
 
 
-async def interpret(asked: Any, cache: Path, build_seconds: float, phase: Phase, build_log: Callable[[], LogStream]) -> ScriptPython:
-    """`asked` is an EnvironmentSpec. Raises PreparationFailed; when cancelled, a build that is under way is killed."""
+async def interpret(
+    asked: Any,
+    cache: Path,
+    build_seconds: float,
+    phase: Phase,
+    build_log: Callable[[], LogStream],
+    *,
+    horovod: bool = False,
+    objects: Objects | None = None,
+) -> ScriptPython:
+    """`asked` is an EnvironmentSpec; `horovod`: its run is a ring; `objects`: where nodes share what they compile. Raises PreparationFailed; when cancelled, a build that is under way is killed."""
     try:
         if asked.interpreter_path:
             return await _own(asked, phase)
-        wanted = await asyncio.to_thread(environments.resolve, asked)
+        wanted = await asyncio.to_thread(environments.resolve, asked, horovod=horovod)
         there = environments.find(wanted.definition, cache) is not None
         phase("environment", f"{'found' if there else 'builds'} {wanted.definition}", False)
         if not there:
-            await _build(wanted.definition, cache, build_seconds, build_log())
-        found, hold = await asyncio.to_thread(environments.acquire, wanted.definition, cache, _ignore, deadline_seconds=build_seconds)
+            await _build(wanted.definition, cache, build_seconds, build_log(), objects)
+        found, hold = await asyncio.to_thread(
+            environments.acquire, wanted.definition, cache, _ignore, deadline_seconds=build_seconds, objects=objects
+        )
         phase("environment", f"{'found in cache' if there else 'built'}: {wanted.definition.id}", True)
     except environments.BuildError as error:
         raise PreparationFailed(error.code, error.message, error.target, error.last_lines) from error
@@ -60,14 +72,16 @@ async def _own(asked: Any, phase: Phase) -> ScriptPython:
     return ScriptPython(found.python, found.prefix, has_azureml=found.has_azureml, warnings=warnings)
 
 
-async def _build(wanted: environments.Definition, cache: Path, build_seconds: float, output: LogStream) -> environments.Environment:
+async def _build(
+    wanted: environments.Definition, cache: Path, build_seconds: float, output: LogStream, objects: Objects | None
+) -> environments.Environment:
     loop, gone = asyncio.get_running_loop(), threading.Event()
 
     def say(line: str) -> None:
         loop.call_soon_threadsafe(output.write, [line])
 
     def build() -> environments.Environment:
-        return environments.build(wanted, cache, say, deadline_seconds=build_seconds, cancelled=gone.is_set)
+        return environments.build(wanted, cache, say, deadline_seconds=build_seconds, cancelled=gone.is_set, objects=objects)
 
     try:
         return await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(build)))

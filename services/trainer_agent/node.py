@@ -28,8 +28,8 @@ class Node:
     """Between two looks at what a script has saved."""
     preparer: Preparer
     ports: Ports
-    make_ring: Callable[[bool], Ring] | None
-    """Of an elastic gang or one of fixed size; None: this node cannot take part in a Horovod run."""
+    make_ring: Callable[[bool], Ring]
+    """True: of an elastic gang."""
     outputs: OutputStore
     checkpoints: Checkpoints
     reports: Reporter

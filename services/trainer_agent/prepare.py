@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.trainer_agent.horovod.shadows import what_shadows
 from services.trainer_agent.inputs import Inputs
 from services.trainer_agent.interpreting import ScriptPython, interpret
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import DataCache, PreparationFailed, SnapshotCache
 from services.trainer_agent.telemetry import LogStream
 from trainyard._errors import TrainyardException
+from trainyard._objects import Objects
 from trainyard._paths import below
 from trainyard.dataset.v1.dataset_pb2 import DatasetMaterialized
 
@@ -38,6 +40,8 @@ class Preparer:
     data: DataCache
     build_seconds: float
     agent_id: str
+    objects: Objects | None = None
+    """Where nodes share what they compile."""
 
     async def prepare(
         self,
@@ -52,9 +56,16 @@ class Preparer:
 
         Raises PreparationFailed. When cancelled, a build that is under way is killed.
         """
-        python = await interpret(spec.environment, self.cache, self.build_seconds, phase, build_log)
+        is_ring = spec.distribution.WhichOneof("kind") == "horovod"
+        python = await interpret(spec.environment, self.cache, self.build_seconds, phase, build_log, horovod=is_ring, objects=self.objects)
         phase("snapshot", "", False)
         phase("snapshot", await in_thread(lambda stopped: self._source(spec.source, folders.code, stopped)), True)
+        if is_ring and (shadow := what_shadows(folders.code, spec.entry_script)):
+            raise PreparationFailed(
+                "UserError",
+                f"{shadow} of the source stands in the way of the package of that name: `import` would find it instead. Rename it.",
+                shadow,
+            )
         if not spec.inputs:
             return Prepared(python, {}, ())
         phase("data", ", ".join(item.name for item in spec.inputs), False)

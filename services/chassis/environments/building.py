@@ -8,14 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.chassis.environments import conda, uv
 from services.chassis.environments.definition import Definition
 from services.chassis.environments.errors import BuildCanceled, BuildError
+from services.chassis.environments.horovod import Work, folder_with_wheel, recipe_of
 from services.chassis.environments.steps import Steps
 from trainyard._environment_cache import COMPLETE, Hold, folder_of, hold, lock_of
+from trainyard._objects import Objects
 
 _LOCK_SECONDS = 0.1
 
@@ -43,16 +45,18 @@ def build(
     *,
     deadline_seconds: float = 1800,
     cancelled: Callable[[], bool] = lambda: False,
+    objects: Objects | None = None,
 ) -> Environment:
     """The environment, found or built. `say` gets every line of uv's output and a few of ours. Blocking; raises BuildError.
 
-    Packages come from the index that the caller's environment names, by way of the cache in `<cache>/uv`, hard-linked.
+    Packages come from the index that the caller's environment names, by way of the cache in `<cache>/uv`, hard-linked. `objects`: where
+    nodes share a wheel that one of them has compiled.
     """
     deadline = time.monotonic() + deadline_seconds
     while (found := find(definition, cache)) is None:
         with _only_builder(definition, cache, say, deadline, cancelled) as lock:
             if lock is not None and find(definition, cache) is None:
-                return _make(definition, cache, say, deadline, cancelled, lock)
+                return _make(definition, cache, Work(say, deadline, cancelled), lock, objects)
     say(f"Environment {definition.id} is there: {definition}.")
     return found
 
@@ -64,22 +68,21 @@ def acquire(
     *,
     deadline_seconds: float = 1800,
     cancelled: Callable[[], bool] = lambda: False,
+    objects: Objects | None = None,
 ) -> tuple[Environment, Hold]:
     """As `build`, and in use from now on: nobody removes it before the hold is released. Raises BuildError."""
     while True:
-        found = build(definition, cache, say, deadline_seconds=deadline_seconds, cancelled=cancelled)
+        found = build(definition, cache, say, deadline_seconds=deadline_seconds, cancelled=cancelled, objects=objects)
         # Between the two lines it may have been pruned; then it is built again.
         held = hold(cache, definition.id)
         if held is not None:
             return found, held
 
 
-def _make(
-    definition: Definition, cache: Path, say: Callable[[str], None], deadline: float, cancelled: Callable[[], bool], lock: int
-) -> Environment:
+def _make(definition: Definition, cache: Path, work: Work, lock: int, objects: Objects | None) -> Environment:
     """In its final place, because some packages write their own path into what they install; the mark comes last."""
     began, steps = time.monotonic(), Steps()
-    root = folder_of(cache, definition.id)
+    root, say = folder_of(cache, definition.id), work.say
     say(f"Building environment {definition.id}, which is not in the cache: {definition}, for Python {definition.python}.")
     shutil.rmtree(root, ignore_errors=True)
 
@@ -89,7 +92,7 @@ def _make(
 
     def run(step: str, argv: Sequence[str]) -> None:
         steps.begin(step)
-        uv.run(argv, folder=root.parent, say=hear, deadline=deadline, cancelled=cancelled, held=lock)
+        uv.run(argv, folder=root.parent, say=hear, deadline=work.deadline, cancelled=work.cancelled, held=lock)
 
     try:
         if definition.conda:
@@ -98,7 +101,11 @@ def _make(
             base = sys._base_executable  # type: ignore[attr-defined]
             run("making the virtual environment", uv.command(cache / "uv", "venv", "--python", base, "--no-project", "--clear", str(root)))
         if definition.requirements:
-            wanted = ("pip", "install", "--python", str(root / "bin" / "python"), "--compile-bytecode", *_files(definition, root))
+            links: tuple[str, ...] = ()
+            if recipe := recipe_of(definition.requirements):
+                steps.begin("getting Horovod's wheel")
+                links = ("--find-links", str(folder_with_wheel(recipe, cache, objects, replace(work, say=hear))))
+            wanted = ("pip", "install", "--python", str(root / "bin" / "python"), "--compile-bytecode", *links, *_files(definition, root))
             run("resolving", uv.command(cache / "uv", *wanted))
         (root / COMPLETE).touch()
     except BuildError as error:

@@ -14,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from services.chassis.environments.errors import BuildError
+from services.chassis.environments.horovod import with_horovod
 
 _DEFAULT_LINE = "2.15"
 # The newest release of every line: patch releases only mend.
@@ -55,12 +56,14 @@ class Definition:
         return ", ".join((*(f"conda {text}" for text in self.conda), *self.requirements)) or "no packages"
 
 
-def definition(framework: str, framework_version: str, pip_packages: Sequence[str], *, extra: Sequence[str] = ()) -> Definition:
+def definition(
+    framework: str, framework_version: str, pip_packages: Sequence[str], *, extra: Sequence[str] = (), horovod: bool = False
+) -> Definition:
     """The environment for a framework ("tensorflow", or "none" or "" for none) with the user's packages and the platform's own (`extra`).
 
     TensorFlow: no version, 1.x, or 2.0 to 2.15, is 2.15.1, the last with Keras 2, Estimators and a Horovod that fits, with NumPy before
     1.24 (which still has `np.bool` and the like); 2.16 to 2.21 is the newest release of that line. Order and duplicates of packages
-    make no difference. Raises BuildError with code "UserError" and the thing at fault as its target.
+    make no difference. `horovod`: the run is a ring; whichever Horovod is named, it is the one that we compile. Raises BuildError with code "UserError" and the thing at fault as its target.
     """
     name = framework.lower()
     if name not in ("tensorflow", "none", ""):
@@ -72,6 +75,7 @@ def definition(framework: str, framework_version: str, pip_packages: Sequence[st
         required.append(f"tensorflow-cpu=={_NEWEST[line]}")
         # A package that asks for `tensorflow` must not bring another release beside `tensorflow-cpu`: they share one folder.
         constraints = (f"tensorflow=={_NEWEST[line]}", *_CONSTRAINTS.get(line, ()))
+    required = with_horovod(required, horovod)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     return Definition(tuple(sorted(set(required))), tuple(sorted(constraints)), python)
 

@@ -15,6 +15,8 @@ from services.chassis.environments.definition import (
     is_tensorflow_1,
     requirement,
 )
+from services.chassis.environments.horovod import VERSION as HOROVOD
+from services.chassis.environments.horovod import stands_in_for
 
 # Azure's bundle for its own nodes. It would bring the retired SDK, which cannot speak to this platform, in front of ours.
 _OF_AZURES_NODES = "azureml-defaults"
@@ -29,8 +31,8 @@ class Resolved:
     warnings: tuple[str, ...]
 
 
-def resolve(asked: Any) -> Resolved:
-    """`asked` is a trainyard.job.v1.EnvironmentSpec without interpreter_path. Raises BuildError with code "UserError"."""
+def resolve(asked: Any, *, horovod: bool = False) -> Resolved:
+    """`asked` is a trainyard.job.v1.EnvironmentSpec without interpreter_path; `horovod`: its run is a ring. Raises BuildError with code "UserError"."""
     warnings: list[str] = []
     packages: list[str] = []
     channels: tuple[str, ...] = ()
@@ -47,7 +49,12 @@ def resolve(asked: Any) -> Resolved:
             )
             pip, packages = [*mapped, *pip], []
     framework, version, pip = _adapted(asked.framework, asked.framework_version, pip, warnings)
-    made = definition(framework, version, pip)
+    made = definition(framework, version, pip, horovod=horovod)
+    warnings += [
+        f"{text} was replaced by Horovod {HOROVOD}, compiled by the platform for this TensorFlow; see docs/horovod.md"
+        for text in pip
+        if stands_in_for(text)
+    ]
     if packages:
         python = f"python={conda.node_python()}"
         made = replace(made, conda=tuple(sorted({*packages, python, "pip"})), channels=channels)

@@ -59,15 +59,17 @@ def run(
     deadline: float,
     cancelled: Callable[[], bool],
     held: int,
+    variables: Mapping[str, str] | None = None,
 ) -> None:
-    """`deadline` is on time.monotonic()'s clock. `held` is a file descriptor that the process and its children keep open. Raises BuildError."""
+    """`deadline` is on time.monotonic()'s clock. `held` is a file descriptor that the process and its children keep open; `variables`
+    are given to it besides what passes of ours. Raises BuildError."""
     process = subprocess.Popen(
         list(argv),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         cwd=folder,
-        env=environment(os.environ),
+        env={**environment(os.environ), **(variables or {})},
         start_new_session=True,
         pass_fds=(held,),
     )
