@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, UserErrorException
+from trainyard._model_datasets import name_and_version, purposes
 from trainyard._services_of import clients_of
 from trainyard._times import order
 
@@ -26,16 +27,8 @@ def dataset_refs(
     """Registered datasets, or pairs (purpose, dataset), as the registry names them. Raises UserErrorException for any other thing."""
     from trainyard.model.v1.model_pb2 import DatasetRef
 
-    pairs = [item if isinstance(item, tuple | list) and len(item) == 2 else ("", item) for item in datasets or ()]
-    pairs += [(purpose, it) for purpose, it in (("sample_input", sample_input), ("sample_output", sample_output)) if it is not None]
-    named: list[DatasetRef] = []
-    for purpose, dataset in pairs:
-        name, version = getattr(dataset, "name", None), getattr(dataset, "version", None)
-        if not name or not version:
-            what = f"{dataset!r} is no registered dataset; a model's lineage names registered versions."
-            raise UserErrorException(what, target="datasets", hint="call dataset.register(...) and give what it returns")
-        named.append(DatasetRef(name=str(name), version=int(version), purpose=str(purpose)))
-    return named
+    named = [(purpose, *name_and_version(it)) for purpose, it in purposes(datasets, sample_input, sample_output)]
+    return [DatasetRef(name=name, version=version, purpose=purpose) for purpose, name, version in named]
 
 
 def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from trainyard._progress import Printer
 from trainyard._times import as_utc
 
 if TYPE_CHECKING:
+    from trainyard._dataset import FileDataset
     from trainyard._experiment import Experiment
     from trainyard._model import Model, ResourceConfiguration
     from trainyard._workspace import Workspace
@@ -368,11 +369,14 @@ class Run(ClientRun):
         model_framework_version: str | None = None,
         description: str | None = None,
         datasets: Sequence[Any] | None = None,
+        sample_input_dataset: FileDataset | None = None,
+        sample_output_dataset: FileDataset | None = None,
         resource_configuration: ResourceConfiguration | None = None,
         **_: Any,
     ) -> Model:
         """A file or folder of this run's artifacts as a new version; a path that is not there raises ModelPathNotFoundException.
 
+        datasets: registered FileDatasets, or pairs (purpose, FileDataset), which its lineage names beside what the run itself read.
         Of a run in its client's hands what was uploaded up to now counts; of a submitted one what is there when it has ended.
         """
         import uuid
@@ -398,7 +402,7 @@ class Run(ClientRun):
             request.ClearField("path")
         if resource_configuration is not None:
             request.requirements.CopyFrom(resource_configuration._to_message())
-        request.datasets.extend(dataset_refs(datasets))
+        request.datasets.extend(dataset_refs(datasets, sample_input_dataset, sample_output_dataset))
         workspace = self.experiment.workspace
         answer = workspace._clients.call(workspace._clients.models.RegisterModelVersion, request)
         return Model._from_message(workspace, answer.version)
