@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard import _input_files, _steps, _stored_sources
 from trainyard._conditions import Condition, FileMetadata
 from trainyard._errors import UserErrorException
-from trainyard._services_of import clients_of
+from trainyard._services_of import checked_name, clients_of
 from trainyard._sources import mounted_path
 from trainyard._texts import texts
 
@@ -361,13 +361,15 @@ class Dataset:
         if version != "latest" and not str(version).isdecimal():
             raise UserErrorException(f"A dataset's version is 'latest' or a number from 1, not {version!r}.", target=repr(version))
         number = 0 if version == "latest" else int(version)
-        answer = clients.call(clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=name, version=number), UserErrorException)
+        answer = clients.call(
+            clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=checked_name("name", name), version=number), UserErrorException
+        )
         return _from_message(answer.dataset, workspace)
 
     @staticmethod
     def get_by_id(workspace: Workspace, id: str) -> FileDataset:  # noqa: A002
         """`id` is "<name>:<version>". Raises UserErrorException."""
-        name, _, version = id.rpartition(":")
+        name, _, version = checked_name("id", id).rpartition(":")
         if not name or not version.isdecimal():
             raise UserErrorException(f"A dataset's id is '<name>:<version>'; {id!r} is none.", target=id)
         return Dataset.get_by_name(workspace, name, int(version))

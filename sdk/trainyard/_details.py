@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trainyard import _transfer
-from trainyard._errors import SERVICE_CODES
+from trainyard._errors import ActivityFailedException, from_failure
+from trainyard._lineage import environment_id, framework_of
 from trainyard._meter import Meter
 from trainyard._stored_sources import SCHEME
 from trainyard._times import as_utc
@@ -43,13 +44,11 @@ def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
     if run.warnings:
         found["warnings"] = [{"source": "trainyard", "message": message} for message in run.warnings]
     if run.HasField("failure"):
-        found["error"] = _error(run)
+        found["error"] = failure(run).serialize()
     return found
 
 
 def _properties(run: Any) -> dict[str, str]:
-    from trainyard._lineage import environment_id
-
     spec = run.spec
     found = {"_azureml.ComputeTargetType": "local" if run.opened else "AmlCompute", "trainyard.epoch": str(run.epoch)}
     if spec.source.snapshot.id:
@@ -121,7 +120,7 @@ def _definition(spec: Any) -> dict[str, Any]:
         "useAbsolutePath": False,
         "arguments": [_placeholder(item.input, references) if item.HasField("input") else item.text for item in spec.arguments],
         "sourceDirectoryDataStore": None,
-        "framework": "TensorFlow" if environment.framework == "tensorflow" else "Python",
+        "framework": framework_of(spec),
         "communicator": "None",
         "target": spec.compute_target or "local",
         "dataReferences": references,
@@ -153,28 +152,19 @@ def _definition(spec: Any) -> dict[str, Any]:
     }
 
 
-def _error(run: Any) -> dict[str, Any]:
-    failure = run.failure
-    return {
-        "error": {
-            "code": "ServiceError" if failure.code in SERVICE_CODES else "UserError",
-            "message": failure.message,
-            "target": failure.target or None,
-            "details": [{"message": line} for line in failure.last_lines],
-            "innerError": {"code": failure.code, "innerError": None},
-            "debugInfo": None,
-            "messageFormat": None,
-            "messageParameters": {
-                **({"rank": str(failure.rank)} if failure.HasField("rank") else {}),
-                **({"exitCode": str(failure.exit_code)} if failure.HasField("exit_code") else {}),
-            },
-            "referenceCode": None,
-        },
-        "correlation": {"operation": run.run_id, "request": f"{run.run_id}/{run.epoch}"},
-        "environment": "local",
-        "location": ", ".join(run.agent_ids) or "local",
-        "time": _iso(run.ended_at) if run.HasField("ended_at") else None,
-    }
+def failure(run: Any) -> ActivityFailedException:
+    """Why a run did not end as Completed, with all that is known of it."""
+    from trainyard._run import status_name
+
+    if run.HasField("failure"):
+        error: Any = from_failure(run.failure, ActivityFailedException, f"Run {run.run_id} failed.", fixed=True)
+    else:
+        status = status_name(run.status)
+        error = ActivityFailedException(f"Run {run.run_id} ended as {status}: {run.why or 'no reason was given'}", code=status)
+    error.operation, error.request = run.run_id, f"{run.run_id}/{run.epoch}"
+    error.location = ", ".join(run.agent_ids) or "local"
+    error.time = _iso(run.ended_at) if run.HasField("ended_at") else None
+    return cast("ActivityFailedException", error)
 
 
 def fetch(objects: Objects, artifact: Any, target: Path, told: Callable[[int], None] = lambda _: None) -> None:

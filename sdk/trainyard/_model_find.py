@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, UserErrorException
 from trainyard._model_datasets import name_and_version, purposes
-from trainyard._services_of import clients_of
+from trainyard._services_of import checked_name, clients_of
 from trainyard._times import order
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> It
     clients = clients_of(workspace)
 
     def ask(model: str) -> Iterator[Any]:
-        request = model_pb2.ListModelVersionsRequest(model=model)
+        request = model_pb2.ListModelVersionsRequest(model=checked_name("name", model))
         for answer in clients.pages(clients.models.ListModelVersions, request, ModelNotFoundException, timeout=_SECONDS):
             yield from answer.versions
 
@@ -67,7 +67,7 @@ def texts(entries: Mapping[str, str] | None) -> dict[str, str]:
 
 def parsed_id(text: str) -> tuple[str, int]:
     """ "name:3" as ("name", 3)."""
-    name, _, number = text.rpartition(":")
+    name, _, number = checked_name("id", text).rpartition(":")
     if not name or not number.isdecimal() or not 0 < int(number) < 2**63:
         raise UserErrorException(f"{text!r} is no model id; one looks like 'name:3'.", target=text)
     return name, int(number)
@@ -89,5 +89,5 @@ def fetch(workspace: Workspace, name: str, version: int) -> Any:
     clients = clients_of(workspace)
     from trainyard.model.v1 import model_pb2
 
-    request = model_pb2.GetModelVersionRequest(model=name, version=version)
+    request = model_pb2.GetModelVersionRequest(model=checked_name("name", name), version=version)
     return clients.call(clients.models.GetModelVersion, request, ModelNotFoundException).version

@@ -43,6 +43,8 @@ def checked(row: Sequence[Any], good: set[str] | None = None) -> tuple[dict[str,
     weight = 60 + len(name) * 4
     if type(value) is float and kind == "scalar":
         fields["number"] = value
+    elif type(value) is int and kind == "scalar" and -_EXACT <= value <= _EXACT:
+        fields |= {"number": float(value), "integer": True}
     else:
         if kind not in KINDS:
             raise ValueError(f"kind {str(kind)[:50]!r} is none of {', '.join(KINDS)}")
@@ -63,8 +65,6 @@ def _content(name: str, kind: str, value: Any) -> tuple[str, Any]:
     """The member of the oneof, and its value."""
     if isinstance(value, str) and kind not in ("list", "row", "table"):
         return "text", value[:TEXT_LIMIT]
-    if type(value) is int and kind == "scalar" and -_EXACT <= value <= _EXACT:
-        return "number", float(value)
     _check_kind(name, kind, value)
     content = json.dumps(value)
     if len(content) > POINT_BYTES:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard._client_run import ClientRun
-from trainyard._errors import ActivityFailedException, ModelPathNotFoundException, TrainyardException, UserErrorException, from_failure
+from trainyard._errors import ModelPathNotFoundException, TrainyardException, UserErrorException
 from trainyard._progress import Printer
+from trainyard._services_of import checked_experiment, checked_name, clients_of
 from trainyard._times import as_utc
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ class Run(ClientRun):
 
     def __init__(self, experiment: Experiment, run_id: str, *, _message: Any = None) -> None:
         super().__init__()
-        self.experiment = experiment
-        self.id = run_id
+        self.experiment: Experiment = checked_experiment(experiment)
+        self.id = checked_name("run_id", run_id)
         self._message = _message if _message is not None and _message.HasField("spec") else self._fetch()
 
     @staticmethod
@@ -97,8 +98,9 @@ class Run(ClientRun):
         from trainyard._experiment import Experiment
         from trainyard.job.v1 import job_pb2
 
-        clients = workspace._clients
-        message = clients.call(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=run_id), RunNotFoundException).run
+        clients = clients_of(workspace)
+        request = job_pb2.GetRunRequest(run_id=checked_name("run_id", run_id))
+        message = clients.call(clients.jobs.GetRun, request, RunNotFoundException).run
         return Run(Experiment(workspace, message.experiment), run_id, _message=message)
 
     def __repr__(self) -> str:
@@ -316,7 +318,9 @@ class Run(ClientRun):
             Printer(sys.stderr).line(f"The run goes on: {self.id}. End it with run.cancel() or `trainyard run cancel {self.id}`.", "note")
             raise
         if raise_on_error and self.get_status() != "Completed":
-            raise self._failure()
+            from trainyard._details import failure
+
+            raise failure(self._message)
         return self._details_at_end()
 
     def _details_at_end(self) -> dict[str, Any]:
@@ -348,16 +352,6 @@ class Run(ClientRun):
                 story.state(news)
         if story is not None:
             story.summary(self._message)
-
-    def _failure(self) -> ActivityFailedException:
-        run = self._message
-        if run.HasField("failure"):
-            error = from_failure(run.failure, ActivityFailedException, f"Run {self.id} failed.", fixed=True)
-            assert isinstance(error, ActivityFailedException)
-            return error
-        return ActivityFailedException(
-            f"Run {self.id} ended as {self.get_status()}: {run.why or 'no reason was given'}", code=self.get_status()
-        )
 
     def register_model(
         self,

@@ -93,6 +93,8 @@ class RunConfiguration:
                 hint="write Environment.get(workspace, name), or Environment(name)",
             )
         spec = spec_pb2.RunSpec(compute_target=target, use_gpu=use_gpu)
+        if self.framework != "Python":
+            spec.framework = str(self.framework)
         spec.environment.CopyFrom(self.environment._to_message(local=target == LOCAL))
         spec.inputs.extend(item._to_message() for item in arguments.inputs.values())
         seconds = self.max_run_duration_seconds if max_seconds is None else max_seconds

@@ -69,6 +69,8 @@ def table(columns: Mapping[str, Any]) -> dict[str, Any]:
 def value_of(point: Any) -> Any:
     """What a MetricPoint holds."""
     which = point.WhichOneof("value")
+    if which == "number" and point.integer and point.number.is_integer():
+        return int(point.number)
     if which != "json":
         return getattr(point, which) if which else None
     try:

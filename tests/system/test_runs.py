@@ -66,17 +66,13 @@ while True: time.sleep(0.1)
 """
 
 
-def test_a_script_does_all_with_its_run_that_a_script_may(
-    platform: Platform, tmp_path: Path, files_over_http: tuple[Path, str]
-) -> None:
+def test_a_script_does_all_with_its_run_that_a_script_may(platform: Platform, tmp_path: Path, files_over_http: tuple[Path, str]) -> None:
     platform.pool("runs", max_nodes=2)
     experiment = Experiment(platform.workspace, "runs")
     folder, base = files_over_http
     (folder / "digits.gz").write_text("digits")
     digits = Dataset.File.from_files(f"{base}/digits.gz").register(platform.workspace, "digits of a script", create_new_version=True)
-    run = platform.submit(
-        tmp_path / "code", FROM_INSIDE, "runs", experiment="runs", inputs=[digits.as_named_input("digits").as_mount()]
-    )
+    run = platform.submit(tmp_path / "code", FROM_INSIDE, "runs", experiment="runs", inputs=[digits.as_named_input("digits").as_mount()])
     run.tag("given", "yes")
     run.wait_for_completion()
 

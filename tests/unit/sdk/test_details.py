@@ -54,6 +54,15 @@ def test_all_keys_are_there_with_the_definition_in_full() -> None:
     assert definition["history"]["directoriesToWatch"] == ["logs"]
 
 
+@pytest.mark.parametrize(
+    ("said", "environment", "shown"), [("", "", "Python"), ("", "tensorflow", "TensorFlow"), ("PyTorch", "none", "PyTorch")]
+)
+def test_the_framework_is_what_the_submitter_said_or_else_the_environments(said: str, environment: str, shown: str) -> None:
+    view = RunView(run=job.Run(spec=RunSpec(framework=said, environment=EnvironmentSpec(framework=environment))))
+
+    assert details(view, {})["runDefinition"]["framework"] == shown
+
+
 def test_git_state_is_shown_under_both_names() -> None:
     git = {
         "azureml.git.commit": "abc",
