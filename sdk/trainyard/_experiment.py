@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard._client_run import new_run_id
 from trainyard._errors import ExperimentExecutionException, UserErrorException
+from trainyard._lineage import framework_of
 from trainyard._run import Run
+from trainyard._script_source import refuse_shadows
 from trainyard._services_of import checked_workspace
 from trainyard._texts import texts
 
@@ -61,8 +63,9 @@ class Experiment:
         spec.properties.update(_git.properties(Path(config.source_directory)))
         spec.display_name = display_name
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))
-        files = _snapshot.listed(self.workspace._objects, spec.source.snapshot).files if spec.entry_script else ()
-        if spec.entry_script and not any(file.path == spec.entry_script for file in files):
+        paths = [file.path for file in _snapshot.listed(self.workspace._objects, spec.source.snapshot).files]
+        refuse_shadows(spec.entry_script, paths, framework_of(spec))
+        if spec.entry_script and spec.entry_script not in paths:
             raise UserErrorException(
                 f"The entry_script {spec.entry_script!r} is kept out of the snapshot by an ignore file.",
                 target=spec.entry_script,

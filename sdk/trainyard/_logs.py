@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 URL_SECONDS = 3600
 _LAST_LINES = 1000
+# A thousand lines come at once, a log of gigabytes does not; neither is waited for without end.
+_LIVE_SECONDS, _WHOLE_SECONDS = 15.0, 600.0
 _PREFIXES = ("azureml-logs/", "logs/")
 
 
@@ -21,7 +23,7 @@ def urls(workspace: Workspace, view: Any) -> dict[str, str]:
     found = {name: workspace._objects.signed_url(file.object_key, URL_SECONDS) for name, file in files.items()}
     for info in view.logs:
         if info.log not in files and info.rank == 0:
-            text = _text(workspace, view.run.run_id, info.log, max(0, info.lines - _LAST_LINES))
+            text = _text(workspace, view.run.run_id, info.log, max(0, info.lines - _LAST_LINES), _LIVE_SECONDS)
             found[info.log] = f"data:text/plain;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
     return dict(sorted(found.items()))
 
@@ -33,7 +35,7 @@ def texts(workspace: Workspace, view: Any) -> dict[str, str]:
     }
     for info in view.logs:
         if info.log not in found and info.rank == 0:
-            found[info.log] = _text(workspace, view.run.run_id, info.log, 0)
+            found[info.log] = _text(workspace, view.run.run_id, info.log, 0, _WHOLE_SECONDS)
     return dict(sorted(found.items()))
 
 
@@ -41,5 +43,5 @@ def _files(workspace: Workspace, view: Any) -> dict[str, Any]:
     return {file.path: file for file in files_of(workspace, view) if file.path.startswith(_PREFIXES)}
 
 
-def _text(workspace: Workspace, run_id: str, log: str, first_line: int) -> str:
-    return "".join(f"{text}\n" for _, text in log_lines(workspace, run_id, log, first_line=first_line))
+def _text(workspace: Workspace, run_id: str, log: str, first_line: int, seconds: float) -> str:
+    return "".join(f"{text}\n" for _, text in log_lines(workspace, run_id, log, first_line=first_line, seconds=seconds))

@@ -4,6 +4,10 @@ import urllib.request
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
+import pytest
+
+from trainyard._errors import PlatformUnavailableException
 from trainyard._logs import texts, urls
 from trainyard._objects import MemoryObjects
 from trainyard.event.v1.artifact_pb2 import Artifact
@@ -17,11 +21,24 @@ def a_workspace(lines: list[str]) -> Any:
     objects = MemoryObjects()
     objects.put_bytes("runs/r/1/build", b"built\n")
 
-    def read(request: pb.ReadLogRequest) -> list[pb.ReadLogResponse]:
+    def read(request: pb.ReadLogRequest, timeout: float) -> list[pb.ReadLogResponse]:
+        if not lines:
+            raise Silent
         numbered = list(enumerate(lines))[request.first_line :]
         return [pb.ReadLogResponse(lines=[pb.LogLine(number=number, text=text) for number, text in numbered])]
 
     return SimpleNamespace(_objects=objects, _clients=SimpleNamespace(history=SimpleNamespace(ReadLog=read)))
+
+
+class Silent(grpc.RpcError):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def details(self) -> str:
+        return ""
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
 
 
 def a_view(count: int) -> pb.RunView:
@@ -48,3 +65,9 @@ def test_an_archived_log_has_a_url_of_the_store_and_a_live_one_its_last_thousand
 
 def test_texts_are_whole_wherever_they_lie() -> None:
     assert texts(a_workspace(["one", "zwei ü"]), a_view(2)) == {BUILD: "built\n", DRIVER: "one\nzwei ü\n"}
+
+
+@pytest.mark.parametrize("read", [urls, texts])
+def test_a_history_that_has_begun_to_answer_and_falls_silent_is_waited_for_only_so_long(read: Any) -> None:
+    with pytest.raises(PlatformUnavailableException):
+        read(a_workspace([]), a_view(1))
