@@ -31,7 +31,7 @@ class DataPath:
     """A file or folder of a datastore."""
 
     def __init__(self, datastore: AbstractDatastore | None = None, path_on_datastore: str | None = None, name: str | None = None) -> None:
-        self._datastore = None if datastore is None else checked_datastore(datastore)
+        self._datastore: AbstractDatastore | None = None if datastore is None else checked_datastore(datastore)
         self.path_on_datastore = _checked_path(path_on_datastore)
         self._name = name
 
@@ -78,7 +78,7 @@ class DataReference:
         path_on_compute: str | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.datastore = checked_datastore(datastore)
+        self.datastore: AbstractDatastore = checked_datastore(datastore)
         self.path_on_datastore = _checked_path(path_on_datastore)
         self.data_reference_name = _name(data_reference_name or self.path_on_datastore or datastore.name)
         self.mode = _checked_mode(mode)

@@ -51,6 +51,8 @@ def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
 def _properties(run: Any) -> dict[str, str]:
     spec = run.spec
     found = {"_azureml.ComputeTargetType": "local" if run.opened else "AmlCompute", "trainyard.epoch": str(run.epoch)}
+    if not run.opened:
+        found |= {"ProcessInfoFile": "azureml-logs/process_info.json", "ProcessStatusFile": "azureml-logs/process_status.json"}
     if spec.source.snapshot.id:
         found["ContentSnapshotId"] = spec.source.snapshot.id
     if spec.HasField("environment"):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LOGS_TOPIC = "trainyard.logs"
 BUILD_LOG = "azureml-logs/20_image_build_log.txt"
 DRIVER_LOG = "azureml-logs/70_driver_log.txt"
+# What nodes say of their own work around the script: for those who look for it, and no part of what a script prints.
+_ASIDE = ("azureml-logs/55_", "azureml-logs/75_")
 # The broker's and the scheduler's clocks may differ a little from each other.
 _CLOCK_SLACK = timedelta(seconds=30)
 _PATIENCE_SECONDS = 120.0
@@ -111,7 +113,8 @@ def follow(workspace: Workspace, run_id: str, since: datetime, *, logs: bool) ->
     def watch_logs() -> None:
         try:
             for line in log_lines(workspace._events, run_id, a_little_before(since), lambda: not ended.is_set() and not stop.is_set()):
-                news.put(line)
+                if not line.log.startswith(_ASIDE):
+                    news.put(line)
                 if stop.is_set():
                     return
         except Exception as error:  # noqa: BLE001 - output is a comfort: the run's state decides

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,14 +18,17 @@ from services.trainer_agent.adapters.leftovers import MARK, end_leftovers
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.ranks import RankProcess
 from services.trainer_agent.domain import Me
+from services.trainer_agent.keeping import keep
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.metrics import Metrics
+from services.trainer_agent.node_logs import NodeLogs, Phase, Processes, how_it_ended
 from services.trainer_agent.on_behalf import Log, OnBehalf
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.prepare import Prepared, Preparer
 from services.trainer_agent.reporter import Cause, Reporter, as_record
+from services.trainer_agent.script_environment import RunToken
 from services.trainer_agent.script_socket import ScriptSocket
-from services.trainer_agent.telemetry import BUILD_LOG, DATA_LOG, DRIVER_LOG, Attempt, LogStream
+from services.trainer_agent.telemetry import BUILD_LOG, DRIVER_LOG, Attempt, LogStream
 from trainyard._artifacts import count
 from trainyard._errors import TrainyardException
 from trainyard._objects import Objects
@@ -62,6 +67,9 @@ class Running:
         self._release = release
         self._attempt = Attempt(offer.run_id, offer.epoch, node.source, cause)
         self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush)
+        self._says = NodeLogs(node.me.agent_id, lambda name: self._log(0, name))
+        self._processes = Processes(offer, node.me.agent_id)
+        self._token = RunToken.new(time.time(), self._limit())
         self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
         self._discarded = False
@@ -100,6 +108,7 @@ class Running:
             if not self._discarded:
                 await self._save()
         finally:
+            self._says.close()
             await asyncio.to_thread(self._clean_up)
             self._release()
         if not self._discarded:
@@ -147,20 +156,25 @@ class Running:
         def build_log() -> LogStream:
             return self._log(0, BUILD_LOG)
 
-        opened: list[LogStream] = []
+        def say(what: str) -> None:
+            self._says.say(Phase.PREPARATION, what)
 
-        def data_log(line: str) -> None:
-            opened[:] = opened or [self._log(0, DATA_LOG)]
-            opened[0].write([line])
+        def phase(name: str, detail: str, done: bool) -> None:
+            say(f"{name}: {'done' if done else 'begins'}{detail and f', {detail}'}")
+            self._phase(name, detail, done)
 
         try:
-            return await self._node.preparer.prepare(self.offer.spec, self._folders, self._phase, build_log, data_log)
+            prepared = await self._node.preparer.prepare(self.offer.spec, self._folders, phase, build_log, say)
+            for warning in prepared.python.warnings:
+                say(f"warning: {warning}")
+            return prepared
+        except PreparationFailed as error:
+            say(f"failed: {error}")
+            raise
         finally:
             # What a thread has handed over is written before the log is closed.
             await asyncio.sleep(0)
-            for stream in opened:
-                stream.close()
-            opened[:] = []
+            self._says.close(Phase.PREPARATION)
 
     async def _rank(self, rank: int, prepared: Prepared) -> None:
         """Starts the script, listens to it, and reports its end."""
@@ -179,26 +193,37 @@ class Running:
             temporary=self._folders.temporary,
             spool=self._folders.spool,
             marks={MARK: self._node.mark},
+            token=self._token,
         )
+        command = list(script_environment.argv(prepared.python, self.offer, prepared.inputs, given))
+        self._says.say(Phase.EXECUTION, f"rank {rank}: starts {shlex.join(command)}")
         try:
-            process = await RankProcess.start(
-                script_environment.argv(prepared.python, self.offer, prepared.inputs, given), given, self._folders.code, output
-            )
+            process = await RankProcess.start(command, given, self._folders.code, output)
         except OSError as error:
+            self._says.say(Phase.EXECUTION, f"rank {rank}: cannot be started: {error}")
             await ears.close(0)
             output.close()
             what = spec.entry_script or spec.command[0]
             raise PreparationFailed("ScriptNotStarted", f"{what} cannot be started: {error}", what) from error
+        self._says.say(Phase.EXECUTION, f"rank {rank}: is process {process.pid}")
+        self._processes.started(rank, process.pid, command)
         started = cluster.TaskStarted(rank=rank)
         started.started_at.FromDatetime(datetime.now(UTC))
         self._report(started)
-        limit = spec.max_duration.ToTimedelta().total_seconds() if spec.HasField("max_duration") else None
         try:
-            code, timed_out = await self._until_end(process, limit)
+            code, timed_out = await self._until_end(process, self._limit())
         finally:
             await ears.close()
             output.close()
+        status, words = how_it_ended(code, timed_out=timed_out, stopped=self._stopping.is_set())
+        self._processes.ended(rank, status, code)
+        self._says.say(Phase.EXECUTION, f"rank {rank}: {words}")
         self._report(cluster.TaskExited(rank=rank, exit_code=code, last_lines=list(output.last_lines), timed_out=timed_out))
+
+    def _limit(self) -> float | None:
+        """Seconds that the script may take."""
+        spec = self.offer.spec
+        return float(spec.max_duration.ToTimedelta().total_seconds()) if spec.HasField("max_duration") else None
 
     def _make_results(self) -> None:
         """Raises PreparationFailed where the source has taken the names of the folders that are copied at the end."""
@@ -222,15 +247,10 @@ class Running:
 
     async def _save(self) -> None:
         self._phase("outputs", "", False)
-        code, logs = self._folders.code, self._folders.logs
-        folders = [("outputs", code / "outputs"), ("logs", code / "logs"), ("azureml-logs", logs / "azureml-logs")]
         offer = self.offer
         report = cluster.OutputsUploaded()
         try:
-            # A rank has one node, so there are no more nodes than ranks.
-            saved, warnings = await asyncio.to_thread(
-                self._node.outputs.save, offer.run_id, offer.epoch, folders, lambda: self._discarded, offer.world_size
-            )
+            saved, warnings = await keep(offer, self._node.outputs, self._folders, self._says, self._processes, lambda: self._discarded)
             report.outputs.CopyFrom(saved)
             report.warnings.extend(warnings[:50])
             self._phase("outputs", f"{count(saved)} files", True)
@@ -239,6 +259,8 @@ class Running:
             if not isinstance(error, TrainyardException | OSError):
                 log.exception("outputs were not saved", run=offer.run_id)
             report.failure.CopyFrom(Failure(code="OutputsLost", message=f"The outputs could not be saved: {error}"[:3000]))
+            self._says.say(Phase.AFTERWARDS, f"failed: {report.failure.message}")
+        self._says.close()
         # Whoever sees the run end has seen all that it said; a broker that is away delays the end only so long.
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):

@@ -29,7 +29,7 @@ def test_through_the_sdk(platform: Platform, tmp_path: Path) -> None:
 
     assert run.get_status() == "Completed"
     assert run.get_metrics() == {"answer": 42.0}
-    assert run.get_file_names() == ["azureml-logs/70_driver_log.txt"]
+    assert run.get_file_names() == platform.node_logs(run)
 
 
 def test_through_grpc_with_nothing_but_the_protos(platform: Platform) -> None:

@@ -79,6 +79,13 @@ def test_git_state_is_shown_under_both_names() -> None:
     assert len(found["AzureML.DerivedImageName"]) == len("trainyard/") + 32
 
 
+def test_where_its_processes_are_told_of_is_named_for_runs_with_nodes_alone() -> None:
+    found, opened = (details(a_view(opened=it), {})["properties"] for it in (False, True))
+
+    assert (found["ProcessInfoFile"], found["ProcessStatusFile"]) == ("azureml-logs/process_info.json", "azureml-logs/process_status.json")
+    assert not {"ProcessInfoFile", "ProcessStatusFile"} & opened.keys()
+
+
 def test_an_error_has_azures_whole_shape() -> None:
     failure = Failure(code="ScriptFailed", message="exited with code 3", target="train.py", last_lines=["ValueError"], rank=0, exit_code=3)
     ours = [Failure(code=code, message="the node is gone") for code in ("AgentLost", "OutputsLost", "NodeError")]

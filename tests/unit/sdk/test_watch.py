@@ -1,6 +1,10 @@
 import io
 import re
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
+from trainyard import _watch
 from trainyard._experiment import new_run_id
 from trainyard._progress import Printer
 from trainyard._show import Story
@@ -50,3 +54,13 @@ def test_the_story_of_a_run_in_plain_lines() -> None:
     assert text.count("[Queued]") == 1
     assert "[bold]not markup[/bold]\n" in text
     assert text.endswith("Execution Summary\n=================\nRunId: r_1\nStatus: Completed\n")
+
+
+def test_who_follows_a_run_sees_its_script_and_its_preparation_and_not_what_nodes_say_of_their_own_work(monkeypatch: Any) -> None:
+    logs = ["55_azureml-execution-a.txt", "20_image_build_log.txt", "65_job_prep-a.txt", "70_driver_log.txt", "75_job_post-a.txt"]
+    monkeypatch.setattr(_watch, "states", lambda *_: iter(()))
+    monkeypatch.setattr(_watch, "log_lines", lambda *_: (Line(f"azureml-logs/{log}", 1, 0, log) for log in logs))
+
+    shown = [line.text for line in _watch.follow(SimpleNamespace(_events=None), "run", datetime.now(UTC), logs=True)]  # type: ignore[arg-type]
+
+    assert shown == ["20_image_build_log.txt", "65_job_prep-a.txt", "70_driver_log.txt"]
