@@ -10,7 +10,7 @@ from trainyard._paths import safe_relpath
 from trainyard._services_of import checked_datastore
 
 if TYPE_CHECKING:
-    from trainyard._dataset import DatasetConsumptionConfig
+    from trainyard._dataset_input import DatasetConsumptionConfig
     from trainyard._datastore import AbstractDatastore
 
 _MODES = ("mount", "download")
@@ -121,7 +121,8 @@ class DataReference:
 
     def _to_input(self, name: str = "") -> DatasetConsumptionConfig:
         """The files as they are now, as an input of that name."""
-        from trainyard._dataset import DatasetConsumptionConfig, FileDataset
+        from trainyard._dataset import FileDataset
+        from trainyard._dataset_input import DatasetConsumptionConfig
         from trainyard._stored_sources import SCHEME
 
         folder = f"{self.path_on_datastore}/" if self.path_on_datastore and not self._is_file() else self.path_on_datastore

@@ -24,7 +24,7 @@ def _iso(stamp: Any) -> str:
 
 def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
     """A RunView in Azure's shape. `log_files`: name -> URL."""
-    from trainyard._run import status_name
+    from trainyard._run_status import status_name
 
     run = view.run
     found: dict[str, Any] = {
@@ -156,7 +156,7 @@ def _definition(spec: Any) -> dict[str, Any]:
 
 def failure(run: Any) -> ActivityFailedException:
     """Why a run did not end as Completed, with all that is known of it."""
-    from trainyard._run import status_name
+    from trainyard._run_status import status_name
 
     if run.HasField("failure"):
         error: Any = from_failure(run.failure, ActivityFailedException, f"Run {run.run_id} failed.", fixed=True)

@@ -113,7 +113,7 @@ class Experiment:
     ) -> Iterator[Run]:
         """Newest first, fetched a page at a time as they are asked for. tags, properties: a name, or a dict of names and values."""
         from trainyard import _history
-        from trainyard._run import type_of
+        from trainyard._run_status import type_of
 
         found = _history.list_runs(
             self.workspace,

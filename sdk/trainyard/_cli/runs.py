@@ -103,7 +103,7 @@ def _listed(request: Any, since: str, at: str, limit: int, token: str, everythin
 
 
 def _statuses(given: list[str] | None) -> list[Any]:
-    from trainyard._run import STATUS_NAMES
+    from trainyard._run_status import STATUS_NAMES
     from trainyard.job.v1 import job_pb2
 
     wanted = {name.lower() for name in given or ()}

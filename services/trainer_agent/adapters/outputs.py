@@ -51,9 +51,14 @@ class OutputStore:
     def listed(self, run_id: str, epoch: int, files: Iterable[Artifact], stopped: Callable[[], bool], sharers: int = 1) -> ArtifactSet:
         """For the report; a long list comes as an object of its own. sharers: how many save files of this attempt; the event of its end has
         room for all their lists. Raises PlatformUnavailableException."""
-        whole = ArtifactSet(files=sorted(files, key=lambda file: file.path))
-        prefix = _prefix(run_id, epoch)
-        return self._patiently(lambda: _artifacts.for_event(self._objects, prefix, whole, sharers), stopped)
+        by_path = {file.path: file for file in files}
+        whole = ArtifactSet(files=[by_path[path] for path in sorted(by_path)])
+
+        def written() -> ArtifactSet:
+            made: ArtifactSet = _artifacts.for_event(self._objects, _prefix(run_id, epoch), whole, sharers)
+            return made
+
+        return self._patiently(written, stopped)
 
     def _one(self, key: str, path: str, file: Path, stopped: Callable[[], bool]) -> Artifact:
         sent = self._patiently(lambda: _transfer.send(self._objects, key, file), stopped)

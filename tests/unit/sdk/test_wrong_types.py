@@ -22,7 +22,7 @@ from trainyard._datapath import DataPath, DataReference
 from trainyard._dataset import _from_message
 from trainyard._datastore import Datastore
 from trainyard._inference import encode, predict
-from trainyard._model import ResourceConfiguration
+from trainyard._resource_configuration import ResourceConfiguration
 from trainyard._run import Run
 from trainyard._texts import texts
 from trainyard._webservice import Webservice, _plain
