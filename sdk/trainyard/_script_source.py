@@ -51,4 +51,4 @@ def refuse_shadows(entry_script: str, paths: Iterable[str], framework: str) -> N
         what = f"{path} has the name of the package {package}: `import {package}` would give that file, and not the package."
         if str(path) == entry_script:
             raise TrainingException(what, target=str(path), hint=f"rename it, to train_{package}.py for example")
-        warnings.warn(f"{what} Rename it, or list it in .amlignore.", stacklevel=4)
+        warnings.warn(f"{what} Rename it, or list it in .amlignore.", stacklevel=3)
