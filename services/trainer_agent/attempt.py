@@ -69,7 +69,6 @@ class Running:
         self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush)
         self._says = NodeLogs(node.me.agent_id, lambda name: self._log(0, name))
         self._processes = Processes(offer, node.me.agent_id)
-        self._token = RunToken.new(time.time(), self._limit())
         self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
         self._discarded = False
@@ -137,7 +136,8 @@ class Running:
         if gang is None:
             return
         ranks = next(it.ranks for it in gang.members if it.incarnation == self._node.me.incarnation)
-        await asyncio.gather(*(self._rank(rank, prepared) for rank in ranks))
+        token = RunToken.new(time.time(), self._limit())
+        await asyncio.gather(*(self._rank(rank, prepared, token) for rank in ranks))
 
     async def _unless_stopped(self, work: Any) -> Any:
         """The result, or None when the attempt was stopped first; then the work is cancelled."""
@@ -176,7 +176,7 @@ class Running:
             await asyncio.sleep(0)
             self._says.close(Phase.PREPARATION)
 
-    async def _rank(self, rank: int, prepared: Prepared) -> None:
+    async def _rank(self, rank: int, prepared: Prepared, token: RunToken) -> None:
         """Starts the script, listens to it, and reports its end."""
         spec = self.offer.spec
         self._make_results()
@@ -193,7 +193,7 @@ class Running:
             temporary=self._folders.temporary,
             spool=self._folders.spool,
             marks={MARK: self._node.mark},
-            token=self._token,
+            token=token,
         )
         command = list(script_environment.argv(prepared.python, self.offer, prepared.inputs, given))
         self._says.say(Phase.EXECUTION, f"rank {rank}: starts {shlex.join(command)}")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from services.chassis.records import NewRecord
 from services.trainer_agent.adapters.outputs import OutputStore
@@ -24,6 +25,7 @@ from trainyard._objects import MemoryObjects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.job.v1 import job_pb2 as job
+from trainyard.job.v1.spec_pb2 import RunSpec
 
 
 class Reports:
@@ -98,7 +100,7 @@ async def ran(tmp_path: Path, outputs: Any, preparer: Any = None, reports: Repor
         log=parts.log,
     )
     offer = cluster.LeaseOffered(run_id="run", epoch=1, **offered)
-    offer.spec.entry_script = "train.py"
+    offer.spec.entry_script = offer.spec.entry_script or "train.py"
     released: list[str] = []
     running = Running(node, offer, Cause(), Folders.make(tmp_path, "agent-0", "run", 1), lambda: released.append("run"))
     running.start(job.GangFormed(run_id="run", epoch=1, members=[job.GangMember(agent_id="agent-0", incarnation="first", ranks=[0])]))
@@ -228,3 +230,14 @@ def test_a_full_disk_stops_no_attempt_from_being_told() -> None:
 )
 def test_the_end_of_a_process_is_told_with_its_cause(code: int, timed_out: bool, stopped: bool, status: str, words: str) -> None:
     assert how_it_ended(code, timed_out=timed_out, stopped=stopped) == (status, words)
+
+
+@pytest.mark.security
+async def test_a_forged_time_limit_that_is_no_time_breaks_its_attempt_alone(tmp_path: Path) -> None:
+    endless = RunSpec(entry_script="train.py", max_duration=Duration(seconds=2**62))
+
+    told = await ran(tmp_path, OutputStore(MemoryObjects()), WithAScript("print()"), spec=endless)
+
+    (failed,) = [message for message in told if isinstance(message, cluster.TaskFailed)]
+    assert failed.failure.code == "NodeError"
+    assert isinstance(told[-1], cluster.OutputsUploaded)
