@@ -20,8 +20,8 @@ from trainyard.job.v1.spec_pb2 import DatasetInput
 
 RUN_CONTEXT = Path(trainyard.__file__).resolve().parents[1]
 ALIAS = RUN_CONTEXT / "azureml-alias"
-_THIRTY_DAYS = 30 * 86_400
 TENSORFLOW_1 = Path(__file__).resolve().parent / "tensorflow1"
+_THIRTY_DAYS = 30 * 86_400
 
 
 @dataclass(frozen=True)
