@@ -95,7 +95,9 @@ class _Bench:
 
     def _our_round(self, folder: Path, run: str, up: _Pair, down: _Pair) -> None:
         with _timed(up.ours):
-            saved, _ = OutputStore(self._objects).save(run, 1, [("outputs", folder / "there")], lambda: False)
+            store = OutputStore(self._objects)
+            sent, _ = store.upload(run, 1, [("outputs", folder / "there")], lambda: False)
+            saved = store.listed(run, 1, sent, lambda: False)
         files = list(_artifacts.resolve(self._objects, saved).files)
         with _timed(down.ours):
             fetch_all(self._objects, [(file, folder / "ours" / file.path) for file in files])

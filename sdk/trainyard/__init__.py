@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from trainyard._datapath import DataReference as DataReference
     from trainyard._datapath import DataReferenceConfiguration as DataReferenceConfiguration
     from trainyard._dataset import Dataset as Dataset
-    from trainyard._dataset import DatasetConsumptionConfig as DatasetConsumptionConfig
     from trainyard._dataset import FileDataset as FileDataset
+    from trainyard._dataset_input import DatasetConsumptionConfig as DatasetConsumptionConfig
     from trainyard._datastore import Datastore as Datastore
     from trainyard._distributed import Mpi as Mpi
     from trainyard._distributed import MpiConfiguration as MpiConfiguration
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from trainyard._estimator import TensorFlow as TensorFlow
     from trainyard._experiment import Experiment as Experiment
     from trainyard._model import Model as Model
-    from trainyard._model import ResourceConfiguration as ResourceConfiguration
+    from trainyard._resource_configuration import ResourceConfiguration as ResourceConfiguration
     from trainyard._run import Run as Run
     from trainyard._run_configuration import DockerConfiguration as DockerConfiguration
     from trainyard._run_configuration import RunConfiguration as RunConfiguration
@@ -62,7 +62,8 @@ __version__ = VERSION = "0.1.0"
 _HOMES = {
     "_workspace": ("Workspace",),
     "_experiment": ("Experiment",),
-    "_dataset": ("Dataset", "FileDataset", "DatasetConsumptionConfig"),
+    "_dataset": ("Dataset", "FileDataset"),
+    "_dataset_input": ("DatasetConsumptionConfig",),
     "_datastore": ("Datastore",),
     "_datapath": ("DataPath", "DataPathComputeBinding", "DataReference", "DataReferenceConfiguration"),
     "_compute": ("ComputeTarget", "AmlCompute"),
@@ -73,7 +74,8 @@ _HOMES = {
     "_run_configuration": ("RunConfiguration", "DockerConfiguration"),
     "_distributed": ("MpiConfiguration", "TensorflowConfiguration", "Mpi", "ParameterServer"),
     "_run": ("Run",),
-    "_model": ("Model", "ResourceConfiguration"),
+    "_model": ("Model",),
+    "_resource_configuration": ("ResourceConfiguration",),
     "_webservice": ("Webservice",),
     "_widget": ("RunDetails",),
     "_errors": (

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainyard._dataset import DatasetConsumptionConfig, FileDataset
+from trainyard._dataset import FileDataset
+from trainyard._dataset_input import DatasetConsumptionConfig
 from trainyard._errors import UserErrorException
 from trainyard._run import Run
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from trainyard._errors import TrainyardException
+from trainyard._errors import TrainyardException, UserErrorException
 
 if TYPE_CHECKING:
     from trainyard._objects import Objects
 
 # An event holds a megabyte, and other things than this list.
 MOST_BYTES_IN_EVENT = 300_000
+MOST_ENTRIES_IN_LIST, MOST_BYTES_IN_LIST = 100_000, 64 << 20
+"""Of a snapshot or an input: whoever reads its list holds it in memory, and each entry becomes a file."""
 
 
 def for_event(objects: Objects, prefix: str, files: Any, sharers: int = 1) -> Any:
@@ -88,6 +90,49 @@ def _read(objects: Objects, files: Any) -> Any:
         what = f"The list of files {files.manifest_key} in the object store is not what was written: its digest differs."
         raise TrainyardException(what, code="WrongDigest", target=files.manifest_key)
     return parsed(ArtifactSet, content, files.manifest_key)
+
+
+def put_list(objects: Objects, prefix: str, message: Any) -> tuple[str, str]:
+    """Writes a Snapshot's or Dataset's list of files under the name of its content; returns its key and SHA-256.
+
+    Raises UserErrorException for a list that no node would read.
+    """
+    content = message.SerializeToString(deterministic=True)
+    if (trouble := _too_long(len(content), _entries(message))) is not None:
+        raise UserErrorException(f"The list of files {trouble}. {_PACK}", code="ListTooLong", target="files")
+    digest = hashlib.sha256(content).hexdigest()
+    objects.put_bytes(f"{prefix}/{digest}", content)
+    return f"{prefix}/{digest}", digest
+
+
+def read_list(objects: Objects, kind: type[Any], key: str, sha256: str) -> Any:
+    """What `put_list` wrote. A request may name any object there is: how large it is is asked for before it is read.
+
+    Raises ObjectMissing, and TrainyardException where it is too long, not what its digest says, or no such list.
+    """
+    if (trouble := _too_long(objects.size(key))) is not None:
+        raise TrainyardException(f"The list of files {key} {trouble}. {_PACK}", code="ListTooLong", target=key)
+    content = objects.get_bytes(key)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        what = f"The list of files {key} in the object store is not what was written: its digest differs."
+        raise TrainyardException(what, code="WrongDigest", target=key)
+    found = parsed(kind, content, key)
+    if (trouble := _too_long(0, _entries(found))) is not None:
+        raise TrainyardException(f"The list of files {key} {trouble}. {_PACK}", code="ListTooLong", target=key)
+    return found
+
+
+_PACK = "Pack the files into fewer, into archives for example."
+
+
+def _too_long(size: int, entries: int = 0) -> str | None:
+    if size > MOST_BYTES_IN_LIST:
+        return f"takes {size} bytes, and {MOST_BYTES_IN_LIST} is the most"
+    return f"has {entries} entries, and {MOST_ENTRIES_IN_LIST} is the most" if entries > MOST_ENTRIES_IN_LIST else None
+
+
+def _entries(message: Any) -> int:
+    return len(message.files) + len(getattr(message, "empty_folders", ()))
 
 
 def parsed(kind: type[Any], content: bytes, key: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 from trainyard import _errors, _values
 from trainyard._live import LiveRun, Upload, copy_source
 from trainyard._logger import Point, complain
+from trainyard._model_datasets import name_and_version, purposes
 from trainyard._offline import Experiment, OfflineRun
 from trainyard._wire import Wire
 
@@ -181,13 +182,18 @@ class ScriptRun(LiveRun):
         model_framework: str | None = None,
         model_framework_version: str | None = None,
         description: str | None = None,
-        datasets: object = None,
+        datasets: Sequence[Any] | None = None,
+        sample_input_dataset: Any = None,
+        sample_output_dataset: Any = None,
         resource_configuration: Any = None,
         **_: Any,
     ) -> RegisteredModel:
         """A file or folder below ./outputs, as it is now, or one that was uploaded, as a new version. It is saved first.
 
-        Raises ModelPathNotFoundException, which lists what there is.
+        datasets: what its lineage names beside the run's own inputs, or pairs (purpose, dataset). A dataset is one of the run's inputs, by
+        its name or as run.input_datasets gives it, or "name:version" of any registered one.
+
+        Raises ModelPathNotFoundException, which lists what there is; UserErrorException for a dataset that is not registered.
         """
         wish = resource_configuration
         made = self._ask(
@@ -199,11 +205,27 @@ class ScriptRun(LiveRun):
             framework=model_framework or "",
             framework_version=model_framework_version or "",
             description=description or "",
+            datasets=[self._named(*pair) for pair in purposes(datasets, sample_input_dataset, sample_output_dataset)],
             cpus=float(getattr(wish, "cpu", 0) or 0),
             memory_in_gb=float(getattr(wish, "memory_in_gb", 0) or 0),
             gpus=int(getattr(wish, "gpu", 0) or 0),
         )
         return RegisteredModel(made["model"], made["version"])
+
+    def _named(self, purpose: str, dataset: Any) -> dict[str, Any]:
+        """As the agent wants it: an input, whose dataset it knows, or a name and a version."""
+        if not isinstance(dataset, str):
+            name, version = name_and_version(dataset)
+            return {"purpose": purpose, "name": name, "version": version}
+        by_path = {path: name for name, path in self.input_datasets.items()}
+        if (found := by_path.get(dataset, dataset)) in self.input_datasets:
+            return {"purpose": purpose, "input": found}
+        name, _, number = dataset.rpartition(":")
+        if name and number.isascii() and number.isdecimal():
+            return {"purpose": purpose, "name": name, "version": int(number)}
+        inputs = ", ".join(sorted(self.input_datasets)) or "none"
+        what = f"{dataset[:200]!r} is no input of this run, nor a registered dataset as 'name:version'; its inputs are: {inputs}."
+        raise _errors.UserErrorException(what, target="datasets")
 
 
 def _spool() -> Path:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import UserErrorException
 from trainyard._paths import safe_relpath
+from trainyard._services_of import checked_datastore
 
 if TYPE_CHECKING:
-    from trainyard._dataset import DatasetConsumptionConfig
+    from trainyard._dataset_input import DatasetConsumptionConfig
     from trainyard._datastore import AbstractDatastore
 
 _MODES = ("mount", "download")
@@ -30,7 +31,7 @@ class DataPath:
     """A file or folder of a datastore."""
 
     def __init__(self, datastore: AbstractDatastore | None = None, path_on_datastore: str | None = None, name: str | None = None) -> None:
-        self._datastore = datastore
+        self._datastore: AbstractDatastore | None = None if datastore is None else checked_datastore(datastore)
         self.path_on_datastore = _checked_path(path_on_datastore)
         self._name = name
 
@@ -77,7 +78,7 @@ class DataReference:
         path_on_compute: str | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.datastore = datastore
+        self.datastore: AbstractDatastore = checked_datastore(datastore)
         self.path_on_datastore = _checked_path(path_on_datastore)
         self.data_reference_name = _name(data_reference_name or self.path_on_datastore or datastore.name)
         self.mode = _checked_mode(mode)
@@ -120,7 +121,8 @@ class DataReference:
 
     def _to_input(self, name: str = "") -> DatasetConsumptionConfig:
         """The files as they are now, as an input of that name."""
-        from trainyard._dataset import DatasetConsumptionConfig, FileDataset
+        from trainyard._dataset import FileDataset
+        from trainyard._dataset_input import DatasetConsumptionConfig
         from trainyard._stored_sources import SCHEME
 
         folder = f"{self.path_on_datastore}/" if self.path_on_datastore and not self._is_file() else self.path_on_datastore

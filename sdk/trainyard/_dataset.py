@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard import _input_files, _steps, _stored_sources
+from trainyard import _steps, _stored_sources
 from trainyard._conditions import Condition, FileMetadata
+from trainyard._dataset_factory import FileDatasetFactory
+from trainyard._dataset_input import DatasetConsumptionConfig, named_input
 from trainyard._errors import UserErrorException
-from trainyard._services_of import clients_of
+from trainyard._services_of import checked_name, clients_of
 from trainyard._sources import mounted_path
 from trainyard._texts import texts
 
 if TYPE_CHECKING:
-    from trainyard._datapath import DataPath
     from trainyard._dataset_files import MountContext
     from trainyard._workspace import Workspace
-    from trainyard.job.v1.spec_pb2 import DatasetInput
 
-_INPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # A server may be slow to say what it holds, and every file is read once for its digest.
 _REGISTER_SECONDS = 600.0
 
@@ -221,9 +217,7 @@ class FileDataset:
     def as_named_input(self, name: str) -> DatasetConsumptionConfig:
         """An input of that name: an argument, the environment variables NAME and AZUREML_DATAREFERENCE_name, and a key of
         run.input_datasets."""
-        if not isinstance(name, str) or not _INPUT_NAME.match(name):
-            raise UserErrorException(f"An input's name is a letter or _, then letters, digits and _: {name!r} is not.", target=name)
-        return DatasetConsumptionConfig(name, self)
+        return named_input(name, self)
 
     def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
         """An input named "input", read-only on the node; `path_on_compute` is where it appears."""
@@ -248,109 +242,10 @@ def _checked(url: object) -> str:
     return url
 
 
-@dataclass(frozen=True)
-class DatasetConsumptionConfig:
-    """A dataset as a script's input; stands in its arguments for the path on the node: the folder, or the file of a one-file dataset.
-
-    `mode`: 'mount' (read-only), 'download' (a copy) or 'direct' (nothing is fetched; the path is a JSON file with the definition).
-    """
-
-    name: str
-    dataset: FileDataset
-    mode: str = "mount"
-    path_on_compute: str | None = None
-    always_folder: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("mount", "download", "direct"):
-            raise UserErrorException(f"mode is one of mount, download, direct, not {self.mode!r}.", target="mode")
-        path = self.path_on_compute
-        if path is not None and (not path or "\0" in path or ".." in path.split("/")):
-            what = f"path_on_compute {path!r} is no path: absolute, or below the script's folder, without '..'."
-            raise UserErrorException(what, target="path_on_compute")
-
-    def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
-        """The same input, read-only on the node; `path_on_compute` is where it appears."""
-        return replace(self, mode="mount", path_on_compute=path_on_compute)
-
-    def as_download(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
-        """The same input, as a copy that the script may write to."""
-        return replace(self, mode="download", path_on_compute=path_on_compute)
-
-    def as_hdfs(self) -> DatasetConsumptionConfig:
-        """Raises UserErrorException: there is no HDFS here."""
-        raise UserErrorException(
-            "A dataset cannot be given by HDFS: a node reads files.", target="as_hdfs", hint="use as_mount() or as_download()"
-        )
-
-    def _to_message(self) -> DatasetInput:
-        from trainyard.job.v1.spec_pb2 import DatasetInput
-
-        dataset = self.dataset
-        # Looked at before it is sent: a condition that cannot be judged must not fail on the node.
-        if not dataset._files():
-            raise UserErrorException(f"The input {self.name!r} has no file.", target=self.name)
-        origin = dataset._message
-        made = DatasetInput(
-            name=self.name,
-            dataset=origin.name if origin is not None else "",
-            version=origin.version if origin is not None else 0,
-            mode=_mode(self.mode),
-            files=dataset._sources(),
-            steps=dataset._all_steps(),
-            path_on_compute=self.path_on_compute or "",
-            always_folder=self.always_folder,
-        )
-        if made.ByteSize() > _input_files.MOST_BYTES_IN_REQUEST:
-            _input_files.put_elsewhere(dataset._require_workspace()._objects, made)
-        return made
-
-
-def _mode(name: str) -> Any:
-    from trainyard.job.v1.spec_pb2 import DatasetInput
-
-    return DatasetInput.Mode.Value(f"MODE_{name.upper()}")
-
-
-class _FileDatasetFactory:
-    """Makes datasets of whole files."""
-
-    @staticmethod
-    def from_files(path: Any, validate: bool = True, partition_format: str | None = None, is_file: bool = False) -> FileDataset:
-        """From http(s) URLs, `(datastore, 'path/**')`, DataPath, local files, folders and globs, or a list of them.
-
-        Lazy for URLs: they are looked at when the dataset is registered or run with. Paths in a datastore are looked at here if `validate`.
-        Local files are uploaded to the default datastore, under a folder named by their content.
-        """
-        from trainyard._dataset_sources import Sources
-
-        if partition_format is not None:
-            raise UserErrorException("partition_format has no use for files.", target="partition_format", hint="leave it out")
-        found = Sources.of(path)
-        made = FileDataset(found.urls, workspace=found.workspace)
-        if validate and any(map(_stored_sources.is_stored, found.urls)):
-            made._sources()
-        return made
-
-    @staticmethod
-    def upload_directory(
-        src_dir: str | Path,
-        target: DataPath | tuple[Any, str],
-        pattern: str | None = None,
-        overwrite: bool = False,
-        show_progress: bool = True,
-    ) -> FileDataset:
-        """Uploads a folder's files (`pattern`: a glob over them) to a place in a datastore and makes a dataset of that place."""
-        from trainyard._dataset_sources import upload_directory
-
-        found = upload_directory(Path(src_dir), target, pattern, overwrite=overwrite, show_progress=show_progress)
-        return FileDataset(found.urls, workspace=found.workspace)
-
-
 class Dataset:
     """Where datasets are made and found."""
 
-    File = _FileDatasetFactory
+    File = FileDatasetFactory
 
     @staticmethod
     def get_by_name(workspace: Workspace, name: str, version: int | str = "latest") -> FileDataset:
@@ -361,13 +256,15 @@ class Dataset:
         if version != "latest" and not str(version).isdecimal():
             raise UserErrorException(f"A dataset's version is 'latest' or a number from 1, not {version!r}.", target=repr(version))
         number = 0 if version == "latest" else int(version)
-        answer = clients.call(clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=name, version=number), UserErrorException)
+        answer = clients.call(
+            clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=checked_name("name", name), version=number), UserErrorException
+        )
         return _from_message(answer.dataset, workspace)
 
     @staticmethod
     def get_by_id(workspace: Workspace, id: str) -> FileDataset:  # noqa: A002
         """`id` is "<name>:<version>". Raises UserErrorException."""
-        name, _, version = id.rpartition(":")
+        name, _, version = checked_name("id", id).rpartition(":")
         if not name or not version.isdecimal():
             raise UserErrorException(f"A dataset's id is '<name>:<version>'; {id!r} is none.", target=id)
         return Dataset.get_by_name(workspace, name, int(version))

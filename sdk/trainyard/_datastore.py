@@ -16,6 +16,7 @@ from trainyard._errors import UserErrorException
 from trainyard._meter import Meter
 from trainyard._objects import ObjectMissing
 from trainyard._paths import below, sha256_file
+from trainyard._services_of import checked_workspace
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -32,7 +33,7 @@ class AbstractDatastore:
     datastore_type = "TrainyardObjects"
 
     def __init__(self, workspace: Workspace, name: str) -> None:
-        self.workspace = workspace
+        self.workspace: Workspace = checked_workspace(workspace)
         self.name = name
 
     def __repr__(self) -> str:

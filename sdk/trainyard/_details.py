@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trainyard import _gang, _transfer
 from trainyard._attempts import attempts_of
-from trainyard._errors import SERVICE_CODES
+from trainyard._errors import ActivityFailedException, from_failure
+from trainyard._lineage import environment_id, framework_of
 from trainyard._meter import Meter
 from trainyard._stored_sources import SCHEME
 from trainyard._times import as_utc
@@ -24,7 +25,7 @@ def _iso(stamp: Any) -> str:
 
 def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
     """A RunView in Azure's shape. `log_files`: name -> URL. What Azure has no place for stands under "trainyard"."""
-    from trainyard._run import status_name
+    from trainyard._run_status import status_name
 
     run = view.run
     found: dict[str, Any] = {
@@ -51,15 +52,15 @@ def details(view: Any, log_files: Mapping[str, str]) -> dict[str, Any]:
     if run.warnings:
         found["warnings"] = [{"source": "trainyard", "message": message} for message in run.warnings]
     if run.HasField("failure"):
-        found["error"] = _error(run)
+        found["error"] = failure(run).serialize()
     return found
 
 
 def _properties(run: Any) -> dict[str, str]:
-    from trainyard._lineage import environment_id
-
     spec = run.spec
     found = {"_azureml.ComputeTargetType": "local" if run.opened else "AmlCompute", "trainyard.epoch": str(run.epoch)}
+    if not run.opened:
+        found |= {"ProcessInfoFile": "azureml-logs/process_info.json", "ProcessStatusFile": "azureml-logs/process_status.json"}
     if spec.source.snapshot.id:
         found["ContentSnapshotId"] = spec.source.snapshot.id
     if spec.HasField("environment"):
@@ -133,7 +134,7 @@ def _definition(spec: Any) -> dict[str, Any]:
         "useAbsolutePath": False,
         "arguments": [_placeholder(item.input, references) if item.HasField("input") else item.text for item in spec.arguments],
         "sourceDirectoryDataStore": None,
-        "framework": "TensorFlow" if environment.framework == "tensorflow" else "Python",
+        "framework": framework_of(spec),
         "communicator": _COMMUNICATORS.get(kind, "None"),
         "target": spec.compute_target or "local",
         "dataReferences": references,
@@ -168,28 +169,19 @@ def _definition(spec: Any) -> dict[str, Any]:
     }
 
 
-def _error(run: Any) -> dict[str, Any]:
-    failure = run.failure
-    return {
-        "error": {
-            "code": "ServiceError" if failure.code in SERVICE_CODES else "UserError",
-            "message": failure.message,
-            "target": failure.target or None,
-            "details": [{"message": line} for line in failure.last_lines],
-            "innerError": {"code": failure.code, "innerError": None},
-            "debugInfo": None,
-            "messageFormat": None,
-            "messageParameters": {
-                **({"rank": str(failure.rank)} if failure.HasField("rank") else {}),
-                **({"exitCode": str(failure.exit_code)} if failure.HasField("exit_code") else {}),
-            },
-            "referenceCode": None,
-        },
-        "correlation": {"operation": run.run_id, "request": f"{run.run_id}/{run.epoch}"},
-        "environment": "local",
-        "location": ", ".join(run.agent_ids) or "local",
-        "time": _iso(run.ended_at) if run.HasField("ended_at") else None,
-    }
+def failure(run: Any) -> ActivityFailedException:
+    """Why a run did not end as Completed, with all that is known of it."""
+    from trainyard._run_status import status_name
+
+    if run.HasField("failure"):
+        error: Any = from_failure(run.failure, ActivityFailedException, f"Run {run.run_id} failed.", fixed=True)
+    else:
+        status = status_name(run.status)
+        error = ActivityFailedException(f"Run {run.run_id} ended as {status}: {run.why or 'no reason was given'}", code=status)
+    error.operation, error.request = run.run_id, f"{run.run_id}/{run.epoch}"
+    error.location = ", ".join(run.agent_ids) or "local"
+    error.time = _iso(run.ended_at) if run.HasField("ended_at") else None
+    return cast("ActivityFailedException", error)
 
 
 def fetch(objects: Objects, artifact: Any, target: Path, told: Callable[[int], None] = lambda _: None) -> None:

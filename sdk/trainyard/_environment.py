@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard import _curated
 from trainyard._conda import CondaDependencies, name_of
 from trainyard._errors import TrainingException, UserErrorException
-from trainyard._services_of import clients_of
+from trainyard._services_of import checked_name, clients_of
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -55,7 +55,7 @@ class Environment:
     """`Environment(name)` is empty and this client's own until it is registered; versions are made by `register` and never change."""
 
     def __init__(self, name: str) -> None:
-        if not name or len(name) > 255:
+        if not checked_name("name", name) or len(name) > 255:
             raise UserErrorException("An environment's name has 1 to 255 characters.", target="name")
         self.name = name
         self.version: str | None = None
@@ -99,7 +99,7 @@ class Environment:
         clients = clients_of(workspace)
         from trainyard.environment.v1 import environment_pb2
 
-        request = environment_pb2.GetEnvironmentRequest(name=name, version=_number(version))
+        request = environment_pb2.GetEnvironmentRequest(name=checked_name("name", name), version=_number(version))
         return _from_message(clients.call(clients.environments.GetEnvironment, request).environment)
 
     @staticmethod

@@ -79,6 +79,8 @@ def error_shape(
     exit_code: int | None = None,
     rank: int | None = None,
     operation: str = "",
+    request: str = "",
+    location: str = "local",
     time: str | None = None,
 ) -> dict[str, Any]:
     """{error: {code, message, target, details, innerError, ...}, correlation, environment, location, time}."""
@@ -97,9 +99,9 @@ def error_shape(
             "innerError": {"code": code, "innerError": None},
             "debugInfo": {"stackTrace": "\n".join(last_lines)} if last_lines else None,
         },
-        "correlation": {"operation": operation or None, "request": None},
+        "correlation": {"operation": operation or None, "request": request or None},
         "environment": "local",
-        "location": "local",
+        "location": location,
         "time": time,
     }
 
@@ -155,16 +157,34 @@ class ModelPathNotFoundException(TrainyardException):
 
 
 class ActivityFailedException(TrainyardException):
-    """The run ended badly. str() gives the reason, what to do, the last lines of its log, and the error as JSON."""
+    """The run ended badly. str() gives the reason, what to do, the last lines of its log, and the error as JSON.
+
+    operation is the run's id, request its attempt as "<run id>/<number>", location the nodes, time when it ended (ISO 8601, UTC).
+    """
 
     code = "RunFailed"
+    operation = ""
+    request = ""
+    location = "local"
+    time: str | None = None
 
     def __str__(self) -> str:
         return f"{super().__str__()}\nErrorResponse\n{json.dumps(self.serialize(), indent=4, ensure_ascii=False)}"
 
     def serialize(self) -> dict[str, Any]:
         """Azure's error shape; code is "UserError" or "ServiceError", innerError has the platform's own."""
-        shape = super().serialize()
+        shape = error_shape(
+            self.code,
+            self.message,
+            self.target,
+            self.last_lines,
+            exit_code=self.exit_code,
+            rank=self.rank,
+            operation=self.operation,
+            request=self.request,
+            location=self.location,
+            time=self.time,
+        )
         shape["error"]["code"] = "ServiceError" if self.code in SERVICE_CODES else "UserError"
         return shape
 

@@ -19,7 +19,7 @@ from trainyard._script_source import checked_folder, checked_script
 
 if TYPE_CHECKING:
     from trainyard._compute import ComputeTarget
-    from trainyard._model import ResourceConfiguration
+    from trainyard._resource_configuration import ResourceConfiguration
     from trainyard.job.v1.spec_pb2 import RunSpec
 
 _VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?\Z")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard._client_run import new_run_id
 from trainyard._errors import ExperimentExecutionException, UserErrorException
+from trainyard._lineage import framework_of
 from trainyard._run import Run
 from trainyard._scheduling import login_name
+from trainyard._script_source import refuse_shadows
 from trainyard._services_of import checked_workspace
 from trainyard._texts import texts
 
@@ -64,8 +66,9 @@ class Experiment:
         spec.display_name = display_name
         spec.user = spec.user or login_name()
         spec.source.snapshot.CopyFrom(_snapshot.take(config.source_directory, self.workspace._objects))
-        files = _snapshot.listed(self.workspace._objects, spec.source.snapshot).files if spec.entry_script else ()
-        if spec.entry_script and not any(file.path == spec.entry_script for file in files):
+        paths = [file.path for file in _snapshot.listed(self.workspace._objects, spec.source.snapshot).files]
+        refuse_shadows(spec.entry_script, paths, framework_of(spec))
+        if spec.entry_script and spec.entry_script not in paths:
             raise UserErrorException(
                 f"The entry_script {spec.entry_script!r} is kept out of the snapshot by an ignore file.",
                 target=spec.entry_script,
@@ -113,7 +116,7 @@ class Experiment:
     ) -> Iterator[Run]:
         """Newest first, fetched a page at a time as they are asked for. tags, properties: a name, or a dict of names and values."""
         from trainyard import _history
-        from trainyard._run import type_of
+        from trainyard._run_status import type_of
 
         found = _history.list_runs(
             self.workspace,

@@ -143,16 +143,25 @@ def experiment_names(workspace: Workspace) -> Iterator[str]:
 
 
 def log_lines(
-    workspace: Workspace, run_id: str, log: str = "", *, rank: int = 0, first_line: int = 0, contains: str = "", follow: bool = False
+    workspace: Workspace,
+    run_id: str,
+    log: str = "",
+    *,
+    rank: int = 0,
+    first_line: int = 0,
+    contains: str = "",
+    follow: bool = False,
+    seconds: float | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """(number, text) of a log, of its newest attempt. Raises LogNotFoundException, which names the logs that there are."""
+    """(number, text) of a log, of its newest attempt. Raises LogNotFoundException, which names the logs that there are, and
+    PlatformUnavailableException where all of it has not come after `seconds`."""
     import grpc
 
     from trainyard.history.v1 import history_pb2 as pb
 
     request = pb.ReadLogRequest(run_id=run_id, log=log, rank=rank, first_line=first_line, contains=contains, follow=follow)
     try:
-        for answer in workspace._clients.history.ReadLog(request):
+        for answer in workspace._clients.history.ReadLog(request, timeout=seconds):
             yield from ((line.number, line.text) for line in answer.lines)
     except grpc.RpcError as error:
         raise from_rpc(error, LogNotFoundException, "history") from error

@@ -9,3 +9,8 @@ from typing import Any
 def environment_id(environment: Any) -> str:
     """SHA-256 of an EnvironmentSpec as 64 lower-case hex digits: the same for the same specification."""
     return hashlib.sha256(environment.SerializeToString(deterministic=True)).hexdigest()
+
+
+def framework_of(spec: Any) -> str:
+    """A RunSpec's framework in Azure's words: what its submitter said, else by its environment."""
+    return str(spec.framework) or ("TensorFlow" if spec.environment.framework == "tensorflow" else "Python")

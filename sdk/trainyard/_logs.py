@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 URL_SECONDS = 3600
 _LAST_LINES = 1000
+# A thousand lines come at once, a log of gigabytes does not; neither is waited for without end.
+_LIVE_SECONDS, _WHOLE_SECONDS = 15.0, 600.0
 _PREFIXES = ("azureml-logs/", "logs/")
 
 
@@ -23,7 +25,7 @@ def urls(workspace: Workspace, view: Any) -> dict[str, str]:
     files = _files(workspace, view)
     found = {name: workspace._objects.signed_url(file.object_key, URL_SECONDS) for name, file in files.items()}
     for info in _live(view, files):
-        text = _text(workspace, view.run.run_id, info, max(0, info.lines - _LAST_LINES))
+        text = _text(workspace, view.run.run_id, info, max(0, info.lines - _LAST_LINES), _LIVE_SECONDS)
         found[info.log] = f"data:text/plain;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
     return dict(sorted(found.items()))
 
@@ -34,7 +36,7 @@ def texts(workspace: Workspace, view: Any) -> dict[str, str]:
         name: workspace._objects.get_bytes(file.object_key).decode("utf-8", "replace") for name, file in _files(workspace, view).items()
     }
     for info in _live(view, found):
-        found[info.log] = _text(workspace, view.run.run_id, info, 0)
+        found[info.log] = _text(workspace, view.run.run_id, info, 0, _WHOLE_SECONDS)
     return dict(sorted(found.items()))
 
 
@@ -47,7 +49,7 @@ def save(workspace: Workspace, view: Any, folder: Path) -> list[str]:
     fetch_all(workspace._objects, [(file, places[name]) for name, file in files.items()])
     for info in _live(view, files):
         places[info.log].parent.mkdir(parents=True, exist_ok=True)
-        places[info.log].write_text(_text(workspace, view.run.run_id, info, 0), "utf-8", "replace")
+        places[info.log].write_text(_text(workspace, view.run.run_id, info, 0, _WHOLE_SECONDS), "utf-8", "replace")
     return sorted(str(place) for place in places.values())
 
 
@@ -64,6 +66,6 @@ def _files(workspace: Workspace, view: Any) -> dict[str, Any]:
     return {file.path: file for file in files_of(workspace, view) if file.path.startswith(_PREFIXES)}
 
 
-def _text(workspace: Workspace, run_id: str, info: Any, first_line: int) -> str:
-    lines = log_lines(workspace, run_id, info.log, rank=info.rank, first_line=first_line)
+def _text(workspace: Workspace, run_id: str, info: Any, first_line: int, seconds: float) -> str:
+    lines = log_lines(workspace, run_id, info.log, rank=info.rank, first_line=first_line, seconds=seconds)
     return "".join(f"{text}\n" for _, text in lines)

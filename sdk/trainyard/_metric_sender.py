@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from trainyard._logger import Point, complain
+from trainyard._metric_limits import BATCH_BYTES, NAMES
 
 if TYPE_CHECKING:
     from trainyard._cloudevents import Outgoing
@@ -49,6 +50,8 @@ def sender_of(workspace: Workspace) -> MetricSender:
 class MetricSender:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
+        self._names: dict[str, set[str]] = {}
+        """By run, what was logged up to now."""
         self._items: deque[tuple[str, int, Point]] = deque()
         self._news = threading.Event()
         self._empty = threading.Event()
@@ -83,7 +86,7 @@ class MetricSender:
             time.sleep(_GATHER_SECONDS)
             while self._items:
                 taken = [self._items.popleft() for _ in range(min(len(self._items), _MOST))]
-                self._send(list(_batches(taken)))
+                self._send(list(_batches(taken, self._names)))
             with self._lock:
                 if not self._items:
                     self._empty.set()
@@ -102,15 +105,19 @@ class MetricSender:
                 time.sleep(_RETRY_SECONDS)
 
 
-def _batches(items: Sequence[tuple[str, int, Point]]) -> Iterator[Outgoing]:
+def _batches(items: Sequence[tuple[str, int, Point]], names: dict[str, set[str]]) -> Iterator[Outgoing]:
     """What is no metric is told and left out."""
-    from trainyard._points import BATCH_BYTES, checked
+    from trainyard._points import checked
 
     waiting: dict[tuple[str, int], list[Any]] = {}
     sizes: dict[tuple[str, int], int] = {}
     for run_id, epoch, row in items:
         try:
             point, weight = checked(row)
+            known = names.setdefault(run_id, set())
+            if len(known) >= NAMES and row[0] not in known:
+                raise ValueError(f"{row[0]!r} is one name too many: {NAMES} are kept")
+            known.add(row[0])
         except (ValueError, TypeError, OverflowError) as error:
             complain(f"a metric was not logged: {error}")
             continue

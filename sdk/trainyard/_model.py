@@ -6,21 +6,18 @@ import builtins
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, TrainyardException, UserErrorException, WebserviceException
+from trainyard._model_facts import ModelFacts
 from trainyard._model_find import Tags, dataset_refs, fetch, has, number_of, parsed_id, texts, versions
-from trainyard._times import as_utc
+from trainyard._resource_configuration import ResourceConfiguration
 
 if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
-    from trainyard._run import Run
     from trainyard._webservice import Webservice
     from trainyard._workspace import Workspace
-    from trainyard.model.v1.model_pb2 import Requirements
 
 # The registry reads every uploaded byte before it answers.
 _REGISTER_SECONDS = 600.0
@@ -28,37 +25,7 @@ _REGISTER_SECONDS = 600.0
 _EVENT_BYTES = 1_000_000
 
 
-_MOST = 1 << 30
-"""Of cores, GiB or GPUs; the wire has room for so many bytes."""
-
-
-@dataclass(frozen=True)
-class ResourceConfiguration:
-    """What it takes to serve a model: cpu in cores, memory_in_gb in GiB, gpu in devices; None = no wish."""
-
-    cpu: float | None = None
-    memory_in_gb: float | None = None
-    gpu: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raises UserErrorException."""
-        for option, kinds in (("cpu", (int, float)), ("memory_in_gb", (int, float)), ("gpu", (int,))):
-            value = getattr(self, option)
-            if value is not None and not (isinstance(value, kinds) and 0 <= value < _MOST):
-                what = "whole number" if kinds == (int,) else "number"
-                raise UserErrorException(f"{option} is a {what} from 0, not {value!r}.", target=option)
-
-    def _to_message(self) -> Requirements:
-        from trainyard.model.v1.model_pb2 import Requirements
-
-        return Requirements(cpus=self.cpu or 0.0, memory_bytes=int((self.memory_in_gb or 0) * 2**30), gpus=self.gpu or 0)
-
-    def serialize(self) -> dict[str, float | int | None]:
-        """Azure's shape: {"cpu", "memoryInGB", "gpu"}."""
-        return {"cpu": self.cpu, "memoryInGB": self.memory_in_gb, "gpu": self.gpu}
-
-
-class Model:
+class Model(ModelFacts):
     """One version of a registered model. `Model(ws, "name")` is the latest; version, tags, properties, run_id or model_framework narrow it.
 
     Raises ModelNotFoundException with the names or versions that exist, UserErrorException for an id that is none.
@@ -88,7 +55,7 @@ class Model:
         _message: Any = None,
     ) -> None:
         self.workspace = workspace
-        self._message: Any = _message
+        self._message = _message
         if _message is None:
             if id is not None:
                 name, version = parsed_id(id)
@@ -108,143 +75,6 @@ class Model:
     @classmethod
     def _from_message(cls, workspace: Workspace, message: Any) -> Model:
         return cls(workspace, _message=message)
-
-    @property
-    def name(self) -> str:
-        """The registered name."""
-        return str(self._message.model)
-
-    @property
-    def version(self) -> int:
-        """The version, from 1 without holes."""
-        return int(self._message.version)
-
-    @property
-    def id(self) -> str:
-        """`name:version`."""
-        return f"{self.name}:{self.version}"
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over all of its files: two versions with one digest hold the same bytes."""
-        return str(self._message.digest)
-
-    @property
-    def url(self) -> str:
-        """`aml://asset/<digest>`: names the bytes, whatever they are called."""
-        return f"aml://asset/{self.digest}"
-
-    @property
-    def run_id(self) -> str:
-        """The run that made it; empty for an uploaded one."""
-        return str(self._message.lineage.run_id)
-
-    @property
-    def experiment_name(self) -> str:
-        """The experiment of that run; empty for an uploaded model."""
-        return str(self._message.lineage.experiment)
-
-    @property
-    def run(self) -> Run | None:
-        """The run that made it, None for an uploaded model. Raises RunNotFoundException where it is gone."""
-        from trainyard._experiment import Experiment
-        from trainyard._run import Run
-
-        return Run(Experiment(self.workspace, self.experiment_name), self.run_id) if self.run_id else None
-
-    @property
-    def lineage(self) -> dict[str, Any]:
-        """model -> run -> dataset versions, snapshot, environment: keys run_id, experiment, epoch, datasets ("name:version"), snapshot_id, environment_id."""
-        found = self._message.lineage
-        return {
-            "run_id": found.run_id,
-            "experiment": found.experiment,
-            "epoch": found.epoch,
-            "datasets": list(dict.fromkeys(f"{item.name}:{item.version}" for item in found.datasets)),
-            "snapshot_id": found.snapshot_id,
-            "environment_id": found.environment_id,
-        }
-
-    @property
-    def datasets(self) -> dict[str, builtins.list[FileDataset]]:
-        """Purpose -> datasets, as named at registration; what the run itself read stands under "". Raises UserErrorException where one is gone."""
-        from trainyard._dataset import Dataset
-
-        found: dict[str, builtins.list[FileDataset]] = {}
-        for item in self._message.lineage.datasets:
-            found.setdefault(item.purpose, []).append(Dataset.get_by_name(self.workspace, item.name, int(item.version)))
-        return found
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """Tags given at registration."""
-        return dict(self._message.tags)
-
-    @property
-    def properties(self) -> dict[str, str]:
-        """Properties given at registration."""
-        return dict(self._message.properties)
-
-    @property
-    def description(self) -> str:
-        """Free text given at registration; empty where none was."""
-        return str(self._message.description)
-
-    @property
-    def model_framework(self) -> str:
-        """One of Model.Framework, or any other text; empty where none was given."""
-        return str(self._message.framework)
-
-    @property
-    def model_framework_version(self) -> str:
-        """The framework's version as given at registration."""
-        return str(self._message.framework_version)
-
-    @property
-    def resource_configuration(self) -> ResourceConfiguration | None:
-        """What it takes to serve it; None where nothing was asked for."""
-        if not self._message.HasField("requirements"):
-            return None
-        asked = self._message.requirements
-        return ResourceConfiguration(asked.cpus or None, asked.memory_bytes / 2**30 or None, asked.gpus or None)
-
-    @property
-    def created_time(self) -> datetime:
-        """When it was registered, in UTC."""
-        when: datetime = as_utc(self._message.registered_at)
-        return when
-
-    @property
-    def created_by(self) -> dict[str, str]:
-        """Who registered it: {"userName": ...}. A workspace has one user, "local"."""
-        return {"userName": "local"}
-
-    def serialize(self) -> dict[str, Any]:
-        """Azure's shape of a model as plain values; times are ISO 8601 in UTC."""
-        resources = self.resource_configuration
-        by_purpose = {item.purpose: f"{item.name}:{item.version}" for item in self._message.lineage.datasets if item.purpose}
-        return {
-            "id": self.id,
-            "name": self.name,
-            "version": self.version,
-            "description": self.description,
-            "tags": self.tags,
-            "properties": self.properties,
-            "framework": self.model_framework,
-            "frameworkVersion": self.model_framework_version,
-            "createdTime": self.created_time.isoformat(),
-            "createdBy": self.created_by,
-            "experimentName": self.experiment_name,
-            "runId": self.run_id,
-            "datasets": self.lineage["datasets"],
-            "sampleInputDatasetId": by_purpose.get("sample_input"),
-            "sampleOutputDatasetId": by_purpose.get("sample_output"),
-            "resourceRequirements": resources.serialize() if resources is not None else None,
-            "url": self.url,
-            "mimeType": "application/json",
-            "unpack": False,
-            "files": {file.path: int(file.size_bytes) for file in self._message.artifacts.files},
-        }
 
     def download(self, target_dir: str = ".", exist_ok: bool = False, exists_ok: bool | None = None) -> str:
         """The registered file or folder, under its own last name below target_dir; every byte is checked. Returns where it lies.

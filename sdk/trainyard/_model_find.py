@@ -7,7 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, UserErrorException
-from trainyard._services_of import clients_of
+from trainyard._model_datasets import name_and_version, purposes
+from trainyard._services_of import checked_name, clients_of
 from trainyard._times import order
 
 if TYPE_CHECKING:
@@ -26,16 +27,8 @@ def dataset_refs(
     """Registered datasets, or pairs (purpose, dataset), as the registry names them. Raises UserErrorException for any other thing."""
     from trainyard.model.v1.model_pb2 import DatasetRef
 
-    pairs = [item if isinstance(item, tuple | list) and len(item) == 2 else ("", item) for item in datasets or ()]
-    pairs += [(purpose, it) for purpose, it in (("sample_input", sample_input), ("sample_output", sample_output)) if it is not None]
-    named: list[DatasetRef] = []
-    for purpose, dataset in pairs:
-        name, version = getattr(dataset, "name", None), getattr(dataset, "version", None)
-        if not name or not version:
-            what = f"{dataset!r} is no registered dataset; a model's lineage names registered versions."
-            raise UserErrorException(what, target="datasets", hint="call dataset.register(...) and give what it returns")
-        named.append(DatasetRef(name=str(name), version=int(version), purpose=str(purpose)))
-    return named
+    named = [(purpose, *name_and_version(it)) for purpose, it in purposes(datasets, sample_input, sample_output)]
+    return [DatasetRef(name=name, version=version, purpose=purpose) for purpose, name, version in named]
 
 
 def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> Iterator[Any]:
@@ -45,7 +38,7 @@ def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> It
     clients = clients_of(workspace)
 
     def ask(model: str) -> Iterator[Any]:
-        request = model_pb2.ListModelVersionsRequest(model=model)
+        request = model_pb2.ListModelVersionsRequest(model=checked_name("name", model))
         for answer in clients.pages(clients.models.ListModelVersions, request, ModelNotFoundException, timeout=_SECONDS):
             yield from answer.versions
 
@@ -74,7 +67,7 @@ def texts(entries: Mapping[str, str] | None) -> dict[str, str]:
 
 def parsed_id(text: str) -> tuple[str, int]:
     """ "name:3" as ("name", 3)."""
-    name, _, number = text.rpartition(":")
+    name, _, number = checked_name("id", text).rpartition(":")
     if not name or not number.isdecimal() or not 0 < int(number) < 2**63:
         raise UserErrorException(f"{text!r} is no model id; one looks like 'name:3'.", target=text)
     return name, int(number)
@@ -96,5 +89,5 @@ def fetch(workspace: Workspace, name: str, version: int) -> Any:
     clients = clients_of(workspace)
     from trainyard.model.v1 import model_pb2
 
-    request = model_pb2.GetModelVersionRequest(model=name, version=version)
+    request = model_pb2.GetModelVersionRequest(model=checked_name("name", name), version=version)
     return clients.call(clients.models.GetModelVersion, request, ModelNotFoundException).version

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from trainyard._values import KINDS, TEXT_LIMIT, wrong_name
+from trainyard._metric_limits import COLUMNS, NAME_CHARACTERS, POINT_BYTES, TEXT_CHARACTERS
+from trainyard._values import KINDS, wrong_name
 
-POINT_BYTES, BATCH_BYTES = 500_000, 700_000
 FIELDS = ("name", "kind", "value", "at", "step", "description")
 # Integers beyond this are no doubles.
 _EXACT = 2**53
@@ -43,6 +43,8 @@ def checked(row: Sequence[Any], good: set[str] | None = None) -> tuple[dict[str,
     weight = 60 + len(name) * 4
     if type(value) is float and kind == "scalar":
         fields["number"] = value
+    elif type(value) is int and kind == "scalar" and -_EXACT <= value <= _EXACT:
+        fields |= {"number": float(value), "integer": True}
     else:
         if kind not in KINDS:
             raise ValueError(f"kind {str(kind)[:50]!r} is none of {', '.join(KINDS)}")
@@ -54,7 +56,7 @@ def checked(row: Sequence[Any], good: set[str] | None = None) -> tuple[dict[str,
         if not -(2**63) <= step < 2**63:
             raise ValueError(f"{name!r}: the step {step} is none")
     if description:
-        fields["description"] = text = str(description)[:TEXT_LIMIT]
+        fields["description"] = text = str(description)[:TEXT_CHARACTERS]
         weight += len(text.encode())
     return fields, weight
 
@@ -62,9 +64,7 @@ def checked(row: Sequence[Any], good: set[str] | None = None) -> tuple[dict[str,
 def _content(name: str, kind: str, value: Any) -> tuple[str, Any]:
     """The member of the oneof, and its value."""
     if isinstance(value, str) and kind not in ("list", "row", "table"):
-        return "text", value[:TEXT_LIMIT]
-    if type(value) is int and kind == "scalar" and -_EXACT <= value <= _EXACT:
-        return "number", float(value)
+        return "text", value[:TEXT_CHARACTERS]
     _check_kind(name, kind, value)
     content = json.dumps(value)
     if len(content) > POINT_BYTES:
@@ -76,3 +76,8 @@ def _check_kind(name: str, kind: str, value: Any) -> None:
     wanted: Any = {"scalar": bool | int | None, "list": list, "row": dict, "table": dict}.get(kind, str)
     if not isinstance(value, wanted):
         raise ValueError(f"{name!r} is no {kind}: its value is a {type(value).__name__}")
+    if isinstance(value, dict):
+        if len(value) > COLUMNS:
+            raise ValueError(f"{name!r} has {len(value)} columns, and {COLUMNS} are the most")
+        if long := next((column for column in value if len(str(column)) > NAME_CHARACTERS), None):
+            raise ValueError(f"{name!r} has a column {str(long)[:80]!r}..., whose name has more than {NAME_CHARACTERS} characters")

@@ -3,59 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard._client_run import ClientRun
-from trainyard._errors import ActivityFailedException, ModelPathNotFoundException, TrainyardException, UserErrorException, from_failure
+from trainyard._errors import TrainyardException
 from trainyard._progress import Printer
+from trainyard._run_files import RunFiles
+from trainyard._run_status import status_name, statuses_named, type_of
+from trainyard._services_of import checked_experiment, checked_name, clients_of
 from trainyard._times import as_utc
 
 if TYPE_CHECKING:
     from trainyard._experiment import Experiment
-    from trainyard._model import Model, ResourceConfiguration
     from trainyard._workspace import Workspace
-
-STATUS_NAMES = {
-    "QUEUED": "Queued",
-    "PROVISIONING": "Provisioning",
-    "PREPARING": "Preparing",
-    "RUNNING": "Running",
-    "FINALIZING": "Finalizing",
-    "COMPLETED": "Completed",
-    "FAILED": "Failed",
-    "CANCELED": "Canceled",
-    "CANCEL_REQUESTED": "CancelRequested",
-    "NOT_RESPONDING": "NotResponding",
-    "REJECTED": "Failed",
-}
-
-
-def status_name(number: int) -> str:
-    from trainyard.job.v1 import job_pb2
-
-    return STATUS_NAMES.get(job_pb2.RunStatus.Name(number).removeprefix("RUN_STATUS_"), "NotStarted")
-
-
-def statuses_named(name: str | None) -> list[int]:
-    """Numbers of the statuses that are shown under that name; none: every one."""
-    from trainyard.job.v1 import job_pb2
-
-    if not name:
-        return []
-    found = [job_pb2.RunStatus.Value(f"RUN_STATUS_{ours}") for ours, shown in STATUS_NAMES.items() if shown == name]
-    if not found:
-        raise UserErrorException(
-            f"There is no status {name!r}; there is: {', '.join(sorted(set(STATUS_NAMES.values())))}.", target="status"
-        )
-    return found
-
-
-def type_of(message: Any) -> str:
-    """A run's type in Azure's words."""
-    return "azureml.interactiverun" if message.opened else "azureml.scriptrun"
 
 
 def _descendants(workspace: Any, run_id: str, known: set[str]) -> Iterator[Any]:
@@ -77,7 +38,7 @@ def _fits(message: Any, tags: Mapping[str, str], properties: Mapping[str, str], 
     return has and (not statuses or message.status in statuses)
 
 
-class Run(ClientRun):
+class Run(RunFiles):
     """One run: a submitted script, or one in its client's hands (start_logging, child_run).
 
     Run(experiment, run_id) and Run.get(workspace, run_id) find one that exists; RunNotFoundException where there is none.
@@ -85,8 +46,8 @@ class Run(ClientRun):
 
     def __init__(self, experiment: Experiment, run_id: str, *, _message: Any = None) -> None:
         super().__init__()
-        self.experiment = experiment
-        self.id = run_id
+        self.experiment: Experiment = checked_experiment(experiment)
+        self.id = checked_name("run_id", run_id)
         self._message = _message if _message is not None and _message.HasField("spec") else self._fetch()
 
     @staticmethod
@@ -96,8 +57,9 @@ class Run(ClientRun):
         from trainyard._experiment import Experiment
         from trainyard.job.v1 import job_pb2
 
-        clients = workspace._clients
-        message = clients.call(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=run_id), RunNotFoundException).run
+        clients = clients_of(workspace)
+        request = job_pb2.GetRunRequest(run_id=checked_name("run_id", run_id))
+        message = clients.call(clients.jobs.GetRun, request, RunNotFoundException).run
         return Run(Experiment(workspace, message.experiment), run_id, _message=message)
 
     def __repr__(self) -> str:
@@ -112,13 +74,6 @@ class Run(ClientRun):
 
     get_submitted_run = get_context
 
-    def _refresh(self) -> Any:
-        from trainyard._watch import is_terminal
-
-        if not is_terminal(self._message.status):
-            self._message = self._fetch()
-        return self._message
-
     @property
     def number(self) -> int:
         """Counts the experiment's runs from 1, children included."""
@@ -127,7 +82,7 @@ class Run(ClientRun):
     @property
     def type(self) -> str:
         """Azure's word for it: azureml.scriptrun where agents run a script, azureml.interactiverun where the client does the work."""
-        return "azureml.interactiverun" if self._message.opened else "azureml.scriptrun"
+        return type_of(self._message)
 
     @property
     def display_name(self) -> str:
@@ -234,93 +189,6 @@ class Run(ClientRun):
         when: datetime = as_utc(self._message.queued_at)
         return when
 
-    def _files(self) -> dict[str, Any]:
-        from trainyard._history import files_of, run_view
-
-        workspace = self.experiment.workspace
-        return {file.path: file for file in files_of(workspace, run_view(workspace, self.id))}
-
-    def get_file_names(self) -> list[str]:
-        """Paths of what it left behind and of what was uploaded apart, sorted: outputs/..., logs/..., azureml-logs/..."""
-        return sorted(self._files())
-
-    def download_file(self, name: str, output_file_path: str | None = None) -> None:
-        """Checked against its digest. Into output_file_path (a file, or an existing folder), else under its last name here."""
-        files = self._files()
-        if name not in files:
-            raise UserErrorException(f"Run {self.id} has no file {name!r}; its files are: {_listed(files)}.", target=name)
-        target = Path(output_file_path) if output_file_path else Path(Path(name).name)
-        if target.is_dir() or str(output_file_path or "").endswith("/"):
-            target = target / Path(name).name
-        self._download([(files[name], target)])
-
-    def download_files(
-        self,
-        prefix: str | None = None,
-        output_directory: str | None = None,
-        output_paths: list[str] | None = None,
-        append_prefix: bool = True,
-    ) -> None:
-        """Everything below prefix; append_prefix=False leaves the prefix out of the local paths."""
-        from trainyard._paths import safe_relpath
-
-        chosen = [(path, file) for path, file in sorted(self._files().items()) if not prefix or path.startswith(prefix)]
-        if output_paths is not None and len(output_paths) != len(chosen):
-            raise UserErrorException(
-                f"output_paths names {len(output_paths)} files, {len(chosen)} match {prefix!r}.", target="output_paths"
-            )
-        folder = Path(output_directory or ".")
-        targets: list[Path] = []
-        for index, (path, _) in enumerate(chosen):
-            local = path if append_prefix or not prefix else path[len(prefix) :].lstrip("/") or Path(path).name
-            targets.append(folder / (output_paths[index] if output_paths is not None else safe_relpath(local)))
-        self._download([(file, target) for (_, file), target in zip(chosen, targets, strict=True)])
-
-    def get_all_logs(self, destination: str | None = None) -> list[str]:
-        """Every log of every rank as a file below destination (default: a folder named after the run); their paths.
-
-        Of a run that goes on: what is written up to now.
-        """
-        from trainyard import _logs
-        from trainyard._history import run_view
-
-        workspace = self.experiment.workspace
-        return _logs.save(workspace, run_view(workspace, self.id), Path(destination if destination is not None else self.id))
-
-    download_logs = get_all_logs
-
-    def _download(self, files: list[tuple[Any, Path]]) -> None:
-        from trainyard._details import fetch_all
-
-        fetch_all(self.experiment.workspace._objects, files)
-
-    def restore_snapshot(self, path: str | None = None) -> str:
-        """The source folder as the run got it, below `path` (default: a new folder named after the run); returns where it lies.
-
-        Every file is checked against its digest. Files that are there under the same names are replaced, others stay.
-        """
-        from trainyard import _snapshot
-        from trainyard._paths import below
-
-        folder = Path(path) if path is not None else Path(self.id)
-        source = self._message.spec.source
-        if source.WhichOneof("where") == "inline":
-            for name, content in source.inline.files.items():
-                target = below(folder, name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-        elif source.WhichOneof("where") == "snapshot":
-            _snapshot.restore(self.experiment.workspace._objects, source.snapshot, folder)
-        else:
-            raise UserErrorException(f"Run {self.id} has no snapshot of a source folder.", target=self.id)
-        return str(folder)
-
-    def _get_outputs_datapath(self) -> Any:
-        """A DataPath of what this run has left in ./outputs, to be mounted by another run."""
-        from trainyard._datastore import outputs_of
-
-        return outputs_of(self.experiment.workspace, self.id)
-
     def cancel(self, reason: str = "") -> None:
         """Asks for its end, and its children's: a script gets TERM, then KILL. Returns at once; one that has ended stays as it is."""
         from trainyard.job.v1 import job_pb2
@@ -341,7 +209,9 @@ class Run(ClientRun):
             Printer(sys.stderr).line(f"The run goes on: {self.id}. End it with run.cancel() or `trainyard run cancel {self.id}`.", "note")
             raise
         if raise_on_error and self.get_status() != "Completed":
-            raise self._failure()
+            from trainyard._details import failure
+
+            raise failure(self._message)
         return self._details_at_end()
 
     def _details_at_end(self) -> dict[str, Any]:
@@ -373,80 +243,3 @@ class Run(ClientRun):
                 story.state(news)
         if story is not None:
             story.summary(self._message)
-
-    def _failure(self) -> ActivityFailedException:
-        run = self._message
-        if run.HasField("failure"):
-            error = from_failure(run.failure, ActivityFailedException, f"Run {self.id} failed.", fixed=True)
-            assert isinstance(error, ActivityFailedException)
-            return error
-        return ActivityFailedException(
-            f"Run {self.id} ended as {self.get_status()}: {run.why or 'no reason was given'}", code=self.get_status()
-        )
-
-    def register_model(
-        self,
-        model_name: str,
-        model_path: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        properties: Mapping[str, str] | None = None,
-        model_framework: str | None = None,
-        model_framework_version: str | None = None,
-        description: str | None = None,
-        datasets: Sequence[Any] | None = None,
-        resource_configuration: ResourceConfiguration | None = None,
-        **_: Any,
-    ) -> Model:
-        """A file or folder of this run's artifacts as a new version; a path that is not there raises ModelPathNotFoundException.
-
-        Of a run in its client's hands what was uploaded up to now counts; of a submitted one what is there when it has ended.
-        """
-        import uuid
-
-        from trainyard._model import Model
-        from trainyard._model_find import dataset_refs
-        from trainyard._texts import texts
-        from trainyard.model.v1 import model_pb2
-
-        request = model_pb2.RegisterModelVersion(
-            submission_id=uuid.uuid4().hex,
-            model=model_name,
-            run_id=self.id,
-            path=model_path or model_name,
-            framework=model_framework or "",
-            framework_version=model_framework_version or "",
-            description=description or "",
-            tags=texts("tags", tags),
-            properties=texts("properties", properties),
-        )
-        if self._refresh().opened:
-            request.files.CopyFrom(self._chosen(request.path))
-            request.ClearField("path")
-        if resource_configuration is not None:
-            request.requirements.CopyFrom(resource_configuration._to_message())
-        request.datasets.extend(dataset_refs(datasets))
-        workspace = self.experiment.workspace
-        answer = workspace._clients.call(workspace._clients.models.RegisterModelVersion, request)
-        return Model._from_message(workspace, answer.version)
-
-    def _chosen(self, path: str) -> Any:
-        """The file, or the folder's files, as the registry wants them: paths below the folder's parent."""
-        from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
-
-        path = path.removeprefix("./").rstrip("/")
-        above = len(path.rpartition("/")[0])
-        files = {name: file for name, file in self._files().items() if name == path or name.startswith(f"{path}/")}
-        if not files:
-            what = f"Run {self.id} has no file or folder {path!r}; its files are: {_listed(self._files())}."
-            raise ModelPathNotFoundException(what, target=path)
-
-        def moved(name: str, file: Any) -> Artifact:
-            local = name[above:].lstrip("/")
-            return Artifact(path=local, size_bytes=file.size_bytes, sha256=file.sha256, object_key=file.object_key)
-
-        return ArtifactSet(files=[moved(name, file) for name, file in sorted(files.items())])
-
-
-def _listed(files: Mapping[str, Any]) -> str:
-    names = sorted(files)
-    return (", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none"

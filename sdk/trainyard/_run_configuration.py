@@ -120,6 +120,8 @@ class RunConfiguration(Scheduling):
                 hint="write Environment.get(workspace, name), or Environment(name)",
             )
         spec = spec_pb2.RunSpec(compute_target=target, use_gpu=use_gpu, distribution=spread_over, resume_from=arguments.resumed_run)
+        if self.framework != "Python":
+            spec.framework = str(self.framework)
         self._schedule(spec)
         spec.environment.CopyFrom(self.environment._to_message(local=target == LOCAL))
         spec.inputs.extend(item._to_message() for item in arguments.inputs.values())

@@ -10,7 +10,7 @@ from trainyard._errors import TrainingException, UserErrorException
 from trainyard._paths import safe_relpath
 
 if TYPE_CHECKING:
-    from trainyard._model import ResourceConfiguration
+    from trainyard._resource_configuration import ResourceConfiguration
     from trainyard.job.v1.spec_pb2 import RunSpec
 
 _PRIORITY, _RESTARTS, _LABELS, _NAME = 1_000, 100, 20, 255

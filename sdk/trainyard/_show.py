@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainyard._progress import Printer
-from trainyard._run import status_name
+from trainyard._run_status import status_name
 from trainyard._times import as_utc
 from trainyard._watch import Line
 

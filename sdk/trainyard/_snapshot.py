@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard import _transfer
-from trainyard._artifacts import parsed
-from trainyard._errors import SnapshotException, TrainyardException, UserErrorException
+from trainyard._artifacts import put_list, read_list
+from trainyard._errors import SnapshotException, UserErrorException
 from trainyard._ignore import IgnoreRules
 from trainyard._meter import Meter
 from trainyard._paths import below, safe_relpath, sha256_file
@@ -192,23 +192,17 @@ def _refuse_twins(files: Sequence[Found]) -> None:
 def _by_name(objects: Objects, whole: Any) -> Any:
     from trainyard.job.v1.spec_pb2 import Snapshot
 
-    content = whole.SerializeToString(deterministic=True)
-    digest = hashlib.sha256(content).hexdigest()
-    objects.put_bytes(f"snapshots/trees/{digest}", content)
-    return Snapshot(id=whole.id, manifest_key=f"snapshots/trees/{digest}", manifest_sha256=digest, count=len(whole.files))
+    key, digest = put_list(objects, "snapshots/trees", whole)
+    return Snapshot(id=whole.id, manifest_key=key, manifest_sha256=digest, count=len(whole.files))
 
 
 def listed(objects: Objects, snapshot: Any) -> Any:
-    """The snapshot with all of its files. Raises ObjectMissing, and TrainyardException for a list that is not as its digest says."""
+    """The snapshot with all of its files. Raises ObjectMissing, and TrainyardException for a list that is too long or not as its digest says."""
     from trainyard.job.v1.spec_pb2 import Snapshot
 
     if not snapshot.manifest_key:
         return snapshot
-    content = objects.get_bytes(f"snapshots/trees/{snapshot.manifest_sha256}")
-    if hashlib.sha256(content).hexdigest() != snapshot.manifest_sha256:
-        what = f"The list of the snapshot's files, {snapshot.manifest_key}, is not what was written: its digest differs."
-        raise TrainyardException(what, code="SnapshotCorrupt", target=snapshot.manifest_key)
-    return parsed(Snapshot, content, snapshot.manifest_key)
+    return read_list(objects, Snapshot, f"snapshots/trees/{snapshot.manifest_sha256}", snapshot.manifest_sha256)
 
 
 def restore(objects: Objects, snapshot: Any, folder: Path, *, show_progress: bool = True) -> None:

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-NAME_LIMIT, TEXT_LIMIT = 256, 3000
+from trainyard._metric_limits import NAME_CHARACTERS, TEXT_CHARACTERS
+
 # More digits than this Python does not turn into text.
 _INT_BITS = 13_000
 Scalar = float | int | str | bool | None
@@ -17,8 +18,8 @@ KINDS = ("scalar", "list", "row", "table", *_FILES)
 
 def wrong_name(name: object) -> str:
     """What is wrong with a metric's name, or nothing."""
-    if not isinstance(name, str) or not name or len(name) > NAME_LIMIT:
-        return f"A metric's name is a text of 1 to {NAME_LIMIT} characters; {str(name)[:80]!r} is not."
+    if not isinstance(name, str) or not name or len(name) > NAME_CHARACTERS:
+        return f"A metric's name is a text of 1 to {NAME_CHARACTERS} characters; {str(name)[:80]!r} is not."
     if name != name.strip() or any(ord(char) < 32 or 0xD800 <= ord(char) < 0xE000 for char in name):
         return f"A metric's name has no space at its ends and no control character; {name!r} has."
     return ""
@@ -54,7 +55,7 @@ def _number_of(value: Any) -> float | int | bool | None:
 
 def text(value: str) -> str:
     """At most 3,000 characters, and none that cannot be written as UTF-8."""
-    return value[:TEXT_LIMIT].encode("utf-8", "replace").decode()
+    return value[:TEXT_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def table(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +70,8 @@ def table(columns: Mapping[str, Any]) -> dict[str, Any]:
 def value_of(point: Any) -> Any:
     """What a MetricPoint holds."""
     which = point.WhichOneof("value")
+    if which == "number" and point.integer and point.number.is_integer():
+        return int(point.number)
     if which != "json":
         return getattr(point, which) if which else None
     try:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LOGS_TOPIC = "trainyard.logs"
 BUILD_LOG = "azureml-logs/20_image_build_log.txt"
 DRIVER_LOG = "azureml-logs/70_driver_log.txt"
+# What nodes say of their own work around the script: for those who look for it, and no part of what a script prints.
+_ASIDE = ("azureml-logs/55_", "azureml-logs/75_")
+_PREPARATION = "azureml-logs/65_"
 # The broker's and the scheduler's clocks may differ a little from each other.
 _CLOCK_SLACK = timedelta(seconds=30)
 _PATIENCE_SECONDS = 120.0
@@ -109,9 +112,11 @@ def follow(workspace: Workspace, run_id: str, since: datetime, *, logs: bool) ->
             news.put(None)
 
     def watch_logs() -> None:
+        preparing: dict[int, str] = {}
         try:
             for line in log_lines(workspace._events, run_id, a_little_before(since), lambda: not ended.is_set() and not stop.is_set()):
-                news.put(line)
+                if _is_shown(line, preparing):
+                    news.put(line)
                 if stop.is_set():
                     return
         except Exception as error:  # noqa: BLE001 - output is a comfort: the run's state decides
@@ -136,6 +141,13 @@ def follow(workspace: Workspace, run_id: str, since: datetime, *, logs: bool) ->
                 yield item
     finally:
         stop.set()
+
+
+def _is_shown(line: Line, preparing: dict[int, str]) -> bool:
+    """`preparing`: of each attempt the log that was first. Nodes of a gang prepare all alike and at once: one speaks for them."""
+    if line.log.startswith(_PREPARATION):
+        return preparing.setdefault(line.epoch, line.log) == line.log
+    return not line.log.startswith(_ASIDE)
 
 
 def log_lines(events: Events, run_id: str, since: datetime, going_on: Any) -> Iterator[Line]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from trainyard._errors import WebserviceException, from_failure
 from trainyard._progress import Printer
-from trainyard._services_of import clients_of
+from trainyard._services_of import checked_name, checked_workspace, clients_of
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
@@ -26,8 +26,8 @@ class Webservice:
     """
 
     def __init__(self, workspace: Workspace, name: str, *, _message: Any = None) -> None:
-        self.workspace = workspace
-        self.name = name
+        self.workspace: Workspace = checked_workspace(workspace)
+        self.name = checked_name("name", name)
         self._message = _message if _message is not None else self._fetch()
         if _message is None and self.state == "Deleted":
             raise WebserviceException(f"There is no endpoint {name!r}: it was deleted.", code="EndpointNotFound", target=name)

@@ -179,7 +179,7 @@ def _from_offline(found: Snapshot, run: Any) -> None:
 
 
 def _status(number: int) -> str:
-    from trainyard._run import status_name
+    from trainyard._run_status import status_name
 
     return status_name(number)
 

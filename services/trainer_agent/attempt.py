@@ -14,17 +14,19 @@ from services.trainer_agent import gang, script_environment
 from services.trainer_agent.adapters.leftovers import end_leftovers
 from services.trainer_agent.adapters.reserved_ports import Reservation
 from services.trainer_agent.domain import Part
+from services.trainer_agent.keeping import keep
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.local_ranks import LocalRanks
 from services.trainer_agent.mirror import DEFAULT_FOLDER
 from services.trainer_agent.node import Node
+from services.trainer_agent.node_logs import NodeLogs, Phase, Processes, name_of
 from services.trainer_agent.ports import PreparationFailed, Ring
 from services.trainer_agent.prepare import Prepared, in_thread
 from services.trainer_agent.reporter import Cause, as_record
-from services.trainer_agent.telemetry import BUILD_LOG, DATA_LOG, Attempt, LogStream
+from services.trainer_agent.telemetry import BUILD_LOG, Attempt, LogStream
 from trainyard._artifacts import count
 from trainyard._errors import TrainyardException
-from trainyard._gang import is_elastic, most_nodes
+from trainyard._gang import is_elastic
 from trainyard._paths import below
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -43,7 +45,10 @@ class Running:
         self._folders = folders
         self._release = release
         self._attempt = Attempt(offer.run_id, offer.epoch, node.source, cause)
-        self._ranks = LocalRanks(node, offer, folders, self._attempt, self._report, lambda: self._discarded)
+        name = name_of(node.me.agent_id, offer)
+        self._says = NodeLogs(name, self._log)
+        self._processes = Processes(offer, name, self._says)
+        self._ranks = LocalRanks(node, offer, folders, self._attempt, self._processes, self._report, lambda: self._discarded)
         self._ring: Ring | None = None
         self._gang: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._newest: Any = None
@@ -106,6 +111,7 @@ class Running:
             if not self._discarded and not self._leaving:
                 await self._save()
         finally:
+            self._says.close()
             await asyncio.to_thread(self._clean_up)
             self._release()
         if not self._discarded:
@@ -177,29 +183,23 @@ class Running:
             stop.cancel()
 
     async def _prepare(self) -> Prepared:
-        def build_log() -> LogStream:
-            return self._log(BUILD_LOG)
-
-        opened: list[LogStream] = []
-
-        def data_log(line: str) -> None:
-            opened[:] = opened or [self._log(DATA_LOG)]
-            opened[0].write([line])
-
         try:
-            prepared = await self._node.preparer.prepare(self.offer.spec, self._folders, self._phase, build_log, data_log)
+            prepared = await self._node.preparer.prepare(self.offer.spec, self._folders, self._step, self._build_log, self._say_preparing)
+            for warning in prepared.python.warnings:
+                self._say_preparing(f"warning: {warning}")
+            try:
+                await self._make_ready()
+            except BaseException:
+                prepared.python.release()
+                raise
+            return prepared
+        except PreparationFailed as error:
+            self._say_preparing(f"failed: {error}")
+            raise
         finally:
             # What a thread has handed over is written before the log is closed.
             await asyncio.sleep(0)
-            for stream in opened:
-                stream.close()
-            opened[:] = []
-        try:
-            await self._make_ready()
-        except BaseException:
-            prepared.python.release()
-            raise
-        return prepared
+            self._says.close(Phase.PREPARATION)
 
     async def _make_ready(self) -> None:
         """The folders that are kept, with what an earlier attempt has saved. Raises PreparationFailed."""
@@ -213,22 +213,17 @@ class Running:
         checkpoint = self.offer.checkpoint
         if not count(checkpoint):
             return
-        self._phase("checkpoint", f"{count(checkpoint)} files", False)
+        self._step("checkpoint", f"{count(checkpoint)} files", False)
         restore = self._node.checkpoints.restore
         placed = await in_thread(lambda stopped: restore(checkpoint, self._checkpoint_folder, stopped))
-        self._phase("checkpoint", f"{placed} files", True)
+        self._step("checkpoint", f"{placed} files", True)
 
     async def _save(self) -> None:
         self._phase("outputs", "", False)
-        code, logs = self._folders.code, self._folders.logs
-        folders = [("outputs", code / "outputs"), ("logs", code / "logs"), ("azureml-logs", logs / "azureml-logs")]
         offer = self.offer
         report = cluster.OutputsUploaded()
         try:
-            sharers = most_nodes(offer.spec.distribution)
-            saved, warnings = await asyncio.to_thread(
-                self._node.outputs.save, offer.run_id, offer.epoch, folders, lambda: self._discarded, sharers, offer.node_index
-            )
+            saved, warnings = await keep(offer, self._node.outputs, self._folders, self._says, self._processes, lambda: self._discarded)
             report.outputs.CopyFrom(saved)
             report.warnings.extend(warnings[:50])
             self._phase("outputs", f"{count(saved)} files", True)
@@ -237,6 +232,8 @@ class Running:
             if not isinstance(error, TrainyardException | OSError):
                 log.exception("outputs were not saved", run=offer.run_id)
             report.failure.CopyFrom(Failure(code="OutputsLost", message=f"The outputs could not be saved: {error}"[:3000]))
+            self._says.say(Phase.AFTERWARDS, f"failed: {report.failure.message}")
+        self._says.close()
         # Whoever sees the run end has seen all that it said; a broker that is away delays the end only so long.
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
@@ -250,10 +247,20 @@ class Running:
     # -- telling
 
     def _log(self, name: str) -> LogStream:
-        """Of this node's preparation: nodes beside the first have theirs with their position in its name."""
-        if self.offer.node_index:
-            name = f"{name.removesuffix('.txt')}-{self.offer.node_index}.txt"
         return LogStream(self._attempt, 0, name, self._folders.logs / name, self._node.telemetry)
+
+    def _build_log(self) -> LogStream:
+        """Nodes beside the first have theirs with their position in its name."""
+        own = f"-{self.offer.node_index}" if self.offer.node_index else ""
+        return self._log(f"{BUILD_LOG.removesuffix('.txt')}{own}.txt")
+
+    def _say_preparing(self, what: str) -> None:
+        self._says.say(Phase.PREPARATION, what)
+
+    def _step(self, name: str, detail: str, done: bool) -> None:
+        """Of the preparation."""
+        self._say_preparing(f"{name}: {'done' if done else 'begins'}{detail and f', {detail}'}")
+        self._phase(name, detail, done)
 
     def _phase(self, name: str, detail: str, done: bool) -> None:
         message = cluster.TaskPhase(phase=name, detail=detail[:1000], done=done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from services.trainer_agent.layout import Folders
 from services.trainer_agent.metrics import Metrics
 from services.trainer_agent.mirror import Mirror
 from services.trainer_agent.node import Node
+from services.trainer_agent.node_logs import Processes
 from services.trainer_agent.on_behalf import OnBehalf
 from services.trainer_agent.ports import Ring
 from services.trainer_agent.prepare import Prepared
 from services.trainer_agent.rank import Ending, Rank
+from services.trainer_agent.script_environment import RunToken
 from services.trainer_agent.telemetry import Attempt, LogStream
 from trainyard._gang import Task
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -25,13 +28,21 @@ from trainyard.cluster.v1 import cluster_pb2 as cluster
 
 class LocalRanks:
     def __init__(
-        self, node: Node, offer: Any, folders: Folders, attempt: Attempt, report: Callable[[Any], None], is_discarded: Callable[[], bool]
+        self,
+        node: Node,
+        offer: Any,
+        folders: Folders,
+        attempt: Attempt,
+        processes: Processes,
+        report: Callable[[Any], None],
+        is_discarded: Callable[[], bool],
     ) -> None:
         self.ending = Ending(node.grace_seconds)
         self._node = node
         self._offer = offer
         self._folders = folders
         self._attempt = attempt
+        self._processes = processes
         self._report = report
         self._is_discarded = is_discarded
         self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush)
@@ -79,10 +90,11 @@ class LocalRanks:
         output = LogStream(self._attempt, number, name, self._folders.logs / name, self._node.telemetry)
         metrics = Metrics(self._attempt, task.rank, self._node.telemetry, output)
         script = offer.spec.entry_script or next(iter(offer.spec.command), "")
-        return Rank(script, metrics, output, self._on_behalf, self._report, self.ending)
+        return Rank(script, metrics, output, self._on_behalf, self._report, self._processes.add(), self.ending)
 
     async def _start(self, rank: Rank, formed: Any, task: Task, here: Sequence[Task], prepared: Prepared, ring: Ring | None) -> None:
         spec, folders = self._offer.spec, self._folders
+        limit = spec.max_duration.ToTimedelta().total_seconds() if spec.HasField("max_duration") else None
         socket = folders.sockets / f"{task.rank}.sock"
         given = script_environment.variables(
             os.environ,
@@ -93,11 +105,11 @@ class LocalRanks:
             temporary=folders.temporary,
             spool=folders.spool,
             marks={MARK: self._node.mark},
+            token=RunToken.new(time.time(), limit),
             gang=gang.variables(self._offer, formed, task, here) | (dict(ring.variables(formed, task.rank)) if ring else {}),
             threads=gang.threads(spec, len(here)),
         )
         argv = script_environment.argv(prepared.python, self._offer, prepared.inputs, given)
-        limit = spec.max_duration.ToTimedelta().total_seconds() if spec.HasField("max_duration") else None
         await rank.run(argv, given, folders.code, socket, limit)
 
     # -- checkpoints

@@ -7,10 +7,11 @@ from typing import Any
 
 from services.trainer_agent.reporter import Reporter, as_record
 from services.trainer_agent.telemetry import Attempt, LogStream
-from trainyard._points import BATCH_BYTES, checked
+from trainyard._metric_limits import BATCH_BYTES, NAMES
+from trainyard._points import checked
 from trainyard.job.v1.telemetry_pb2 import MetricBatch
 
-_COMPLAINTS, _NAMES = 100, 20_000
+_COMPLAINTS = 100
 
 
 class Metrics:
@@ -42,8 +43,8 @@ class Metrics:
         for row in rows:
             try:
                 point, weight = checked(row, self._good)
-                if len(kinds) >= _NAMES and (run_id, point["name"]) not in kinds:
-                    raise ValueError(f"{point['name']!r} is one name too many: {_NAMES} are kept")
+                if len(kinds) >= NAMES and (run_id, point["name"]) not in kinds:
+                    raise ValueError(f"{point['name']!r} is one name too many: {NAMES} are kept")
                 known = kinds.setdefault((run_id, point["name"]), point["kind"])
                 if known != point["kind"]:
                     raise ValueError(f"{point['name']!r} is a {known}; a {point['kind']} of that name is left out")

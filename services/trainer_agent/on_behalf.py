@@ -7,7 +7,6 @@ import asyncio
 import os
 import stat
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from google.protobuf.message import Message
 
 from services.trainer_agent.adapters.outputs import plain_files
 from services.trainer_agent.layout import Folders
+from services.trainer_agent.registration import registration, texts
 from trainyard._client_run import new_run_id
 from trainyard._errors import ModelPathNotFoundException, TrainyardException, UserErrorException
 from trainyard._objects import Objects
@@ -114,11 +114,11 @@ class OnBehalf:
 
     def _tag(self, run_id: str, request: dict[str, Any]) -> bool:
         removed = [str(name) for name in request["removed"]]
-        self._run_request(run_id, job.TagRun(run_id=run_id, set=_texts(request["set"]), removed=removed), job.RunTagged)
+        self._run_request(run_id, job.TagRun(run_id=run_id, set=texts(request["set"]), removed=removed), job.RunTagged)
         return True
 
     def _add_properties(self, run_id: str, request: dict[str, Any]) -> bool:
-        wanted = job.AddRunProperties(run_id=run_id, properties=_texts(request["properties"]))
+        wanted = job.AddRunProperties(run_id=run_id, properties=texts(request["properties"]))
         self._run_request(run_id, wanted, job.RunPropertiesAdded)
         return True
 
@@ -143,7 +143,7 @@ class OnBehalf:
             submission_id=new_run_id(self._offer.experiment[:100], time.time()),
             experiment=self._offer.experiment,
             parent_run_id=parent,
-            tags=_texts(child.get("tags") or {}),
+            tags=texts(child.get("tags") or {}),
             display_name=str(child.get("display_name") or "")[:255],
         )
 
@@ -239,20 +239,7 @@ class OnBehalf:
             raise self._no_path(run_id, path)
         for file in files:
             file.path = file.path[len(parent) :].lstrip("/")
-        asked = model_pb2.RegisterModelVersion(
-            submission_id=uuid.uuid4().hex,
-            model=str(request["model"]),
-            run_id=run_id,
-            framework=str(request.get("framework") or ""),
-            framework_version=str(request.get("framework_version") or ""),
-            description=str(request.get("description") or ""),
-            tags=_texts(request.get("tags") or {}),
-            properties=_texts(request.get("properties") or {}),
-            files=_a_set(files),
-        )
-        wishes = (float(request.get("cpus") or 0), float(request.get("memory_in_gb") or 0), int(request.get("gpus") or 0))
-        if any(wishes):
-            asked.requirements.CopyFrom(model_pb2.Requirements(cpus=wishes[0], memory_bytes=int(wishes[1] * 2**30), gpus=wishes[2]))
+        asked = registration(run_id, request, _a_set(files), self._offer.spec.inputs)
         answers = (model_pb2.ModelVersionRegistered, model_pb2.ModelVersionRejected)
 
         def is_answer(_: bool, message: Any) -> bool:
@@ -287,9 +274,3 @@ class OnBehalf:
 def _a_set(files: list[Artifact]) -> ArtifactSet:
     by_path: dict[str, Artifact] = {file.path: file for file in files}
     return ArtifactSet(files=[by_path[path] for path in sorted(by_path)])
-
-
-def _texts(labels: Any) -> dict[str, str]:
-    if not isinstance(labels, dict):
-        raise UserErrorException("Tags and properties are names with texts.")
-    return {str(name): str(value) for name, value in labels.items()}

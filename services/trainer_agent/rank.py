@@ -11,6 +11,7 @@ from typing import Any
 
 from services.trainer_agent.adapters.ranks import RankProcess
 from services.trainer_agent.metrics import Metrics
+from services.trainer_agent.node_logs import Process
 from services.trainer_agent.ports import PreparationFailed
 from services.trainer_agent.script_socket import Requests, ScriptSocket
 from services.trainer_agent.telemetry import LogStream
@@ -40,10 +41,18 @@ class Ending:
 
 
 class Rank:
-    """`name`: of the script, for people. `metrics` and `output` are tagged with the rank; `report` takes what goes to the scheduler."""
+    """`name`: of the script, for people. `metrics` and `output` are tagged with the rank; `report` takes what goes to the scheduler, and
+    `story` is the node's own word of it."""
 
     def __init__(
-        self, name: str, metrics: Metrics, output: LogStream, requests: Requests, report: Callable[[Any], None], ending: Ending
+        self,
+        name: str,
+        metrics: Metrics,
+        output: LogStream,
+        requests: Requests,
+        report: Callable[[Any], None],
+        story: Process,
+        ending: Ending,
     ) -> None:
         self.ended_badly_ns = 0
         """When it ended with another code than 0, in nanoseconds of the epoch; 0 = it did not."""
@@ -52,6 +61,7 @@ class Rank:
         self._output = output
         self._ears = ScriptSocket(metrics, requests)
         self._report = report
+        self._story = story
         self._ending = ending
 
     @property
@@ -65,12 +75,15 @@ class Rank:
     async def run(self, argv: Sequence[str], given: Mapping[str, str], folder: Path, socket: Path, limit: float | None) -> None:
         """Starts the script, listens to it, and reports its end. Raises PreparationFailed where it cannot be started."""
         await self._ears.listen(socket)
+        self._story.starts(self.number, argv)
         try:
             process = await RankProcess.start(argv, given, folder, self._output)
         except OSError as error:
+            self._story.cannot_start(self.number, error)
             await self._ears.close()
             self._output.close()
             raise PreparationFailed("ScriptNotStarted", f"{self._name} cannot be started: {error}", self._name) from error
+        self._story.runs(self.number, process.pid, argv)
         started = cluster.TaskStarted(rank=self.number)
         started.started_at.FromDatetime(datetime.now(UTC))
         self._report(started)
@@ -80,6 +93,7 @@ class Rank:
         finally:
             await self._ears.close()
             self._output.close()
+        self._story.ended(self.number, end)
         end.rank = self.number
         end.last_lines.extend(self._output.last_lines)
         end.exited_at.FromDatetime(process.ended_at or datetime.now(UTC))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -13,15 +15,28 @@ import trainyard
 from services.trainer_agent.adapters.environment import FOR_SCRIPTS, only
 from services.trainer_agent.interpreting import ScriptPython
 from trainyard._context import PARENT, SOCKET, SPOOL
+from trainyard._lineage import framework_of
 from trainyard.job.v1.spec_pb2 import DatasetInput
 
 RUN_CONTEXT = Path(trainyard.__file__).resolve().parents[1]
 ALIAS = RUN_CONTEXT / "azureml-alias"
 TENSORFLOW_1 = Path(__file__).resolve().parent / "tensorflow1"
-
-
+_THIRTY_DAYS = 30 * 86_400
 # What scripts write where they want none.
 _NO_DEVICES = ("", "-1")
+
+
+@dataclass(frozen=True)
+class RunToken:
+    """For scripts that look whether they have one. It opens nothing and nobody asks for it: what may speak for the run is whoever may open
+    the agent's socket. `expires`: seconds since 1970."""
+
+    value: str
+    expires: int
+
+    @classmethod
+    def new(cls, now: float, lasts_seconds: float | None) -> RunToken:
+        return cls(secrets.token_urlsafe(32), int(now + (_THIRTY_DAYS if lasts_seconds is None else lasts_seconds)))
 
 
 def identity(offer: Any) -> dict[str, str]:
@@ -39,6 +54,7 @@ def variables(
     temporary: Path,
     spool: Path,
     marks: Mapping[str, str],
+    token: RunToken,
     gang: Mapping[str, str],
     threads: Mapping[str, str],
 ) -> dict[str, str]:
@@ -59,7 +75,8 @@ def variables(
         "AZUREML_ARM_WORKSPACE_NAME": "local",
         "AZUREML_ARM_PROJECT_NAME": offer.experiment,
         "AZUREML_OUTPUT_DIRECTORY": "./outputs",
-        "AZUREML_FRAMEWORK": "TensorFlow" if environment.framework == "tensorflow" else "Python",
+        "AZUREML_WORKSPACE_ID": "local",
+        "AZUREML_FRAMEWORK": framework_of(offer.spec),
         "AZUREML_COMMUNICATOR": "None",
         "AZUREML_DATASET_ENVIRONMENT_VARS": ",".join(f"{item.name}:{_mode(item)}" for item in offer.spec.inputs),
         "TRAINYARD_INPUTS": json.dumps(dict(inputs)),
@@ -67,6 +84,14 @@ def variables(
         SPOOL: str(spool),
         PARENT: offer.spec.parent_run_id,
     }
+    if not python.has_azureml:
+        # With these Azure's own SDK would take its service to be at hand; without them it keeps the run offline.
+        given |= {
+            "AZUREML_RUN_TOKEN": token.value,
+            "AZUREML_RUN_TOKEN_EXPIRY": str(token.expires),
+            "AZUREML_SERVICE_ENDPOINT": f"unix://{socket}",
+            "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"unix://{socket}",
+        }
     # An input that is called "path" must not be where programs are looked for.
     taken = frozenset(given)
     for name, path in inputs.items():

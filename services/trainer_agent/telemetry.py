@@ -10,7 +10,6 @@ from services.trainer_agent.reporter import Cause, Reporter, as_record
 from trainyard.job.v1.telemetry_pb2 import LogChunk
 
 BUILD_LOG = "azureml-logs/20_image_build_log.txt"
-DATA_LOG = "azureml-logs/65_job_prep.txt"
 _LINE_BYTES, _CHUNK_BYTES, _CHUNK_LINES = 32 << 10, 256 << 10, 1000
 
 

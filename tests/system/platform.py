@@ -108,6 +108,12 @@ class Platform:
     def node_of(self, run_id: str) -> str:
         return str(self.jobs.GetRun(job_pb2.GetRunRequest(run_id=run_id), wait_for_ready=True, timeout=60).run.agent_ids[0])
 
+    def node_logs(self, run: Run) -> list[str]:
+        """Names of all that is in azureml-logs when a script of one process has run on one node."""
+        node = self.node_of(run.id)
+        logs = (f"55_azureml-execution-{node}", f"65_job_prep-{node}", "70_driver_log", f"75_job_post-{node}")
+        return [*(f"azureml-logs/{name}.txt" for name in logs), "azureml-logs/process_info.json", "azureml-logs/process_status.json"]
+
     # -- events
 
     def events(self, *topics: str) -> Iterator[Received]:

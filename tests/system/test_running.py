@@ -11,7 +11,7 @@ import pytest
 from tests.system.platform import Platform, an_inline_run, names
 from trainyard import ActivityFailedException, Dataset, Run
 from trainyard._kafka import Events
-from trainyard._watch import log_lines
+from trainyard._watch import DRIVER_LOG, log_lines
 
 WAIT_FOR_FILE = """
 import os, sys, time
@@ -29,6 +29,8 @@ def test_output_is_seen_line_by_line_while_the_script_runs(platform: Platform, t
     seen: list[str] = []
 
     for line in log_lines(Events(platform.layout.kafka_bootstrap), run.id, run._since(), lambda: "seen" not in seen):
+        if line.log != DRIVER_LOG:
+            continue
         seen.append(line.text)
         if line.text == "begun":
             assert platform.status(run.id) in ("PREPARING", "RUNNING")
@@ -51,7 +53,7 @@ open("logs/mine.txt", "w").write("mine")
     run.wait_for_completion()
 
     assert run.get_file_names() == [
-        "azureml-logs/70_driver_log.txt", "logs/mine.txt", "outputs/-1.index", "outputs/a b.txt", "outputs/model/weights", "outputs/ü.txt",
+        *platform.node_logs(run), "logs/mine.txt", "outputs/-1.index", "outputs/a b.txt", "outputs/model/weights", "outputs/ü.txt",
     ]  # fmt: skip
     run.download_files("outputs/", str(tmp_path / "got"))
     assert (tmp_path / "got" / "outputs" / "ü.txt").read_text() == "ü.txt"

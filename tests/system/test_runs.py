@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from tests.system.platform import Platform, an_inline_run, names
-from trainyard import ActivityFailedException, Experiment, Model, Run, UserErrorException
+from trainyard import ActivityFailedException, Dataset, Experiment, Model, Run, UserErrorException
 from trainyard._errors import ModelPathNotFoundException
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.job.v1 import job_pb2
@@ -34,6 +34,7 @@ for number in range(3): run.log("loss", number / 2, step=number)
 run.log("flag", True); run.log("big", 2**80); run.log("none", None); run.log("nan", float("nan"))
 run.log_row("row", a=1); run.log_table("table", {"a": [1, 2]}); run.log_list("list", [1, 2])
 assert run.get_metrics("loss") == {"loss": [0, 0.5, 1]}, run.get_metrics()
+run.log("count", 3); assert repr(run.get_metrics("count")) == "{'count': 3}", run.get_metrics()
 run.log_confusion_matrix("cm", {"schema_type": "confusion_matrix", "schema_version": "v1", "data": {"matrix": [[1]]}})
 
 run.upload_file("notes/a.txt", io.BytesIO(b"A"))
@@ -49,7 +50,7 @@ assert first.get_metrics() == {"x": 1} and second.get_status() == "Completed"
 os.makedirs("outputs/model"); open("outputs/model/weights", "w").write("first")
 model = run.register_model("runs-inside", "outputs/model")
 open("outputs/model/weights", "w").write("second")
-again = run.register_model("runs-inside", "outputs/model")
+again = run.register_model("runs-inside", "outputs/model", datasets=[("training", "digits"), ("test", run.input_datasets["digits"])])
 assert again.version == model.version + 1
 run.tag("versions", f"{model.version} {again.version}")
 try: run.register_model("runs-inside", "outputs/modle")
@@ -65,10 +66,13 @@ while True: time.sleep(0.1)
 """
 
 
-def test_a_script_does_all_with_its_run_that_a_script_may(platform: Platform, tmp_path: Path) -> None:
+def test_a_script_does_all_with_its_run_that_a_script_may(platform: Platform, tmp_path: Path, files_over_http: tuple[Path, str]) -> None:
     platform.pool("runs", max_nodes=2)
     experiment = Experiment(platform.workspace, "runs")
-    run = platform.submit(tmp_path / "code", FROM_INSIDE, "runs", experiment="runs")
+    folder, base = files_over_http
+    (folder / "digits.gz").write_text("digits")
+    digits = Dataset.File.from_files(f"{base}/digits.gz").register(platform.workspace, "digits of a script", create_new_version=True)
+    run = platform.submit(tmp_path / "code", FROM_INSIDE, "runs", experiment="runs", inputs=[digits.as_named_input("digits").as_mount()])
     run.tag("given", "yes")
     run.wait_for_completion()
 
@@ -76,7 +80,7 @@ def test_a_script_does_all_with_its_run_that_a_script_may(platform: Platform, tm
     assert {name: metrics[name] for name in ("loss", "flag", "big", "none", "row", "table", "list")} == {
         "loss": [0, 0.5, 1], "flag": True, "big": 2**80, "none": None, "row": {"a": 1}, "table": {"a": [1, 2]}, "list": [1, 2],
     }  # fmt: skip
-    assert math.isnan(metrics["nan"])
+    assert math.isnan(metrics["nan"]) and repr(metrics["count"]) == "3"
     assert metrics["cm"].startswith(f"aml://artifactId/ExperimentRun/dcid.{run.id}/cm_")
     assert {"notes/a.txt", "outputs/model/weights", metrics["cm"].rpartition("/")[2]} <= set(run.get_file_names())
     assert run.tags.items() >= {"given": "yes", "stage": "one"}.items() and run.properties["p"] == "1"
@@ -89,6 +93,9 @@ def test_a_script_does_all_with_its_run_that_a_script_may(platform: Platform, tm
         assert model.run_id == run.id
         contents.append((Path(model.download(str(tmp_path / version))) / "weights").read_text())
     assert contents == ["first", "second"]
+    assert {(purpose, it.id) for purpose, named in model.datasets.items() for it in named} == {
+        (purpose, digits.id) for purpose in ("", "training", "test")
+    }
 
 
 def test_an_interactive_run_keeps_what_it_is_given_and_ends_as_its_block_ends(platform: Platform, tmp_path: Path) -> None:

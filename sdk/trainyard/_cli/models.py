@@ -51,7 +51,8 @@ def model_register(
     config: Config = None,
 ) -> None:
     """A file or folder, from here or from a run, as a new version."""
-    from trainyard._model import Model, ResourceConfiguration
+    from trainyard._model import Model
+    from trainyard._resource_configuration import ResourceConfiguration
 
     space = workspace(config)
     wish = ResourceConfiguration(cpus, memory_gb, gpus) if (cpus, memory_gb, gpus) != (None, None, None) else None

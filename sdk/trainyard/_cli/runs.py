@@ -122,7 +122,7 @@ def _placed(clients: Any, runs: Iterable[Any]) -> Iterator[Any]:
 
 
 def _statuses(given: list[str] | None) -> list[Any]:
-    from trainyard._run import STATUS_NAMES
+    from trainyard._run_status import STATUS_NAMES
     from trainyard.job.v1 import job_pb2
 
     wanted = {name.lower() for name in given or ()}

@@ -13,7 +13,7 @@ from trainyard._cli.output import iso
 
 def status(number: int) -> str:
     """Azure's word for a status."""
-    from trainyard._run import status_name
+    from trainyard._run_status import status_name
 
     return status_name(number)
 

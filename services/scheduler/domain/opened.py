@@ -84,7 +84,8 @@ def end(run: Run, status: int, why: Failure | None, world: World) -> Fact:
         fact.failure.CopyFrom(given)
         fact.failure.message = fact.failure.message[:3000]
         fact.failure.code = fact.failure.code[:100] or "RunFailed"
-        del fact.failure.last_lines[20:]
+        fact.failure.target = fact.failure.target[:1000]
+        fact.failure.last_lines[:] = [line[:1000] for line in fact.failure.last_lines[:20]]
     return about_run(fact)
 
 

@@ -22,7 +22,7 @@ _STORED = re.compile(r"(datastores/blobs|runs|uploads)/[^\0]+\Z")
 INLINE_BYTES = 512 << 10
 # The specification travels on in facts and offers, which say more than the request did and must fit into a message as well.
 SPEC_BYTES = 960 << 10
-SNAPSHOT_FILES, ARGUMENTS, PACKAGES, INPUT_FILES, DISPLAY_NAME = 2_000, 1_000, 500, 10_000, 255
+SNAPSHOT_FILES, ARGUMENTS, PACKAGES, INPUT_FILES, DISPLAY_NAME, FRAMEWORK = 2_000, 1_000, 500, 10_000, 255, 100
 # Ten years: what the protobuf type can say beyond that overflows every clock.
 LONGEST_SECONDS = 10 * 366 * 86_400
 # The platform's own names: a script finds its run by them.
@@ -50,6 +50,8 @@ def _faults(request: Any) -> Iterator[tuple[str, str]]:
     if len(spec.arguments) > ARGUMENTS:
         yield "arguments", f"{len(spec.arguments)} arguments are more than {ARGUMENTS}."
     yield from _input_faults(spec)
+    if len(spec.framework) > FRAMEWORK or not spec.framework.isprintable():
+        yield "framework", f"framework {spec.framework[:FRAMEWORK]!r} is no name: at most {FRAMEWORK} printable characters."
     yield from _environment_faults(spec.environment)
     if spec.HasField("max_duration") and not 0 < seconds(spec.max_duration) <= LONGEST_SECONDS:
         yield "max_duration", f"max_duration must be more than zero and at most {LONGEST_SECONDS} s."
@@ -72,6 +74,11 @@ def opening(request: Any) -> Failure | None:
 
 def _opening_faults(request: Any) -> Iterator[tuple[str, str]]:
     yield from _experiment_faults(request)
+    if request.ByteSize() > SPEC_BYTES:
+        yield (
+            "source",
+            f"The request has {request.ByteSize()} bytes, more than {SPEC_BYTES}; upload a snapshot, or keep less in tags and properties.",
+        )
     if request.HasField("source"):
         yield from _folder_faults(request.source)
     yield from _label_faults(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,41 +26,43 @@ class OutputStore:
         self._objects = objects
         self._retry_seconds = retry_seconds
 
-    def save(
-        self,
-        run_id: str,
-        epoch: int,
-        folders: list[tuple[str, Path]],
-        stopped: Callable[[], bool],
-        sharers: int = 1,
-        node_index: int = 0,
-    ) -> tuple[ArtifactSet, list[str]]:
-        """Files below each (prefix, folder), and what was left out; a long list comes as an object of its own.
-
-        sharers: how many nodes save files of this attempt; the event of its end has room for all their lists. Nodes beside the first
-        write below a prefix of their own: files of one path are not one another's.
-
-        A store that is away is waited for; raises PlatformUnavailableException.
-        """
+    def upload(
+        self, run_id: str, epoch: int, folders: Sequence[tuple[str, Path]], stopped: Callable[[], bool], node_index: int = 0
+    ) -> tuple[list[Artifact], list[str]]:
+        """Files below each (prefix, folder), and what was left out. Nodes beside the first write below a prefix of their own: files of one
+        path are not one another's. A store that is away is waited for; raises PlatformUnavailableException."""
         warnings: list[str] = []
         found = sorted((path, file) for prefix, folder in folders for path, file in plain_files(prefix, folder, warnings))
         if len(found) > MOST_FILES:
             what = f"{len(found)} files are more than {MOST_FILES}"
             warnings.insert(0, f"{what}: {len(found) - MOST_FILES} were not saved, those after {found[MOST_FILES - 1][0]!r}")
-        prefix = f"runs/{run_id}/{epoch}" + (f"/nodes/{node_index}" if node_index else "")
+        below = _prefix(run_id, epoch, node_index)
 
         def one(item: tuple[str, Path]) -> Artifact | None:
             path, file = item
             try:
-                return self._one(f"{prefix}/{path}", path, file, stopped)
+                return self._one(f"{below}/{path}", path, file, stopped)
             except OSError as error:
                 # One file that cannot be read does not take the others with it.
                 warnings.append(f"{path!r} was not saved: {error.strerror}")
                 return None
 
         saved = [artifact for artifact in _transfer.side_by_side(one, found[:MOST_FILES]) if artifact is not None]
-        listed = self._patiently(lambda: _artifacts.for_event(self._objects, prefix, ArtifactSet(files=saved), sharers), stopped)
-        return listed, [warning[:_WARNING_CHARACTERS] for warning in warnings]
+        return saved, [warning[:_WARNING_CHARACTERS] for warning in warnings]
+
+    def listed(
+        self, run_id: str, epoch: int, files: Iterable[Artifact], stopped: Callable[[], bool], node_index: int = 0, sharers: int = 1
+    ) -> ArtifactSet:
+        """For the report; a long list comes as an object of its own. sharers: how many nodes save files of this attempt; the event of its
+        end has room for all their lists. Raises PlatformUnavailableException."""
+        by_path = {file.path: file for file in files}
+        whole = ArtifactSet(files=[by_path[path] for path in sorted(by_path)])
+
+        def written() -> ArtifactSet:
+            made: ArtifactSet = _artifacts.for_event(self._objects, _prefix(run_id, epoch, node_index), whole, sharers)
+            return made
+
+        return self._patiently(written, stopped)
 
     def _one(self, key: str, path: str, file: Path, stopped: Callable[[], bool]) -> Artifact:
         sent = self._patiently(lambda: _transfer.send(self._objects, key, file), stopped)
@@ -68,6 +70,10 @@ class OutputStore:
 
     def _patiently(self, work: Callable[[], T], stopped: Callable[[], bool]) -> T:
         return when_it_answers(work, self._retry_seconds, stopped)
+
+
+def _prefix(run_id: str, epoch: int, node_index: int) -> str:
+    return f"runs/{run_id}/{epoch}" + (f"/nodes/{node_index}" if node_index else "")
 
 
 def plain_files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:

@@ -55,6 +55,10 @@ class RankProcess:
             os.close(writing)
         return cls(process, pipe, transport, output)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def _read(self, pipe: asyncio.StreamReader, output: LogStream) -> None:
         lines = Lines()
         try:

@@ -110,6 +110,8 @@ def test_two_agents_start_a_cluster_whose_tasks_reach_each_other(scheduler: Sche
     addresses = {member.agent_id: (member.address, len(member.ports)) for member in formed.members}
     assert addresses == {"agent-2": ("127.0.0.2", 2), "agent-3": ("127.0.0.3", 2)}
     contents = {it.agent_id: scheduler.outputs(it) for it in saved}
+    assert _told_by_the_node(contents["agent-2"], "agent-2", "") == {0: "Completed", 2: "Completed"}
+    assert _told_by_the_node(contents["agent-3"], "agent-3", "-agent-3") == {1: "Completed", 3: "Canceled"}
     assert contents["agent-2"] == {
         "outputs/worker_0": f"127.0.0.2:{formed.members[0].ports[0]}",
         "outputs/worker_2": f"127.0.0.2:{formed.members[0].ports[1]}",
@@ -126,6 +128,23 @@ def test_two_agents_start_a_cluster_whose_tasks_reach_each_other(scheduler: Sche
     assert len(set(keys)) == len(keys) and all(key.startswith(f"runs/{run}/1/") for key in keys)
 
 
+def _told_by_the_node(files: dict[str, str], agent_id: str, suffix: str) -> dict[int, str]:
+    """Rank -> how its process ended. Takes out of the files what a node adds to them."""
+    execution, _, _, _, status = (
+        files.pop(f"azureml-logs/{name}")
+        for name in (
+            f"55_azureml-execution-{agent_id}.txt",
+            f"65_job_prep-{agent_id}.txt",
+            f"75_job_post-{agent_id}.txt",
+            f"process_info{suffix}.json",
+            f"process_status{suffix}.json",
+        )
+    )
+    ended = {it["rank"]: it["status"] for it in json.loads(status)["processes"]}
+    assert all(f"rank {rank}: is process" in execution for rank in ended)
+    return ended
+
+
 def test_metrics_and_lines_are_tagged_with_their_rank(scheduler: Scheduler, request: pytest.FixtureRequest) -> None:
     run = a_run(request)
     spec = a_spec(_GREETS_ALL, Distribution(node_count=2, tensorflow=TensorflowCluster(worker_count=4)))
@@ -137,7 +156,7 @@ def test_metrics_and_lines_are_tagged_with_their_rank(scheduler: Scheduler, requ
     batches = [it.message for it in scheduler.log.events("trainyard.metrics") if isinstance(it.message, MetricBatch)]
     assert sorted(it.rank for it in batches if it.run_id == run) == [0, 1, 2, 3]
     lines = [it.message for it in scheduler.log.events("trainyard.logs") if isinstance(it.message, LogChunk)]
-    said = {(it.log, it.rank) for it in lines if it.run_id == run}
+    said = {(it.log, it.rank) for it in lines if it.run_id == run and "70_driver_log" in it.log}
     assert said == {(f"azureml-logs/70_driver_log_worker_{rank}.txt", rank) for rank in range(4)}
 
 

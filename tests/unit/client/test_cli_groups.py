@@ -304,6 +304,40 @@ def test_completion_gives_names_and_is_silent_where_anything_is_amiss(
     assert capfd.readouterr() == ("", "")
 
 
+def test_completion_goes_through_the_pages_of_a_list_until_it_has_what_was_typed(platform: Platform, cli: Cli) -> None:
+    add_run(platform, "oldest_1")
+    for number in range(250):
+        add_run(platform, f"exp_{number}")
+
+    assert completion.run_ids("oldest") == ["oldest_1"]
+    assert len(completion.run_ids("exp")) == 50
+
+
+def test_completion_gives_what_came_before_something_went_amiss(platform: Platform, cli: Cli) -> None:
+    def breaks_off(*_: object) -> Iterator[str]:
+        yield "digits"
+        raise RuntimeError("the second page does not come")
+
+    assert completion._quietly(breaks_off)("di") == ["digits"]
+
+
+def test_completion_asks_for_no_page_beyond_its_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 0.9, 1.5])
+    monkeypatch.setattr("trainyard._cli.completion.time.monotonic", lambda: next(clock))
+    patience: list[float] = []
+
+    def pages(request: Any, timeout: float) -> Any:
+        patience.append(timeout)
+        if not timeout:
+            raise TimeoutError
+        return model_pb2.ListModelVersionsResponse(versions=[model_pb2.ModelVersion(model="digits")], next_page_token="more")
+
+    with pytest.raises(TimeoutError):
+        list(completion._listed(pages, model_pb2.ListModelVersionsRequest(), "versions"))
+
+    assert patience == [1.0, pytest.approx(0.1), 0.0]
+
+
 def test_the_shell_can_be_told_how_to_complete(cli: Cli) -> None:
     result = cli("--show-completion", "bash")
 

@@ -35,6 +35,28 @@ def test_an_opened_run_runs_at_once_and_waits_for_no_node() -> None:
     assert (run.status, run.tags, run.properties, run.display_name) == (job.RUN_STATUS_RUNNING, {"a": "1"}, {"p": "x"}, "mine")
 
 
+def test_an_opening_that_its_fact_would_have_no_room_for_is_refused_with_its_size() -> None:
+    labels = {f"label{number}": "\U0001f600" * 3000 for number in range(43)}
+    request = an_opening(tags=labels, properties=labels)
+    assert 1_000_000 < request.ByteSize() < 1 << 20
+
+    told = Story().tell(request)
+
+    assert names(told) == ["RunRejected"]
+    assert told[0].failure.code == "UserError" and f"{request.ByteSize()} bytes, more than" in told[0].failure.message
+
+
+def test_of_the_reason_that_a_run_is_closed_with_no_more_is_kept_than_a_fact_has_room_for() -> None:
+    story = Story()
+    story.tell(an_opening())
+    why = Failure(code="c" * 1000, message="m" * 10_000, target="t" * 10_000, last_lines=["x" * 40_000] * 25)
+
+    (failed,) = story.tell(job.CloseRun(run_id="open", status=job.RUN_STATUS_FAILED, failure=why))
+
+    assert failed.ByteSize() < 30_000
+    assert [len(line) for line in failed.failure.last_lines] == [1000] * 20
+
+
 def test_runs_of_both_kinds_are_counted_together() -> None:
     story = Story().with_pool()
     story.tell(a_submission())

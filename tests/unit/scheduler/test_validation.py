@@ -95,6 +95,8 @@ def _name(request: Any) -> None:
         (_argument, "nowhere", "does not have"),
         (_variable("A-B"), "A-B", "cannot be set"),
         (_variable("TRAINYARD_RUN_SOCKET"), "TRAINYARD_RUN_SOCKET", "platform's own"),
+        (_set(framework="Tensor\0Flow"), "framework", "printable characters"),
+        (_set(framework="x" * 101), "framework", "at most 100"),
         (_no_time, "max_duration", "more than zero"),
         (_endless, "max_duration", "at most"),
         (_set(tags={"a": "x" * (1 << 20)}), "spec", "put large things into a snapshot"),

@@ -474,6 +474,40 @@ def test_a_model_is_registered_by_the_agent(agent: Agent) -> None:
     assert [(item["model"], item["path"]) for item in agent.asks()] == [("m", "outputs/model")]
 
 
+def test_datasets_of_a_model_are_named_as_inputs_by_path_or_as_versions(agent: Agent) -> None:
+    agent.answers["register_model"] = {"ok": {"model": "m", "version": 1}}
+    script = """
+import types
+found = types.SimpleNamespace(name="other", version=2)
+datasets = ["digits", ("training", run.input_datasets["digits"]), ("test", "a set:7"), ["validation", found]]
+run.register_model("m", datasets=datasets, sample_input_dataset=found)
+"""
+
+    result = a_script(script, agent, TRAINYARD_INPUTS='{"digits": "/data/digits"}')
+
+    assert result.stderr == ""
+    assert agent.asks()[0]["datasets"] == [
+        {"purpose": "", "input": "digits"},
+        {"purpose": "training", "input": "digits"},
+        {"purpose": "test", "name": "a set", "version": 7},
+        {"purpose": "validation", "name": "other", "version": 2},
+        {"purpose": "sample_input", "name": "other", "version": 2},
+    ]
+
+
+@pytest.mark.parametrize("datasets", ["'digits'", "7", "['no such input']", "[None]", "[(1, 'digits')]", "[('a', 'b', 'c')]"])
+def test_what_is_no_dataset_of_a_model_is_refused_before_anything_is_asked_for(agent: Agent, datasets: str) -> None:
+    script = f"""
+from trainyard import UserErrorException
+try: run.register_model("m", datasets={datasets})
+except UserErrorException as error: print(error.target)
+"""
+
+    result = a_script(script, agent, TRAINYARD_INPUTS='{"digits": "/data/digits"}')
+
+    assert (result.stdout, result.stderr, agent.asks()) == ("datasets\n", "", [])
+
+
 def test_a_run_below_another_names_its_parent(agent: Agent) -> None:
     result = a_script("print(run.parent.id)", agent, TRAINYARD_PARENT_RUN_ID="above")
 

@@ -75,6 +75,15 @@ def test_a_distributed_run_is_shown_as_azure_did_and_its_attempts_beside_that() 
     assert (attempt["outcome"], attempt["firstCause"]["rank"], attempt["newestCheckpoint"]["number"]) == ("Restarted", 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("said", "environment", "shown"), [("", "", "Python"), ("", "tensorflow", "TensorFlow"), ("PyTorch", "none", "PyTorch")]
+)
+def test_the_framework_is_what_the_submitter_said_or_else_the_environments(said: str, environment: str, shown: str) -> None:
+    view = RunView(run=job.Run(spec=RunSpec(framework=said, environment=EnvironmentSpec(framework=environment))))
+
+    assert details(view, {})["runDefinition"]["framework"] == shown
+
+
 def test_git_state_is_shown_under_both_names() -> None:
     git = {
         "azureml.git.commit": "abc",
@@ -89,6 +98,13 @@ def test_git_state_is_shown_under_both_names() -> None:
     assert found["mlflow.source.git.commit"] == "abc"
     assert found["mlflow.source.git.repoURL"] == "http://host/x.git"
     assert len(found["AzureML.DerivedImageName"]) == len("trainyard/") + 32
+
+
+def test_where_its_processes_are_told_of_is_named_for_runs_with_nodes_alone() -> None:
+    found, opened = (details(a_view(opened=it), {})["properties"] for it in (False, True))
+
+    assert (found["ProcessInfoFile"], found["ProcessStatusFile"]) == ("azureml-logs/process_info.json", "azureml-logs/process_status.json")
+    assert not {"ProcessInfoFile", "ProcessStatusFile"} & opened.keys()
 
 
 def test_an_error_has_azures_whole_shape() -> None:

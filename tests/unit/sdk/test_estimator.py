@@ -15,6 +15,9 @@ from trainyard import (
     UserErrorException,
 )
 from trainyard._arguments import flatten
+from trainyard._details import details
+from trainyard.history.v1.history_pb2 import RunView
+from trainyard.job.v1.job_pb2 import Run
 
 
 @pytest.fixture
@@ -130,7 +133,9 @@ def test_a_framework_version_beside_an_environment_definition_is_told_to_have_no
     with pytest.warns(UserWarning, match="framework_version has no effect"):
         estimator = TensorFlow(folder, entry_script="train.py", framework_version="2.0", environment_definition=Environment("mine"))
 
-    assert estimator._to_spec().environment.framework == "none"
+    spec = estimator._to_spec()
+    assert spec.environment.framework == "none"
+    assert details(RunView(run=Run(spec=spec)), {})["runDefinition"]["framework"] == "TensorFlow"
 
 
 def test_an_environment_of_an_estimators_options_has_no_name(folder: Path) -> None:

@@ -6,6 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
+import pytest
+
+from trainyard._errors import PlatformUnavailableException
 from trainyard._logs import save, texts, urls
 from trainyard._objects import MemoryObjects
 from trainyard.event.v1.artifact_pb2 import Artifact
@@ -21,12 +25,25 @@ def a_workspace(lines: list[str]) -> Any:
     objects = MemoryObjects()
     objects.put_bytes("runs/r/1/build", b"built\n")
 
-    def read(request: pb.ReadLogRequest) -> list[pb.ReadLogResponse]:
+    def read(request: pb.ReadLogRequest, timeout: float) -> list[pb.ReadLogResponse]:
+        if not lines:
+            raise Silent
         own = lines if not request.rank else [f"{line} of rank {request.rank}" for line in lines]
         numbered = list(enumerate(own))[request.first_line :]
         return [pb.ReadLogResponse(lines=[pb.LogLine(number=number, text=text) for number, text in numbered])]
 
     return SimpleNamespace(_objects=objects, _clients=SimpleNamespace(history=SimpleNamespace(ReadLog=read)))
+
+
+class Silent(grpc.RpcError):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def details(self) -> str:
+        return ""
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
 
 
 def a_view(count: int) -> pb.RunView:
@@ -74,3 +91,9 @@ def test_the_logs_of_all_ranks_are_there_and_a_build_that_each_node_did_is_the_f
         "70_driver_log_1.txt": "x of rank 1\n",
     }
     assert list(urls(a_workspace(["x"]), view)) == sorted(Path(path).relative_to(tmp_path).as_posix() for path in found)
+
+
+@pytest.mark.parametrize("read", [urls, texts])
+def test_a_history_that_has_begun_to_answer_and_falls_silent_is_waited_for_only_so_long(read: Any) -> None:
+    with pytest.raises(PlatformUnavailableException):
+        read(a_workspace([]), a_view(1))

@@ -5,6 +5,7 @@ import pytest
 
 from trainyard import UserErrorException
 from trainyard._metrics import by_rank, ranks_of, shaped
+from trainyard._points import as_point
 from trainyard.history.v1.history_pb2 import RankedPoint
 from trainyard.job.v1.telemetry_pb2 import MetricPoint
 
@@ -53,6 +54,27 @@ def test_of_several_ranks_that_logged_a_name_the_lowest_is_shown() -> None:
 def test_a_second_kind_under_a_name_is_left_out_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="'acc'"):
         assert shaped("r", logged(("acc", "scalar", 0.1), ("acc", "list", [1]))) == {"acc": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("logged_as", "kept"), [(3, "3"), (-(2**53), "-9007199254740992"), (2**60, "1152921504606846976"), (3.0, "3.0"), (True, "True")]
+)
+def test_a_number_comes_back_as_it_was_logged(logged_as: Any, kept: str) -> None:
+    point = as_point({"name": "n", "kind": "scalar", "value": logged_as, "at": 0.0})
+
+    assert repr(shaped("r", [RankedPoint(point=MetricPoint.FromString(point.SerializeToString()))])) == f"{{'n': {kept}}}"
+
+
+def test_a_number_of_an_older_client_stays_what_it_says() -> None:
+    assert repr(shaped("r", [RankedPoint(point=MetricPoint(name="n", kind="scalar", number=3.0))])) == "{'n': 3.0}"
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("number", [0.5, float("nan"), float("inf"), -float("inf")])
+def test_what_claims_to_be_a_whole_number_and_is_none_stays_what_it_is(number: float) -> None:
+    found = shaped("r", [RankedPoint(point=MetricPoint(name="n", kind="scalar", number=number, integer=True))])
+
+    assert repr(found) == f"{{'n': {number!r}}}"
 
 
 def test_nothing_logged_is_an_empty_dict() -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+from trainyard import _watch
 from trainyard._experiment import new_run_id
 from trainyard._progress import Printer
 from trainyard._show import Story
@@ -78,3 +79,20 @@ def test_of_several_ranks_the_preferred_ones_output_is_streamed() -> None:
     found = list(log_lines(events, "r", datetime.now(UTC), lambda: False))
 
     assert [(line.log, line.rank) for line in found] == [("azureml-logs/70_driver_log_0.txt", 0)]
+
+
+def test_who_follows_a_run_sees_its_script_and_its_preparation_and_not_what_nodes_say_of_their_own_work(monkeypatch: Any) -> None:
+    logs = [
+        "55_azureml-execution-a.txt",
+        "20_image_build_log.txt",
+        "65_job_prep-a.txt",
+        "65_job_prep-b.txt",
+        "70_driver_log.txt",
+        "75_job_post-a.txt",
+    ]
+    monkeypatch.setattr(_watch, "states", lambda *_: iter(()))
+    monkeypatch.setattr(_watch, "log_lines", lambda *_: (Line(f"azureml-logs/{log}", 1, 0, log) for log in logs))
+
+    shown = [line.text for line in _watch.follow(SimpleNamespace(_events=None), "run", datetime.now(UTC), logs=True)]  # type: ignore[arg-type]
+
+    assert shown == ["20_image_build_log.txt", "65_job_prep-a.txt", "70_driver_log.txt"]

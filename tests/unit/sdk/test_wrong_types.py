@@ -18,9 +18,11 @@ from trainyard import (
     TrainyardException,
     UserErrorException,
 )
+from trainyard._datapath import DataPath, DataReference
 from trainyard._dataset import _from_message
+from trainyard._datastore import Datastore
 from trainyard._inference import encode, predict
-from trainyard._model import ResourceConfiguration
+from trainyard._resource_configuration import ResourceConfiguration
 from trainyard._run import Run
 from trainyard._texts import texts
 from trainyard._webservice import Webservice, _plain
@@ -104,6 +106,24 @@ def test_a_compute_target_that_is_none_is_named(folder: Path) -> None:
         lambda: LIVE.get_logs(-1),
         lambda: encode([None]),
         lambda: texts("tags", ["a"]),
+        lambda: Run("run_1", Experiment(NOWHERE, "e")),  # type: ignore[arg-type]
+        lambda: Run(NOWHERE, "run_1"),  # type: ignore[arg-type]
+        lambda: Run(Experiment(NOWHERE, "e"), 1),  # type: ignore[arg-type]
+        lambda: Run.get("run_1", NOWHERE),  # type: ignore[arg-type]
+        lambda: Run.get(NOWHERE, 1),  # type: ignore[arg-type]
+        lambda: Experiment("e", NOWHERE),  # type: ignore[arg-type]
+        lambda: Environment(1),  # type: ignore[arg-type]
+        lambda: Environment.get(NOWHERE, 1),  # type: ignore[arg-type]
+        lambda: Dataset.get_by_id(NOWHERE, 1),  # type: ignore[arg-type]
+        lambda: Model(NOWHERE, 1),  # type: ignore[arg-type]
+        lambda: Model(NOWHERE, id=1),  # type: ignore[arg-type]
+        lambda: Model.list(NOWHERE, 1),  # type: ignore[arg-type]
+        lambda: Webservice(NOWHERE, 1),  # type: ignore[arg-type]
+        lambda: Webservice("digits", NOWHERE),  # type: ignore[arg-type]
+        lambda: Datastore("mine", NOWHERE),  # type: ignore[arg-type]
+        lambda: Datastore.get_default("mine"),  # type: ignore[arg-type]
+        lambda: DataReference("mine"),  # type: ignore[arg-type]
+        lambda: DataPath("mine", "a/b"),  # type: ignore[arg-type]
     ],
 )
 def test_a_mistake_is_a_typed_error_and_never_pythons_own(mistake: Callable[[], object]) -> None:
@@ -147,6 +167,13 @@ def test_the_metrics_of_a_run_that_names_no_time_are_looked_for_from_the_beginni
     run = Run(Experiment(NOWHERE, "e"), "r", _message=job_pb2.Run(run_id="r", spec=spec_pb2.RunSpec()))
 
     assert run._since().timestamp() == 0
+
+
+def test_a_run_asked_for_in_the_wrong_order_is_told_the_right_one() -> None:
+    with pytest.raises(UserErrorException, match="An experiment belongs here, not 'run_1'") as caught:
+        Run("run_1", Experiment(NOWHERE, "e"))  # type: ignore[arg-type]
+
+    assert "Run(experiment, run_id)" in caught.value.hint and "Run.get(workspace, run_id)" in caught.value.hint
 
 
 @pytest.mark.parametrize("wrong", ["mine", None])

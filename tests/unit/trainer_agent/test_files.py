@@ -19,7 +19,7 @@ from services.trainer_agent.inputs import Inputs
 from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
-from services.trainer_agent.script_environment import ALIAS, RUN_CONTEXT, TENSORFLOW_1, argv, variables
+from services.trainer_agent.script_environment import ALIAS, RUN_CONTEXT, TENSORFLOW_1, RunToken, argv, variables
 from trainyard import _steps, _transfer
 from trainyard._artifacts import MOST_BYTES_IN_EVENT, resolve
 from trainyard._errors import PlatformUnavailableException, UserErrorException
@@ -28,6 +28,7 @@ from trainyard._paths import sha256_file
 from trainyard._transfer import Stopped
 from trainyard.cluster.v1.cluster_pb2 import LeaseOffered
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
+from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.job.v1.spec_pb2 import DatasetInput, Snapshot
 
 
@@ -166,13 +167,19 @@ def test_a_digest_that_is_a_path_touches_no_file_outside_of_the_cache(tmp_path: 
 # -- outputs
 
 
+def keep(objects: MemoryObjects, folders: list[tuple[str, Path]], epoch: int = 1) -> tuple[ArtifactSet, list[str]]:
+    store = OutputStore(objects)
+    files, warnings = store.upload("run", epoch, folders, lambda: False)
+    return store.listed("run", epoch, files, lambda: False), warnings
+
+
 def test_outputs_are_saved_below_their_epoch_with_digests_and_odd_names(tmp_path: Path) -> None:
     objects = MemoryObjects()
     for name in ("-1.index", "a b", "ü", "deep/er/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
 
-    saved, warnings = OutputStore(objects).save("run", 2, [("outputs", tmp_path)], lambda: False)
+    saved, warnings = keep(objects, [("outputs", tmp_path)], epoch=2)
 
     assert [file.path for file in saved.files] == ["outputs/-1.index", "outputs/a b", "outputs/deep/er/x", "outputs/ü"]
     assert {file.object_key for file in saved.files} == {f"runs/run/2/{file.path}" for file in saved.files} == set(objects.kept)
@@ -185,7 +192,7 @@ def test_links_and_names_that_cannot_travel_are_left_out_and_named(tmp_path: Pat
     (tmp_path / "back\\slash").write_text("x")
     (tmp_path / "good").write_text("x")
 
-    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path)], lambda: False)
+    saved, warnings = keep(MemoryObjects(), [("outputs", tmp_path)])
 
     assert [file.path for file in saved.files] == ["outputs/good"]
     assert sorted(warning.split("'")[1] for warning in warnings) == ["outputs/back\\\\slash", "outputs/link"]
@@ -198,7 +205,7 @@ def test_a_folder_of_results_that_has_become_a_link_or_a_file_is_left_out_and_na
     (tmp_path / "logs").write_text("x")
 
     folders = [("outputs", tmp_path / "outputs"), ("logs", tmp_path / "logs"), ("azureml-logs", tmp_path / "none")]
-    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, folders, lambda: False)
+    saved, warnings = keep(MemoryObjects(), folders)
 
     assert list(saved.files) == []
     assert [warning.split("'")[1] for warning in warnings] == ["outputs", "logs"]
@@ -208,7 +215,7 @@ def test_a_link_to_a_folder_is_left_out_and_named_at_any_depth(tmp_path: Path) -
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "etc").symlink_to("/etc")
 
-    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path)], lambda: False)
+    saved, warnings = keep(MemoryObjects(), [("outputs", tmp_path)])
 
     assert list(saved.files) == []
     assert [warning.split("'")[1] for warning in warnings] == ["outputs/deep/etc"]
@@ -226,7 +233,7 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
 
     (tmp_path / "a").write_text("x")
 
-    saved, _ = OutputStore(Away()).save("run", 1, [("outputs", tmp_path)], lambda: False)
+    saved, _ = keep(Away(), [("outputs", tmp_path)])
 
     assert len(saved.files) == 1
 
@@ -238,7 +245,7 @@ def test_a_list_that_an_event_has_no_room_for_is_an_object_of_its_own(tmp_path: 
         (folder / str(number)).touch()
     objects = MemoryObjects()
 
-    saved, warnings = OutputStore(objects).save("run", 1, [("outputs", tmp_path)], lambda: False)
+    saved, warnings = keep(objects, [("outputs", tmp_path)])
 
     assert saved.ByteSize() <= MOST_BYTES_IN_EVENT
     assert saved.manifest_key.startswith("runs/run/1/manifests/") and saved.count == 1500
@@ -251,7 +258,7 @@ def test_more_files_than_a_run_may_leave_are_left_out_and_told(tmp_path: Path, m
     for name in "abc":
         (tmp_path / name).touch()
 
-    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path)], lambda: False)
+    saved, warnings = keep(MemoryObjects(), [("outputs", tmp_path)])
 
     assert [file.path for file in saved.files] == ["outputs/a", "outputs/b"]
     assert warnings == ["3 files are more than 2: 1 were not saved, those after 'outputs/b'"]
@@ -260,7 +267,7 @@ def test_more_files_than_a_run_may_leave_are_left_out_and_told(tmp_path: Path, m
 def test_outputs_that_are_a_link_are_left_out_and_named(tmp_path: Path) -> None:
     (tmp_path / "outputs").symlink_to("/etc")
 
-    saved, warnings = OutputStore(MemoryObjects()).save("run", 1, [("outputs", tmp_path / "outputs")], lambda: False)
+    saved, warnings = keep(MemoryObjects(), [("outputs", tmp_path / "outputs")])
 
     assert not saved.files
     assert warnings == ["'outputs' was not saved: it is a link or no folder any more"]
@@ -332,6 +339,7 @@ def the_variables(
         temporary=Path("/t"),
         spool=Path("/spool"),
         marks={"TRAINYARD_NODE": "n"},
+        token=RunToken("a token", 7),
         gang=gang or {},
         threads=threads or {},
     )
@@ -366,6 +374,39 @@ def test_a_script_may_want_none_of_its_devices(none: str) -> None:
     offer.spec.environment.environment_variables["CUDA_VISIBLE_DEVICES"] = none
 
     assert the_variables({}, offer, gang={"CUDA_VISIBLE_DEVICES": "3"})["CUDA_VISIBLE_DEVICES"] == ""
+
+
+SIGNS_OF_AN_ONLINE_RUN = {"AZUREML_RUN_TOKEN", "AZUREML_RUN_TOKEN_EXPIRY", "AZUREML_SERVICE_ENDPOINT", "AZUREML_DISCOVERY_SERVICE_ENDPOINT"}
+
+
+def test_a_script_finds_all_by_which_azures_scripts_know_that_they_are_in_a_run() -> None:
+    given = the_variables({})
+
+    assert {name: given[name] for name in sorted(SIGNS_OF_AN_ONLINE_RUN)} == {
+        "AZUREML_DISCOVERY_SERVICE_ENDPOINT": "unix:///s",
+        "AZUREML_RUN_TOKEN": "a token",
+        "AZUREML_RUN_TOKEN_EXPIRY": "7",
+        "AZUREML_SERVICE_ENDPOINT": "unix:///s",
+    }
+    assert given["AZUREML_WORKSPACE_ID"] == "local"
+
+
+def test_azures_own_sdk_is_not_made_to_believe_that_its_service_is_at_hand() -> None:
+    assert not SIGNS_OF_AN_ONLINE_RUN & the_variables({}, has_azureml=True).keys()
+
+
+def test_a_token_is_its_attempts_own_and_lasts_as_long_as_the_script_may() -> None:
+    first, second = RunToken.new(100.0, 60.0), RunToken.new(100.0, None)
+
+    assert first.value != second.value and len(first.value) > 40
+    assert (first.expires, second.expires) == (160, 100 + 30 * 86_400)
+
+
+def test_the_framework_that_the_submitter_named_is_told_to_the_script() -> None:
+    offer = an_offer()
+    offer.spec.framework = "TensorFlow"
+
+    assert the_variables({}, offer)["AZUREML_FRAMEWORK"] == "TensorFlow"
 
 
 @pytest.mark.security
@@ -619,7 +660,7 @@ def test_many_outputs_are_listed_in_an_object_and_one_that_cannot_be_read_takes_
 
     monkeypatch.setattr(_transfer, "send", refused)
 
-    saved, warnings = OutputStore(objects).save("run", 1, [("outputs", tmp_path)], lambda: False)
+    saved, warnings = keep(objects, [("outputs", tmp_path)])
 
     assert (len(saved.files), saved.count, saved.ByteSize() < 1000) == (0, 2_999, True)
     assert saved.manifest_key.startswith("runs/run/1/manifests/")

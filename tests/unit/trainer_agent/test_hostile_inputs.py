@@ -13,10 +13,10 @@ from services.trainer_agent.adapters.snapshots import Snapshots
 from services.trainer_agent.inputs import Inputs
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
-from trainyard._artifacts import resolve
-from trainyard._errors import TrainyardException
+from trainyard._artifacts import put_list, resolve
+from trainyard._errors import TrainyardException, UserErrorException
 from trainyard._objects import MemoryObjects
-from trainyard.dataset.v1.dataset_pb2 import SourceFile
+from trainyard.dataset.v1.dataset_pb2 import Dataset, SourceFile
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.job.v1.spec_pb2 import DatasetInput, Snapshot
 
@@ -60,6 +60,49 @@ def test_a_list_that_is_no_list_is_refused_with_its_name_wherever_it_is_read(tmp
         resolve(objects, ArtifactSet(manifest_key=keys[2], **named))  # type: ignore[arg-type]
 
     assert [caught.value.target for caught in (of_data, of_source, of_outputs)] == keys
+
+
+def refused_lists(tmp_path: Path, objects: MemoryObjects, of_input: bytes, of_source: bytes) -> list[TrainyardException]:
+    """What comes of an object that is named as the list of an input, and of one that is named as a snapshot's."""
+    digests = [hashlib.sha256(content).hexdigest() for content in (of_input, of_source)]
+    keys = [f"datastores/manifests/{digests[0]}", f"snapshots/trees/{digests[1]}"]
+    for key, content in zip(keys, (of_input, of_source), strict=True):
+        objects.put_bytes(key, content)
+    blobs = Blobs(tmp_path / "cache")
+    with pytest.raises(TrainyardException) as data:
+        Data(blobs, objects).files_of(DatasetInput(name="x", manifest_key=keys[0], manifest_sha256=digests[0]))
+    with pytest.raises(TrainyardException) as source:
+        Snapshots(objects, blobs).unpack(Snapshot(id="s", manifest_key=keys[1], manifest_sha256=digests[1]), tmp_path / "code")
+    assert [caught.value.target for caught in (data, source)] == keys
+    return [data.value, source.value]
+
+
+def test_a_list_of_more_files_than_a_node_takes_is_refused_with_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainyard._artifacts.MOST_ENTRIES_IN_LIST", 2)
+    dataset = Dataset(files=[SourceFile(path=path) for path in "abc"])
+    snapshot = Snapshot(files=[{"path": "a"}], empty_folders=["b", "c"])
+
+    refused = refused_lists(tmp_path, MemoryObjects(), dataset.SerializeToString(), snapshot.SerializeToString())
+    with pytest.raises(UserErrorException, match="has 3 entries, and 2 is the most") as unsent:
+        put_list(MemoryObjects(), "snapshots/trees", snapshot)
+
+    assert {error.code for error in (*refused, unsent.value)} == {"ListTooLong"}
+    assert all("has 3 entries, and 2 is the most" in error.message for error in refused)
+
+
+def test_an_object_that_is_too_large_to_be_a_list_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unread(MemoryObjects):
+        def size(self, key: str) -> int:
+            return len(self.kept[key])
+
+        def get_bytes(self, key: str) -> bytes:
+            raise AssertionError(f"{key} was read")
+
+    monkeypatch.setattr("trainyard._artifacts.MOST_BYTES_IN_LIST", 99)
+
+    refused = refused_lists(tmp_path, Unread(), b"x" * 100, b"x" * 100)
+
+    assert [(error.code, "takes 100 bytes, and 99 is the most" in error.message) for error in refused] == [("ListTooLong", True)] * 2
 
 
 @pytest.mark.parametrize("path", ["../a", "/etc/a", "a/../../b", "", "a\0b", "a\\b"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +22,7 @@ from services.trainer_agent.domain import Me
 from services.trainer_agent.interpreting import ScriptPython
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.node import Node
+from services.trainer_agent.node_logs import name_of
 from services.trainer_agent.prepare import Prepared
 from services.trainer_agent.reporter import Cause
 from trainyard._cloudevents import decode
@@ -173,6 +177,14 @@ class ANode:
             )
         return formed
 
+    def files(self, saved: Any) -> dict[str, str]:
+        return {file.path: self.objects.get_bytes(file.object_key).decode() for file in saved.outputs.files}
+
+    def left(self, saved: Any) -> dict[str, str]:
+        """Without what the node itself tells."""
+        own = re.compile("azureml-logs/(55_|65_|75_|process_)")
+        return {path: content for path, content in self.files(saved).items() if not own.match(path)}
+
     async def runs(self, running: Running) -> None:
         await self.reports.until(cluster.TaskPrepared)
         running.form(self.gang(running))
@@ -196,8 +208,7 @@ async def test_all_ranks_of_a_node_run_in_one_folder_each_with_its_own_log_and_d
     await asyncio.wait_for(running.task, 60)
 
     (saved,) = node.reports.of(cluster.OutputsUploaded)
-    contents = {file.path: node.objects.get_bytes(file.object_key).decode() for file in saved.outputs.files}
-    assert contents == {
+    assert node.left(saved) == {
         "outputs/0": "4",
         "outputs/1": "6",
         "azureml-logs/70_driver_log_0.txt": "rank 0\n",
@@ -287,8 +298,70 @@ async def test_a_node_beside_the_first_saves_below_a_prefix_of_its_own(tmp_path:
     (saved,) = node.reports.of(cluster.OutputsUploaded)
     assert {file.path: file.object_key for file in saved.outputs.files} == {
         path: f"runs/run/1/nodes/1/{path}"
-        for path in ("azureml-logs/70_driver_log_2.txt", "azureml-logs/70_driver_log_3.txt", "outputs/2", "outputs/3")
+        for path in (
+            "azureml-logs/55_azureml-execution-agent-0.txt",
+            "azureml-logs/70_driver_log_2.txt",
+            "azureml-logs/70_driver_log_3.txt",
+            "azureml-logs/75_job_post-agent-0.txt",
+            "azureml-logs/process_info-agent-0.json",
+            "azureml-logs/process_status-agent-0.json",
+            "outputs/2",
+            "outputs/3",
+        )
     }
+
+
+@pytest.mark.parametrize(("node_index", "suffix"), [(0, ""), (1, "-agent-0")])
+async def test_a_node_tells_of_each_of_its_ranks_and_only_of_those(tmp_path: Path, node_index: int, suffix: str) -> None:
+    node = ANode(tmp_path, "import os, sys; sys.exit(0 if os.environ['OMPI_COMM_WORLD_RANK'] in '02' else 3)")
+    running = node.takes(a_ring(nodes=2), node_index)
+
+    await node.runs(running)
+    await asyncio.wait_for(running.task, 60)
+
+    (saved,) = node.reports.of(cluster.OutputsUploaded)
+    exits = {it.rank: it for it in node.reports.of(cluster.TaskExited)}
+    mine = [2 * node_index, 2 * node_index + 1]
+    info, status = (json.loads(node.files(saved)[f"azureml-logs/process_{it}{suffix}.json"])["processes"] for it in ("info", "status"))
+    assert [it["rank"] for it in info] == [it["rank"] for it in status] == sorted(exits) == mine
+    assert [it["exitCode"] for it in status] == [exits[rank].exit_code for rank in mine]
+    assert status[1]["status"] == "Failed"
+    execution = node.files(saved)["azureml-logs/55_azureml-execution-agent-0.txt"]
+    assert all(f"rank {it['rank']}: is process {it['processId']}\n" in execution for it in info)
+    assert f"rank {mine[1]}: exited with code 3\n" in execution
+
+
+async def test_a_rank_whose_sibling_failed_is_kept_as_stopped_and_not_as_failed(tmp_path: Path) -> None:
+    node = ANode(tmp_path, _ONE_FAILS)
+    running = node.takes(a_ring())
+
+    await node.runs(running)
+    await asyncio.wait_for(running.task, 60)
+
+    (saved,) = node.reports.of(cluster.OutputsUploaded)
+    status = json.loads(node.files(saved)["azureml-logs/process_status.json"])["processes"]
+    assert [(it["rank"], it["status"], it["exitCode"]) for it in status] == [(0, "Canceled", -15), (1, "Failed", 1)]
+
+
+async def test_what_a_node_puts_back_before_the_start_is_in_its_log_of_the_preparation(tmp_path: Path) -> None:
+    node = ANode(tmp_path, "print()")
+    node.objects.put_bytes("runs/run/0/step", b"7")
+    digest = hashlib.sha256(b"7").hexdigest()
+    before = ArtifactSet(files=[Artifact(path="step", size_bytes=1, sha256=digest, object_key="runs/run/0/step")])
+    running = node.takes(a_ring(each=1), checkpoint=before)
+
+    await node.runs(running)
+    await asyncio.wait_for(running.task, 60)
+
+    (saved,) = node.reports.of(cluster.OutputsUploaded)
+    lines = node.files(saved)["azureml-logs/65_job_prep-agent-0.txt"].splitlines()
+    assert [line.partition(" ")[2] for line in lines] == ["checkpoint: begins, 1 files", "checkpoint: done, 1 files"]
+
+
+def test_who_comes_to_an_elastic_gang_again_has_files_of_another_name_than_before() -> None:
+    spec = RunSpec(distribution=Distribution(node_count=1, horovod=Horovod(min_nodes=1, max_nodes=2)))
+
+    assert [name_of("a", cluster.LeaseOffered(spec=spec, node_index=index)) for index in (0, 1, 2)] == ["a", "a-1", "a-2"]
 
 
 # -- rings

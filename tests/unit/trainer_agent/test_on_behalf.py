@@ -78,6 +78,8 @@ def on_behalf(platform: Platform, objects: MemoryObjects, folders: Folders) -> O
         """Nothing waits."""
 
     offer = LeaseOffered(run_id="run", epoch=1, experiment="exp", tags={"given": "yes"})
+    offer.spec.inputs.add(name="digits", dataset="mnist", version=3)
+    offer.spec.inputs.add(name="loose")
     return OnBehalf(offer, folders, platform, objects, flush)
 
 
@@ -196,6 +198,38 @@ async def test_a_model_is_what_outputs_held_when_it_was_registered(
     assert [file.path for file in files] == ["model/weights", "model/weights"]
     assert [objects.kept[file.object_key] for file in files] == [b"first", b"second"]
     assert [request.requirements.gpus for request in platform.asked] == [0, 1]
+
+
+async def test_datasets_that_the_script_names_stand_in_the_models_lineage(
+    on_behalf: OnBehalf, platform: Platform, folders: Folders
+) -> None:
+    (folders.code / "outputs" / "a").write_text("a")
+    named = [{"purpose": "training", "input": "digits"}, {"purpose": "", "name": "other", "version": 7}]
+
+    await ok(on_behalf, "register_model", model="m", path="outputs/a", datasets=named)
+
+    (request,) = platform.asked
+    assert [(it.purpose, it.name, it.version) for it in request.datasets] == [("training", "mnist", 3), ("", "other", 7)]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "named",
+    [
+        "digits", {"input": "digits"}, ["digits"], [{"input": "loose"}], [{"input": "no such"}], [{"input": ["digits"]}], [{}], [None],
+        [{"name": "other", "version": -1}], [{"name": "other", "version": 2**70}], [{"name": "other", "version": "new"}],
+        [{"name": "\ud800", "version": 1}],
+    ],
+)  # fmt: skip
+async def test_what_names_no_registered_dataset_registers_no_model(
+    on_behalf: OnBehalf, platform: Platform, folders: Folders, named: Any
+) -> None:
+    (folders.code / "outputs" / "a").write_text("a")
+
+    error = await refused(on_behalf, "register_model", model="m", path="outputs/a", datasets=named)
+
+    assert error["code"] == "UserError" and error["message"]
+    assert platform.asked == []
 
 
 async def test_a_model_that_is_not_there_names_what_is(on_behalf: OnBehalf, folders: Folders) -> None:
