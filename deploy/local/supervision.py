@@ -32,6 +32,9 @@ _PASSED_ON = (
 )
 _PASSED_ON_PREFIXES = ("PIP_", "UV_", "CUDA_", "NVIDIA_", "LC_")
 
+# Each of this machine's nodes has a loopback address of its own, so that what works here works on nodes that are machines.
+_ADDRESSES = 250
+
 
 def configuration(layout: Layout, secrets: Secrets) -> str:
     programs = [
@@ -54,6 +57,8 @@ def configuration(layout: Layout, secrets: Secrets) -> str:
         name = f"agent-{slot}"
         agents.append(name)
         given = {"TRAINYARD_AGENT__ID": name, "TRAINYARD_PORT": str(layout.agent_port(slot)), **secrets.object_store("trainer_agent")}
+        if sys.platform == "linux" and slot < _ADDRESSES:
+            given["TRAINYARD_AGENT__ADDRESS"] = f"127.0.1.{slot + 1}"
         programs.append(_program(name, [sys.executable, "-m", "services.trainer_agent"], given, layout, priority=20, autostart=False))
     head = f"""\
 [supervisord]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -32,3 +33,11 @@ async def node(python_215: Path, tmp_path: Path) -> AsyncIterator[MakeNode]:
     yield make
     for each in made:
         await each.lost()
+
+
+@pytest.fixture(scope="session")
+def python_221() -> Path:
+    """Minutes of compiling more, so only where they are asked for."""
+    if "TRAINYARD_HOROVOD_221" not in os.environ:
+        pytest.skip("Horovod for TensorFlow 2.21 is compiled where TRAINYARD_HOROVOD_221 is set")
+    return acquire(definition("tensorflow", "2.21", [], horovod=True), default_cache(), print)[0].python

@@ -56,3 +56,14 @@ async def test_a_rank_that_never_comes_is_named_to_those_that_wait(node: MakeNod
 
     assert "within 1 s of the first: rank 1 on agent-2 did not" in str(caught.value)
     assert "Horovod initialization failed" in str(caught.value)
+
+
+async def test_on_tensorflow_2_21_the_same_scripts_give_the_same(node: MakeNode, python_221: Path) -> None:
+    reduced = await run_all([node(2, python=python_221), node(3, python=python_221)], [str(SCRIPTS / "allreduce.py")])
+    taped = await run_all([node(4, python=python_221), node(5, python=python_221)], [str(SCRIPTS / "gradient_tape.py")])
+    by_keras = await run_all([node(6, python=python_221), node(7, python=python_221)], [str(SCRIPTS / "keras_callbacks.py")])
+
+    assert all("sum 6, gathered [0, 1, 2, 3], broadcast 7" in line for line in reduced)
+    assert taped == [f"rank {rank} of 4: weight 3.00, bias 1.00" for rank in range(4)]
+    assert len({line.partition(": ")[2] for line in by_keras}) == 1, by_keras
+    assert all(line.endswith("falls True") for line in by_keras)
