@@ -29,7 +29,7 @@ _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "uploads/*": (_READ, _WRITE, *_PARTS),
         "wheels/*": (_READ, _WRITE, *_PARTS),
     },
-    "dataset": {"datastores/*": (_READ,)},
+    "dataset": {"datastores/*": (_READ,), "datastores/manifests/*": (_WRITE,)},
     "registry": {"runs/*": (_READ,), "uploads/*": (_READ,)},
     "serving": {"runs/*": (_READ,), "uploads/*": (_READ,)},
     "history": {"runs/*": (_READ,), "uploads/*": (_READ,)},

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainyard import _steps, _stored_sources
+from trainyard import _file_lists, _steps, _stored_sources
 from trainyard._conditions import Condition, FileMetadata
 from trainyard._dataset_factory import FileDatasetFactory
 from trainyard._dataset_input import DatasetConsumptionConfig, named_input
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A server may be slow to say what it holds, and every file is read once for its digest.
 _REGISTER_SECONDS = 600.0
+# More of them travel as a list of their own.
+_MOST_URLS = 10_000
 
 
 class FileDataset:
@@ -38,6 +40,8 @@ class FileDataset:
         self._workspace = workspace
         self._new_steps = list(steps)
         """Those that its registered version, if it has one, does not know."""
+        self._listed: list[Any] | None = None
+        """The files of its registered version, once they are needed: a long list has to be fetched."""
 
     @property
     def name(self) -> str | None:
@@ -75,7 +79,8 @@ class FileDataset:
 
     def __repr__(self) -> str:
         steps = f", steps={self.steps}" if self._all_steps() else ""
-        return f"FileDataset(name={self.name!r}, version={self.version}, sources={len(self._urls)}{steps})"
+        sources = int(self._message.count) if self._message is not None and self._message.manifest_key else len(self._urls)
+        return f"FileDataset(name={self.name!r}, version={self.version}, sources={sources}{steps})"
 
     def register(
         self,
@@ -103,10 +108,20 @@ class FileDataset:
             # The files as that version has them, not as they may be now.
             request.based_on, request.based_on_version = self._message.name, self._message.version
         else:
-            request.urls.extend(self._urls)
+            self._name_urls(request, workspace)
         clients = clients_of(workspace)
         answer = clients.call(clients.datasets.RegisterDataset, request, UserErrorException, timeout=_REGISTER_SECONDS)
         return _from_message(answer.dataset, workspace)
+
+    def _name_urls(self, request: Any, workspace: Workspace) -> None:
+        """In the request, or, where they are too many for an event, in an object of the store."""
+        from trainyard.dataset.v1.dataset_pb2 import SourceFile
+
+        request.urls.extend(self._urls)
+        if len(self._urls) > _MOST_URLS or request.ByteSize() > _file_lists.MOST_BYTES_IN_MESSAGE:
+            sources = (SourceFile(url=url) for url in self._urls)
+            request.manifest_key, request.manifest_sha256, request.count = _file_lists.put(workspace._objects, sources)
+            request.ClearField("urls")
 
     def unregister_all_versions(self) -> None:
         """Takes the name off the list. Runs that used it are not touched; the next version under the name counts on."""
@@ -159,7 +174,9 @@ class FileDataset:
         steps = [*self._new_steps, step]
         if trouble := _steps.wrong([*self._all_steps(), step]):
             raise UserErrorException(f"The transformation cannot be applied: {trouble}.", target="steps")
-        return FileDataset(self._urls, self._message, workspace=self._workspace, steps=steps)
+        made = FileDataset(self._urls, self._message, workspace=self._workspace, steps=steps)
+        made._listed = self._listed
+        return made
 
     def _all_steps(self) -> list[Any]:
         return [*(self._message.steps if self._message is not None else ()), *self._new_steps]
@@ -177,7 +194,11 @@ class FileDataset:
         from trainyard.dataset.v1.dataset_pb2 import SourceFile
 
         if self._message is not None:
-            return list(self._message.files)
+            if not self._message.manifest_key:
+                return list(self._message.files)
+            if self._listed is None:
+                self._listed = _file_lists.of(self._require_workspace()._objects, self._message)
+            return self._listed
         found = [SourceFile(url=url, path=mounted_path(url)) for url in self._urls if not _stored_sources.is_stored(url)]
         stored = [url for url in self._urls if _stored_sources.is_stored(url)]
         return found + (_stored_sources.expand(stored, self._listing, SourceFile) if stored else [])

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trainyard import _input_files
+from trainyard import _file_lists
 from trainyard._errors import UserErrorException
 
 if TYPE_CHECKING:
@@ -62,22 +62,26 @@ class DatasetConsumptionConfig:
         from trainyard.job.v1.spec_pb2 import DatasetInput
 
         dataset = self.dataset
-        # Looked at before it is sent: a condition that cannot be judged must not fail on the node.
-        if not dataset._files():
-            raise UserErrorException(f"The input {self.name!r} has no file.", target=self.name)
         origin = dataset._message
+        # Looked at before it is sent: a condition that cannot be judged must not fail on the node. A version has files.
+        if not dataset._is_registered and not dataset._files():
+            raise UserErrorException(f"The input {self.name!r} has no file.", target=self.name)
         made = DatasetInput(
             name=self.name,
             dataset=origin.name if origin is not None else "",
             version=origin.version if origin is not None else 0,
             mode=_mode(self.mode),
-            files=dataset._sources(),
             steps=dataset._all_steps(),
             path_on_compute=self.path_on_compute or "",
             always_folder=self.always_folder,
         )
-        if made.ByteSize() > _input_files.MOST_BYTES_IN_REQUEST:
-            _input_files.put_elsewhere(dataset._require_workspace()._objects, made)
+        if origin is not None and origin.manifest_key:
+            made.manifest_key, made.manifest_sha256 = origin.manifest_key, origin.manifest_sha256
+            return made
+        made.files.extend(dataset._sources())
+        if made.ByteSize() > _file_lists.MOST_BYTES_IN_MESSAGE:
+            made.manifest_key, made.manifest_sha256, _ = _file_lists.put(dataset._require_workspace()._objects, made.files)
+            made.ClearField("files")
         return made
 
 

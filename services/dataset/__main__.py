@@ -1,5 +1,5 @@
-"""The dataset service: named, versioned lists of files. It reads what users point it to, so its keys of the object store list datastores
-and read nothing else."""
+"""The dataset service: named, versioned lists of files. It reads what users point it to, so its keys of the object store list datastores,
+write lists of files, and do nothing else."""
 
 import sys
 
@@ -11,7 +11,7 @@ from services.dataset.adapters.datastore_sources import StoredOrOther
 from services.dataset.adapters.http_sources import HttpSources
 from services.dataset.handlers import TOPIC, DatasetHandler
 from services.dataset.probing import Probing
-from services.dataset.shelf import PROBE
+from services.dataset.shelf import PROBE, versions
 from trainyard._objects import MinioObjects
 
 
@@ -23,7 +23,7 @@ def main() -> int:
         Service("dataset", settings)
         .listens(TOPIC, to=DatasetHandler())
         .serves("trainyard.dataset.v1.DatasetService", api.datasets)
-        .works(lambda _: Worker(PROBE, Probing(StoredOrOther(objects, HttpSources())), parallel=64))
+        .works(lambda context: Worker(PROBE, Probing(StoredOrOther(objects, HttpSources()), objects, versions(context.store)), parallel=64))
         .run()
     )
 

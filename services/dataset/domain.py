@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 
-from trainyard import _steps, _stored_sources
+from trainyard import _file_lists, _steps, _stored_sources
 from trainyard._errors import UserErrorException
 from trainyard._sources import mounted_path
 from trainyard.dataset.v1.dataset_pb2 import (
@@ -26,11 +26,9 @@ from trainyard.event.v1.artifact_pb2 import Failure
 MAX_URLS = 10_000
 MAX_TAGS = 50
 MAX_DESCRIPTION = 3_000
-MAX_ETAG = 1_024
 # A record of the log holds 1 MiB, its key and headers included.
 MAX_EVENT_BYTES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9 ._]{0,254}\Z")
-_LONGEST_SIZE = (1 << 64) - 1
 
 Fact = DatasetVersionRegistered | DatasetRejected | DatasetUnregistered
 
@@ -93,33 +91,23 @@ def decide_unregister(known: Known, request: UnregisterDataset) -> list[Fact]:
     return [DatasetUnregistered(submission_id=request.submission_id, name=request.name, latest_version=known.latest)]
 
 
-def conclude(known: Known, found: Sequence[SourceFile] | Failure, at: datetime, base: Dataset | None = None) -> list[Fact]:
+def conclude(known: Known, found: Dataset | Failure, at: datetime) -> list[Fact]:
     """The answer to what is pending, by what was found; rules that others may have changed meanwhile are looked at again.
 
-    `base`: the dataset that the request is based on, whose files and steps count instead of what was found; None where there is no such.
+    `found`: the files, or the name of their list, and the steps that they go through.
     """
     if known.pending is None:
         return []
     request = known.pending.request
-    steps = [*(base.steps if base is not None else ()), *request.steps]
-    if request.based_on:
-        found = base.files if base is not None else _no_base(request)
-    failure = found if isinstance(found, Failure) else _taken(known, request) or _nothing_left(found, steps)
+    failure = found if isinstance(found, Failure) else _taken(known, request)
     if failure is not None:
         return [_rejected(request, failure)]
-    assert not isinstance(found, Failure)
-    for file in found:
-        # It travels on in every run's specification; what a server invents beyond that serves no comparison.
-        if len(file.etag) > MAX_ETAG:
-            file.ClearField("etag")
-    fact = _registered(request, known.latest + 1, found, steps)
+    assert isinstance(found, Dataset)
+    fact = _registered(request, known.latest + 1, found)
     fact.registered_at.FromDatetime(at)
     if fact.ByteSize() > MAX_EVENT_BYTES:
-        for file in fact.files:
-            file.ClearField("etag")
-    if fact.ByteSize() > MAX_EVENT_BYTES:
-        what = f"The list of {len(fact.files)} files takes {fact.ByteSize()} bytes; one event holds {MAX_EVENT_BYTES}."
-        return [_rejected(request, _wrong(f"{what} Make several datasets of them, or an archive.", "urls"))]
+        what = f"The dataset's tags and transformations take {fact.ByteSize()} bytes with its files; one event holds {MAX_EVENT_BYTES}."
+        return [_rejected(request, _wrong(f"{what} Give it shorter ones.", "tags"))]
     return [fact]
 
 
@@ -150,16 +138,33 @@ def invalid(request: RegisterDataset) -> Failure | None:
         return _wrong(f"The dataset has {len(request.tags)} tags; at most {MAX_TAGS} are allowed.", "tags")
     if trouble := _steps.wrong(request.steps):
         return _wrong(f"The transformations cannot be applied: {trouble}.", "steps")
+    ways = (("urls", bool(request.urls)), ("manifest_key", bool(request.manifest_key)), ("based_on", bool(request.based_on)))
+    if len(named := [field for field, is_there in ways if is_there]) > 1:
+        return _wrong(f"The request has {' and '.join(named)}; it must have one of them.", named[0])
     if request.based_on:
-        return _wrong("The request names URLs and a dataset it is based on; it must do one of both.", "urls") if request.urls else None
+        return None
+    if request.manifest_key:
+        return _wrong_list(request)
     if not 1 <= len(request.urls) <= MAX_URLS:
         return _wrong(f"The dataset has {len(request.urls)} URLs; 1 to {MAX_URLS} are allowed.", "urls")
-    return _wrong_urls(request) or _too_large(request)
+    return wrong_urls(request.urls)
 
 
-def _wrong_urls(request: RegisterDataset) -> Failure | None:
+def _wrong_list(request: RegisterDataset) -> Failure | None:
+    if trouble := _file_lists.fault(request):
+        return _wrong(f"The list of the dataset's URLs cannot be found: {trouble}.", "manifest_key")
+    if request.count > _file_lists.MOST_ENTRIES_IN_LIST:
+        most = _file_lists.MOST_ENTRIES_IN_LIST
+        return _wrong(f"The dataset has {request.count} URLs; {most} at most are allowed. Make several datasets of them.", "count")
+    return None
+
+
+def wrong_urls(asked: Sequence[str]) -> Failure | None:
+    """What is wrong with these URLs as those of one dataset."""
+    if not asked:
+        return _wrong("The dataset has no URLs.", "urls")
     urls: dict[str, str] = {}
-    for url in request.urls:
+    for url in asked:
         try:
             if _stored_sources.is_stored(url):
                 _stored_sources.parse(url)
@@ -177,17 +182,6 @@ def _wrong_urls(request: RegisterDataset) -> Failure | None:
     return None
 
 
-def _too_large(request: RegisterDataset) -> Failure | None:
-    """The fact, at its largest and without ETags, must fit into one record."""
-    unread = [SourceFile(url=url, path=mounted_path(url), size_bytes=_LONGEST_SIZE, sha256="0" * 64) for url in _web(request)]
-    fact = _registered(request, _LONGEST_SIZE, unread, request.steps)
-    fact.registered_at.FromDatetime(datetime.max)
-    if fact.ByteSize() <= MAX_EVENT_BYTES:
-        return None
-    what = f"The list of {len(request.urls)} files takes {fact.ByteSize()} bytes; one event holds {MAX_EVENT_BYTES}."
-    return _wrong(f"{what} Register fewer URLs in one dataset.", "urls")
-
-
 def _taken(known: Known, request: RegisterDataset) -> Failure | None:
     if not known.latest or request.create_new_version or known.is_unregistered:
         return None
@@ -195,31 +189,31 @@ def _taken(known: Known, request: RegisterDataset) -> Failure | None:
     return Failure(code="AlreadyExists", message=f"{what} To add a version, set create_new_version.", target=request.name)
 
 
-def _web(request: RegisterDataset) -> list[str]:
-    return [url for url in request.urls if not _stored_sources.is_stored(url)]
-
-
-def _no_base(request: RegisterDataset) -> Failure:
+def no_base(request: RegisterDataset) -> Failure:
     what = f"There is no dataset {request.based_on[:255]!r} with a version {request.based_on_version}, which this one is based on."
     return _wrong(what, "based_on")
 
 
-def _nothing_left(files: Sequence[SourceFile], steps: Sequence[Step]) -> Failure | None:
+def nothing_left(files: Sequence[SourceFile], steps: Sequence[Step]) -> Failure | None:
     if _steps.apply(files, steps):
         return None
     told = ", ".join(map(_steps.told, steps)) or "its sources are read"
     return _wrong(f"The dataset has no file left after {told}.", "steps" if steps else "urls")
 
 
-def _registered(request: RegisterDataset, version: int, files: Sequence[SourceFile], steps: Sequence[Step]) -> DatasetVersionRegistered:
+def _registered(request: RegisterDataset, version: int, found: Dataset) -> DatasetVersionRegistered:
     return DatasetVersionRegistered(
         submission_id=request.submission_id,
         name=request.name,
         version=version,
         description=request.description,
         tags=request.tags,
-        files=files,
-        steps=steps,
+        files=found.files,
+        steps=found.steps,
+        manifest_key=found.manifest_key,
+        manifest_sha256=found.manifest_sha256,
+        count=found.count,
+        total_bytes=found.total_bytes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,11 +13,11 @@ from services.dataset.domain import Asked, Fact
 from services.dataset.shelf import Shelf
 from trainyard._cloudevents import Received
 from trainyard.dataset.v1.dataset_pb2 import (
+    Dataset,
     DatasetRejected,
     DatasetUnregistered,
     DatasetVersionRegistered,
     RegisterDataset,
-    SourceFile,
     UnregisterDataset,
 )
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -27,10 +27,10 @@ TOPIC = "trainyard.datasets"
 
 @dataclass(frozen=True)
 class Probed:
-    """What the worker found at the URLs of a submission: all of the files, or the first thing that went wrong."""
+    """What the worker found for a submission: all of the files, listed or in a list that is named, with the steps; or what went wrong."""
 
     submission_id: str
-    found: Sequence[SourceFile] | Failure
+    found: Dataset | Failure
     at: datetime
 
 
@@ -63,8 +63,7 @@ class DatasetHandler:
         if pending is None:
             return []
         known = shelf.known(pending.request.name, probed.submission_id)
-        base = shelf.version(pending.request.based_on, pending.request.based_on_version)
-        return _emits(domain.conclude(known, probed.found, probed.at, base))
+        return _emits(domain.conclude(known, probed.found, probed.at))
 
     def reset(self, documents: Documents) -> None:
         """Nothing is kept in memory."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from services.chassis import codec
-from services.chassis.store import Documents
+from services.chassis.store import Documents, Store
 from services.dataset.domain import Answer, Asked, Known
 from trainyard.dataset.v1.dataset_pb2 import Dataset, DatasetVersionRegistered
 
@@ -69,6 +69,16 @@ class Shelf:
                 yield found
 
 
+def versions(store: Store) -> Callable[[str, int], Dataset | None]:
+    """For who is not in a handler: a version by its number, None where there is no such."""
+
+    def found(name: str, version: int) -> Dataset | None:
+        with store.reading() as documents:
+            return Shelf(documents).version(name, version)
+
+    return found
+
+
 def _shown(fact: DatasetVersionRegistered) -> Dataset:
     return Dataset(
         name=fact.name,
@@ -78,4 +88,8 @@ def _shown(fact: DatasetVersionRegistered) -> Dataset:
         files=fact.files,
         registered_at=fact.registered_at,
         steps=fact.steps,
+        manifest_key=fact.manifest_key,
+        manifest_sha256=fact.manifest_sha256,
+        count=fact.count,
+        total_bytes=fact.total_bytes,
     )

@@ -22,6 +22,8 @@ class Placed:
 
     path: Path
     files: Sequence[Any]
+    is_as_listed: bool = False
+    """They are what the object lists that the input names, after its steps."""
 
 
 class Inputs:
@@ -53,7 +55,8 @@ class Inputs:
 
     def _placed(self, item: Any, root: Path, files: Sequence[Any], measured: Sequence[Any]) -> Placed:
         seen = self._linked(item, root)
-        return Placed(below(seen, files[0].path) if len(files) == 1 and not item.always_folder else seen, measured)
+        path = below(seen, files[0].path) if len(files) == 1 and not item.always_folder else seen
+        return Placed(path, measured, bool(item.manifest_key) and list(measured) == list(files))
 
     def _root(self, item: Any) -> Path:
         if item.path_on_compute and not item.path_on_compute.startswith("/"):

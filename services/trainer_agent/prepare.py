@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer_agent.horovod.shadows import what_shadows
-from services.trainer_agent.inputs import Inputs
+from services.trainer_agent.inputs import Inputs, Placed
 from services.trainer_agent.interpreting import ScriptPython, interpret
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import DataCache, PreparationFailed, SnapshotCache
@@ -75,12 +75,7 @@ class Preparer:
         return Prepared(
             python,
             {item.name: str(it.path) for item, it in zip(spec.inputs, placed, strict=True)},
-            tuple(
-                DatasetMaterialized(name=item.dataset, version=item.version, agent_id=self.agent_id, files=some)
-                for item, it in zip(spec.inputs, placed, strict=True)
-                if item.dataset
-                for some in _in_parts(it.files)
-            ),
+            tuple(fact for item, it in zip(spec.inputs, placed, strict=True) if item.dataset for fact in _told(item, it, self.agent_id)),
         )
 
     def _source(self, source: Any, code: Path, stopped: Callable[[], bool]) -> str:
@@ -92,6 +87,22 @@ class Preparer:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         return f"{len(source.inline.files)} files from the request"
+
+
+def _told(item: Any, placed: Placed, agent_id: str) -> Iterator[DatasetMaterialized]:
+    if not placed.is_as_listed:
+        for some in _in_parts(placed.files):
+            yield DatasetMaterialized(name=item.dataset, version=item.version, agent_id=agent_id, files=some)
+        return
+    yield DatasetMaterialized(
+        name=item.dataset,
+        version=item.version,
+        agent_id=agent_id,
+        manifest_key=item.manifest_key,
+        manifest_sha256=item.manifest_sha256,
+        count=len(placed.files),
+        steps=item.steps,
+    )
 
 
 def _in_parts(files: Sequence[Any]) -> Iterator[list[Any]]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trainyard import _file_lists
 from trainyard._cli import completion
 from trainyard._cli.common import All, Config, Json, Limit, Since, TagFilter, Token, has_tags, moment, new_group, page_of, pairs, workspace
 from trainyard._cli.output import iso, one, rows
@@ -65,8 +66,11 @@ def dataset_show(name: Name, version: Version = 0, as_json: Json = False, config
     """A version with its files."""
     from trainyard.dataset.v1 import dataset_pb2
 
-    clients = workspace(config)._clients
+    space = workspace(config)
+    clients = space._clients
     found = clients.call(clients.datasets.GetDataset, dataset_pb2.GetDatasetRequest(name=name, version=version)).dataset
+    if found.manifest_key:
+        found.files.extend(_file_lists.of(space._objects, found))
     one(_shown(found, files=True), as_json=as_json)
 
 
@@ -94,7 +98,7 @@ def _shown(found: Any, *, files: bool) -> dict[str, Any]:
         "version": int(found.version),
         "description": found.description,
         "tags": dict(found.tags),
-        "files": listed if files else len(listed),
-        "bytes": sum(it.size_bytes for it in found.files),
+        "files": listed if files else int(found.count) or len(listed),
+        "bytes": int(found.total_bytes) or sum(it.size_bytes for it in found.files),
         "registeredAt": iso(found.registered_at),
     }

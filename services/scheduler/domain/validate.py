@@ -9,7 +9,7 @@ from typing import Any
 from services.scheduler.domain import labels, validate_gang
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.times import seconds
-from trainyard import _steps
+from trainyard import _file_lists, _steps
 from trainyard._errors import UserErrorException
 from trainyard._paths import RUN_ID, SHA256, safe_relpath
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -175,11 +175,8 @@ def _input_faults(spec: Any) -> Iterator[tuple[str, str]]:
         if not _VARIABLE.match(item.name):
             yield item.name[:200], f"The input name {item.name[:200]!r} is none: a letter or _, then letters, digits and _."
         if item.manifest_key:
-            if item.files or item.manifest_key != f"datastores/manifests/{item.manifest_sha256}" or not SHA256.match(item.manifest_sha256):
-                yield (
-                    item.name,
-                    f"The input {item.name!r}: manifest_key is not 'datastores/manifests/<manifest_sha256>', or files stand beside it.",
-                )
+            if trouble := "files stand beside manifest_key" if item.files else _file_lists.fault(item):
+                yield item.name, f"The input {item.name!r}: {trouble}."
         elif not item.files:
             yield item.name, f"The input {item.name!r} has no files."
         if len(item.files) > INPUT_FILES:

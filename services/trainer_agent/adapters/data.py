@@ -23,7 +23,7 @@ from services.trainer_agent.adapters.cache_room import Lease
 from services.trainer_agent.adapters.environment import FOR_DOWNLOADS, only
 from services.trainer_agent.adapters.patience import when_it_answers
 from services.trainer_agent.ports import PreparationFailed
-from trainyard import _input_files, _transfer
+from trainyard import _file_lists, _transfer
 from trainyard._objects import ObjectMissing, Objects
 from trainyard._paths import SHA256
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
@@ -55,7 +55,7 @@ class Data:
         self._retry_seconds = retry_seconds
 
     def files_of(self, item: Any, stopped: Stopped = _never) -> list[Any]:
-        return when_it_answers(lambda: _input_files.of(self._objects, item), self._retry_seconds, stopped)
+        return when_it_answers(lambda: _file_lists.of(self._objects, item), self._retry_seconds, stopped)
 
     def lend(self, files: Sequence[tuple[Any, str]], folder: Path, stopped: Stopped = _never) -> bool:
         _demand_digests(source for source, _ in files)

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from trainyard import Workspace
+from trainyard import Workspace, _file_lists
 from trainyard._errors import FAILURE_KEY
 from trainyard._objects import MemoryObjects
 from trainyard.cluster.v1 import cluster_pb2, cluster_pb2_grpc
@@ -278,7 +278,10 @@ class _Compute(_Part, cluster_pb2_grpc.ComputeServiceServicer):
 class _Datasets(_Part, dataset_pb2_grpc.DatasetServiceServicer):
     def RegisterDataset(self, request: Any, context: Any) -> Any:
         versions = self.platform.datasets.setdefault(request.name, [])
-        files = [dataset_pb2.SourceFile(url=url, path=url.replace("://", "/"), size_bytes=3) for url in request.urls]
+        files = [
+            dataset_pb2.SourceFile(url=url, path=url.replace("://", "/"), size_bytes=3)
+            for url in _file_lists.urls_of(self.platform.objects, request)
+        ]
         versions.append(dataset_pb2.Dataset(name=request.name, version=len(versions) + 1, description=request.description, files=files))
         versions[-1].tags.update(request.tags)
         return dataset_pb2.RegisterDatasetResponse(dataset=versions[-1])

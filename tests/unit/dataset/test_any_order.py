@@ -13,7 +13,7 @@ from services.dataset.handlers import TOPIC, DatasetHandler, Probed
 from services.dataset.shelf import ANSWER, LATEST, PROBE, VERSION
 from tests.unit.on_memory import OnMemory
 from trainyard._sources import mounted_path
-from trainyard.dataset.v1.dataset_pb2 import DatasetRejected, DatasetVersionRegistered, RegisterDataset, SourceFile
+from trainyard.dataset.v1.dataset_pb2 import Dataset, DatasetRejected, DatasetVersionRegistered, RegisterDataset, SourceFile
 from trainyard.event.v1.artifact_pb2 import Failure
 
 NAMES = st.sampled_from(["mnist", "mnist", "flowers", "-bad"])
@@ -48,7 +48,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(submission=SUBMISSIONS)
     def a_result_comes_for_what_is_answered_or_was_never_asked(self, submission: str) -> None:
         if (PROBE, submission) not in self.service.documents():
-            self.service.command(Command(Probed(submission, [SourceFile(url="http://h/a")], self.service.now()), "no-cause"))
+            self.service.command(Command(Probed(submission, Dataset(files=[SourceFile(url="http://h/a")]), self.service.now()), "no-cause"))
 
     @rule(crash=st.booleans())
     def the_outbox_leaves(self, crash: bool) -> None:
@@ -60,7 +60,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _answer(self, asked: Asked, works: bool) -> None:
         files = [SourceFile(url=url, path=mounted_path(url), size_bytes=1, sha256="0" * 64) for url in asked.request.urls]
-        found = files if works else Failure(code="SourceUnreachable", message="no", target=asked.request.urls[0])
+        found = Dataset(files=files) if works else Failure(code="SourceUnreachable", message="no", target=asked.request.urls[0])
         probed = Probed(asked.request.submission_id, found, self.service.now())
         self.service.command(Command(probed, asked.event_id, asked.correlation_id))
 

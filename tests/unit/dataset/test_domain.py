@@ -5,7 +5,9 @@ import pytest
 
 from services.dataset import domain
 from services.dataset.domain import Answer, Asked, Known
-from trainyard.dataset.v1.dataset_pb2 import DatasetRejected, DatasetVersionRegistered, RegisterDataset, SourceFile
+from trainyard import _steps
+from trainyard._file_lists import MOST_ENTRIES_IN_LIST
+from trainyard.dataset.v1.dataset_pb2 import Dataset, DatasetRejected, DatasetVersionRegistered, RegisterDataset, SourceFile
 from trainyard.event.v1.artifact_pb2 import Failure
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,6 +24,10 @@ def asked(event_id: str = "e1", **fields: Any) -> Asked:
 
 def a_file(url: str = URL) -> SourceFile:
     return SourceFile(url=url, path="http/data.example:8000/mnist/train.gz", size_bytes=7, etag='"a"', sha256="0" * 64)
+
+
+def found(**fields: Any) -> Dataset:
+    return Dataset(files=[a_file()], **fields)
 
 
 def refusal(**fields: Any) -> Failure:
@@ -130,13 +136,49 @@ def test_urls_that_cannot_lie_beside_each_other_are_refused(urls: list[str]) -> 
     assert "path of its own" in failure.message
 
 
-def test_more_files_than_one_event_can_list_are_refused_before_any_is_read() -> None:
-    urls = [f"http://data.example/{'folder/' * 10}{number}" for number in range(5000)]
+def a_list(**fields: Any) -> dict[str, Any]:
+    return {"urls": [], "manifest_key": f"datastores/manifests/{'a' * 64}", "manifest_sha256": "a" * 64, **fields}
 
-    failure = refusal(urls=urls)
 
-    assert (failure.code, failure.target) == ("UserError", "urls")
-    assert "fewer URLs" in failure.message
+def test_a_request_whose_urls_lie_in_the_store_waits_for_its_sources() -> None:
+    assert domain.decide(Known(), asked(**a_list(count=MOST_ENTRIES_IN_LIST))) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "target", "why"),
+    [
+        (a_list(urls=[URL]), "urls", "has urls and manifest_key"),
+        (a_list(based_on="other"), "manifest_key", "has manifest_key and based_on"),
+        (a_list(manifest_key="runs/r/1/secret"), "manifest_key", "is not 'datastores/manifests/"),
+        (a_list(manifest_sha256="A" * 64), "manifest_key", "is not 'datastores/manifests/"),
+        (a_list(manifest_key="datastores/manifests/../x", manifest_sha256="../x"), "manifest_key", "is not 'datastores/manifests/"),
+        (a_list(count=MOST_ENTRIES_IN_LIST + 1), "count", "100000 at most"),
+    ],
+)
+def test_a_list_that_no_request_may_name_is_refused_before_anything_is_read(fields: dict[str, Any], target: str, why: str) -> None:
+    failure = refusal(**fields)
+
+    assert (failure.code, failure.target) == ("UserError", target)
+    assert why in failure.message
+
+
+def test_a_version_of_many_files_names_their_list() -> None:
+    named = Dataset(manifest_key=f"datastores/manifests/{'a' * 64}", manifest_sha256="a" * 64, count=50_000, total_bytes=7)
+
+    (fact,) = domain.conclude(Known(0, asked(), None), named, AT)
+
+    assert isinstance(fact, DatasetVersionRegistered)
+    assert (fact.manifest_key, fact.manifest_sha256) == (named.manifest_key, named.manifest_sha256)
+    assert (len(fact.files), fact.count, fact.total_bytes) == (0, 50_000, 7)
+
+
+def test_a_version_that_no_event_can_hold_is_refused() -> None:
+    steps = [_steps.filter("x" * 20_000)] * 60
+
+    (fact,) = domain.conclude(Known(0, asked(), None), found(steps=steps), AT)
+
+    assert isinstance(fact, DatasetRejected)
+    assert (fact.failure.code, fact.failure.target) == ("UserError", "tags")
 
 
 @pytest.mark.parametrize("submission_id", ["", "s" * 129, "a\nb"])
@@ -156,7 +198,7 @@ def test_an_existing_name_is_refused_at_once_unless_a_new_version_is_asked_for()
 def test_what_was_found_becomes_the_next_version() -> None:
     known = Known(2, asked(create_new_version=True, description="digits", tags={"kind": "images"}), None)
 
-    (fact,) = domain.conclude(known, [a_file()], AT)
+    (fact,) = domain.conclude(known, found(), AT)
 
     assert isinstance(fact, DatasetVersionRegistered)
     assert (fact.submission_id, fact.name, fact.version) == ("s1", "mnist", 3)
@@ -171,7 +213,7 @@ def test_a_source_that_cannot_be_read_registers_nothing() -> None:
 
 
 def test_of_two_requests_for_a_new_name_the_second_to_finish_finds_it_taken() -> None:
-    (fact,) = domain.conclude(Known(1, asked(), None), [a_file()], AT)
+    (fact,) = domain.conclude(Known(1, asked(), None), found(), AT)
 
     assert isinstance(fact, DatasetRejected)
     assert fact.failure.code == "AlreadyExists"
@@ -185,7 +227,7 @@ def test_a_repeated_submission_leads_to_nothing_new() -> None:
     assert domain.decide(answered, asked("e2", name="-invalid")) == []
     assert domain.evolve(pending, asked("e2")) is pending
     assert domain.evolve(answered, asked("e2")) is answered
-    assert domain.conclude(answered, [a_file()], AT) == []
+    assert domain.conclude(answered, found(), AT) == []
 
 
 def test_only_the_next_version_counts_and_only_a_submissions_first_answer() -> None:
@@ -197,24 +239,3 @@ def test_only_the_next_version_counts_and_only_a_submissions_first_answer() -> N
     for version in (0, 1, 3):
         other = DatasetVersionRegistered(submission_id="s2", name="mnist", version=version)
         assert domain.evolve(Known(1, None, None), other, "e2") == Known(1, None, None)
-
-
-def test_etags_give_way_where_they_would_not_fit_into_the_event() -> None:
-    files = [a_file(f"http://h/{number}") for number in range(3)]
-    for file in files:
-        file.etag = "e" * 400_000
-
-    (fact,) = domain.conclude(Known(0, asked(), None), files, AT)
-
-    assert isinstance(fact, DatasetVersionRegistered)
-    assert [(file.sha256, file.etag) for file in fact.files] == [("0" * 64, "")] * 3
-
-
-def test_an_etag_beyond_reason_is_not_registered() -> None:
-    short, long = a_file(), a_file()
-    short.etag, long.etag = "x" * 1024, "x" * 1025
-
-    (fact,) = domain.conclude(Known(0, asked(), None), [short, long], AT)
-
-    assert isinstance(fact, DatasetVersionRegistered)
-    assert [len(file.etag) for file in fact.files] == [1024, 0]

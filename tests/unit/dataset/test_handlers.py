@@ -1,16 +1,21 @@
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from services.chassis import codec
-from services.chassis.handler import Command
 from services.chassis.records import NewRecord
 from services.dataset.domain import Asked
-from services.dataset.handlers import TOPIC, DatasetHandler, Probed
+from services.dataset.handlers import TOPIC, DatasetHandler
+from services.dataset.ports import Progress
+from services.dataset.probing import Probing
 from services.dataset.shelf import ANSWER, LATEST, PROBE, UNREGISTERED, VERSION, Shelf
+from services.dataset.shelf import versions as versions_in
 from tests.unit.on_memory import OnMemory
 from trainyard import _steps
+from trainyard._objects import MemoryObjects
+from trainyard._sources import mounted_path
 from trainyard.dataset.v1.dataset_pb2 import (
     Dataset,
     DatasetMaterialized,
@@ -36,12 +41,18 @@ def a_request(submission_id: str = "s1", name: str = "mnist", **fields: Any) -> 
     return RegisterDataset(submission_id=submission_id, name=name, urls=["http://h/a"], **fields)
 
 
+class OneFile:
+    """Sources with the same byte under every URL."""
+
+    async def read(self, urls: Sequence[str], _: Progress) -> list[SourceFile]:
+        return [SourceFile(url=url, path=mounted_path(url), size_bytes=1, sha256="0" * 64) for url in urls]
+
+
 def answer(service: OnMemory, submission_id: str = "s1") -> None:
     """As the worker does."""
-    pending = {asked.request.submission_id: asked for asked in (codec.loads(it, Asked) for it in service.pending(PROBE))}
-    asked = pending[submission_id]
-    probed = Probed(submission_id, [SourceFile(url="http://h/a", path="http/h/a", size_bytes=1, sha256="0" * 64)], service.now())
-    service.command(Command(probed, asked.event_id, asked.correlation_id))
+    pending = {codec.loads(it, Asked).request.submission_id: it for it in service.pending(PROBE)}
+    probing = Probing(OneFile(), MemoryObjects(), versions_in(service.store), service.now)
+    service.command(asyncio.run(probing(pending[submission_id])))
     service.flush()
 
 

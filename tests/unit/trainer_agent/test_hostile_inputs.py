@@ -13,6 +13,7 @@ from services.trainer_agent.adapters.snapshots import Snapshots
 from services.trainer_agent.inputs import Inputs
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.ports import PreparationFailed
+from trainyard import _file_lists
 from trainyard._artifacts import put_list, resolve
 from trainyard._errors import TrainyardException, UserErrorException
 from trainyard._objects import MemoryObjects
@@ -103,6 +104,27 @@ def test_an_object_that_is_too_large_to_be_a_list_is_never_read(tmp_path: Path, 
     refused = refused_lists(tmp_path, Unread(), b"x" * 100, b"x" * 100)
 
     assert [(error.code, "takes 100 bytes, and 99 is the most" in error.message) for error in refused] == [("ListTooLong", True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("paths", "why"),
+    [
+        (["a", "../b"], "is no safe relative path"),
+        (["/etc/passwd"], "is no safe relative path"),
+        (["a", "b", "a"], "two of its files have the path 'a'"),
+        (["a/b", "a"], "'a/b' lies below 'a', which is a file"),
+    ],
+)
+def test_a_list_that_no_folder_can_hold_is_refused_before_a_file_is_fetched(paths: list[str], why: str, tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    key, sha256, _ = _file_lists.put(objects, [SourceFile(path=path) for path in paths])
+    item = DatasetInput(name="x", manifest_key=key, manifest_sha256=sha256)
+
+    with pytest.raises(TrainyardException) as caught:
+        Data(Blobs(tmp_path / "cache"), objects).files_of(item)
+
+    assert caught.value.code == "WrongContent"
+    assert why in caught.value.message and key in caught.value.message
 
 
 @pytest.mark.parametrize("path", ["../a", "/etc/a", "a/../../b", "", "a\0b", "a\\b"])
