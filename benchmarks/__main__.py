@@ -14,6 +14,7 @@ from benchmarks import (
     history_rebuild,
     horovod,
     log_latency,
+    placement,
     platform_overhead,
     run_logging,
     scheduling,
@@ -32,6 +33,7 @@ BENCHES = {
     "run_logging": run_logging.measure,
     "scheduling": scheduling.measure,
     "log_latency": log_latency.measure,
+    "placement": placement.measure,
 }
 
 

@@ -142,9 +142,10 @@ def _held(holds: Map[str, Map[str, Hold]], run: Run, before: Iterable[Any], now:
         left = holds[name].delete(run.id)
         holds = holds.set(name, left) if len(left) else holds.delete(name)
     whole = not run.spec.HasField("resources")
-    for name in new.keys() - old.keys():
-        given = new[name].resources
-        hold = Hold(given.cpus, given.memory_bytes, new[name].gpus, whole)
+    for name, it in new.items():
+        if name in old and (old[name].resources, old[name].gpus) == (it.resources, it.gpus):
+            continue
+        hold = Hold(it.resources.cpus, it.resources.memory_bytes, it.gpus, whole)
         holds = holds.set(name, holds.get(name, Map()).set(run.id, hold))
     return holds
 

@@ -36,7 +36,7 @@ def evolve(run: Run, message: Any, at: datetime) -> Run:
         case job.RunCancelRequested():
             return replace(run, status=job.RUN_STATUS_CANCEL_REQUESTED, cancel_requested=True, why=message.reason or "cancel was asked for")
         case job.RunRequeued() if message.lost_epoch == run.epoch > run.lost_epoch:
-            return _requeued(run, message)
+            return _requeued(run, message, at)
         case job.RunCompleted() | job.RunFailed() | job.RunCanceled():
             return _ended(run, message, at)
     if getattr(message, "epoch", -1) != run.epoch or run.cancel_requested:
@@ -73,8 +73,12 @@ def _in_phase(run: Run, status: int, why: str) -> Run:
     return replace(run, status_before_silence=status) if run.silent else replace(run, status=status, why=why)
 
 
-def _requeued(run: Run, message: Any) -> Run:
+def _requeued(run: Run, message: Any, at: datetime) -> Run:
     ended_well = message.restart or bool(run.preempted)
+    waits_since = run.waits_since
+    if run.preempted and run.members:
+        # What it has waited stays its own; while it ran it did not wait.
+        waits_since = at - (min(it.offered_at for it in run.members) - (run.waits_since or run.queued_at))
     counts = run.was_accepted and not ended_well
     return replace(
         reports.fresh(run),
@@ -83,6 +87,7 @@ def _requeued(run: Run, message: Any) -> Run:
         lost_epoch=run.epoch,
         lost_attempts=run.lost_attempts + counts,
         restarts=run.restarts + message.restart,
+        waits_since=waits_since,
         **(checkpoints.after(run) if ended_well else {}),
     )
 

@@ -75,6 +75,8 @@ class Run:
     """Event id of the request that made it; a repeat has another."""
     spec: RunSpec
     queued_at: datetime
+    waits_since: datetime | None = None
+    """Of one that was preempted: when it would have begun to wait, had it not run meanwhile."""
     status: int = job_pb2.RUN_STATUS_QUEUED
     why: str = ""
     epoch: int = 0

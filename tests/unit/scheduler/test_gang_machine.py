@@ -151,7 +151,7 @@ class Gangs(RuleBasedStateMachine):
             if not world.in_flight and all(run.is_terminal for run in world.story.state.runs.values()):
                 break
         assert all(run.status in TERMINAL for run in world.story.state.runs.values()), world.story.state.runs
-        assert world.ends.keys() == world.story.state.runs.keys()
+        assert set(world.ends) == set(world.story.state.runs)
         assert world.replayed() == world.story.state
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
+from services.scheduler.domain import elastic
 from services.scheduler.domain.facts import Fact, about_pool
-from services.scheduler.domain.placing.needs import Node, Where, node_of, number, taken_devices, unknown_node
-from services.scheduler.domain.providers import LOCAL, STATIC, kind_of, node_names
-from services.scheduler.domain.state import Pool, State, World
+from services.scheduler.domain.placing.needs import Device, Need, Node, Where, node_of, number, taken_devices, unknown_node
+from services.scheduler.domain.providers import LOCAL, SSH, STATIC, kind_of, node_names
+from services.scheduler.domain.state import Agent, Pool, Run, State, World
+from trainyard import _gang
 from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.cluster.v1.resources_pb2 import Resources
 
 
 class Nodes:
@@ -20,19 +23,20 @@ class Nodes:
         self._world = world
         self.pools = dict(state.pools)
         self._why: dict[str, str] = {}
-        self._shunned = world.silent_agents | world.declined_agents
+        self.shunned = world.silent_agents | world.declined_agents
+        self.given: set[str] = set()
+        """Nodes of which a run got something, or was promised it, in this decision."""
         slots = {f"agent-{it}" for it in range(world.node_slots)}
         self._let_go(slots)
         taken = {name for pool in self.pools.values() for name in pool.agent_ids}
         self._slots = sorted(slots - taken, key=number)
         self._devices = taken_devices(state)
-        self._lent: set[str] = set()
-        """Idle nodes of other pools that a run was promised in this decision."""
 
     def up(self, pool: Pool) -> list[Node]:
         """With something to give, right now."""
         state, found = self._state, []
-        agents, holds, shunned = state.agents, state.index.holds, self._shunned
+        agents, holds = state.agents, state.index.holds
+        shunned = self.shunned | surplus(state, pool)
         for name in pool.agent_ids:
             # Most are held as a whole by one run, most of the time.
             held = holds.get(name)
@@ -43,19 +47,36 @@ class Nodes:
                 found.append(node)
         return found
 
+    def give(self, node: Node, need: Need) -> tuple[Resources, list[int]]:
+        """(What the run gets of it, which devices.)"""
+        self.given.add(node.name)
+        return node.give(need)
+
     def starting(self, pool: Pool) -> list[Node]:
-        labels = self._labels(pool)
-        away = [name for name in pool.agent_ids if self._is_away(name) and name not in self._world.broken_agents]
-        return [unknown_node(name, pool, Where.STARTING, labels) for name in sorted(away, key=number)]
+        away = [name for name in self.pools[pool.name].agent_ids if self._is_away(name) and name not in self._world.broken_agents]
+        return self._unknown(pool, sorted(away, key=number), Where.STARTING)
 
     def fresh(self, pool: Pool) -> list[Node]:
         """That could be started for it."""
         if is_local(pool):
             names = self._slots
         else:
-            names = [name for name in node_names(pool.name, pool.provider, pool.max_nodes, 0) if name not in pool.agent_ids]
-        labels = self._labels(pool)
-        return [unknown_node(name, pool, Where.FRESH, labels) for name in names[: self.room(pool)]]
+            known = set(self.pools[pool.name].agent_ids)
+            names = [name for name in node_names(pool.name, pool.provider, pool.max_nodes, 0) if name not in known]
+        return self._unknown(pool, names[: self.room(pool)], Where.FRESH)
+
+    def _unknown(self, pool: Pool, names: list[str], where: Where) -> list[Node]:
+        """Labelled like those of the pool that are up, but for machines of which each is another; any label may be theirs. This
+        machine's nodes have all the same devices."""
+        like = self._like(pool)
+        labels = like.labels if like is not None and kind_of(pool.provider) != SSH else None
+        devices = [Device(gpu.index, gpu.uuid) for gpu in like.gpus] if like is not None and is_local(pool) else []
+        return [unknown_node(name, pool, where, labels, devices, self._devices) for name in names]
+
+    def _like(self, pool: Pool) -> Agent | None:
+        pools = [pool, *(it for it in self._state.pools.values() if is_local(pool) and is_local(it))]
+        agents = (self._state.agents.get(name) for it in pools for name in it.agent_ids)
+        return next((it for it in agents if it is not None), None)
 
     def elsewhere(self, pool: Pool) -> list[Node]:
         """Idle nodes of this machine that other pools keep beyond their minimum, and that no run of theirs waits for. A node of this
@@ -72,7 +93,11 @@ class Nodes:
                 node = node_of(self._state, self._state.agents[name], pool, Where.ELSEWHERE, self._devices)
                 if node is not None:
                     found.append(replace(node, pool=giver.name))
-        return found[: self.room(pool)]
+        return found
+
+    def spare(self, giver: Pool) -> int:
+        """Busy nodes that it could do without, beside those that are idle."""
+        return max(0, len(giver.agent_ids) - giver.min_nodes - sum(self._is_idle(name) for name in giver.agent_ids))
 
     def room(self, pool: Pool) -> int:
         """How many more nodes its maximum allows."""
@@ -84,7 +109,6 @@ class Nodes:
             giver = self.pools[node.pool]
             self.pools[giver.name] = replace(giver, agent_ids=tuple(it for it in giver.agent_ids if it != node.name))
             self._why[giver.name] = f"{node.name} was idle and goes to {pool.name}"
-            self._lent.add(node.name)
             why = f"{why}, and {giver.name} does not need {node.name}"
         self._slots = [name for name in self._slots if name != node.name]
         now = self.pools[pool.name]
@@ -94,10 +118,12 @@ class Nodes:
     def up_to_minimum(self) -> None:
         for name in list(self.pools):
             while (pool := self.pools[name]).min_nodes > len(pool.agent_ids):
-                node = next(iter([*self.fresh(pool), *self.elsewhere(pool)]), None)
+                fresh = self.fresh(pool)
+                node = next(iter(fresh or self.elsewhere(pool)), None)
                 if node is None:
                     break
                 self.take(pool, node, f"its minimum is {pool.min_nodes}")
+                self.given.add(node.name)
 
     def broken(self, pool: Pool) -> list[str]:
         return sorted((name for name in self._world.broken_agents.intersection(pool.agent_ids) if self._is_away(name)), key=number)
@@ -119,40 +145,54 @@ class Nodes:
         return name not in self._state.agents and not self._state.is_busy(name)
 
     def _is_idle(self, name: str) -> bool:
-        return name in self._state.agents and not self._state.is_busy(name) and name not in self._shunned | self._lent
+        return name in self._state.agents and not self._state.is_busy(name) and name not in self.shunned and name not in self.given
 
     def _is_wanted(self, pool: Pool) -> bool:
         return pool.name in self._state.index.waiting
-
-    def _labels(self, pool: Pool) -> Mapping[str, str] | None:
-        """Of a node that is not up: as those that are; None, any, where none is."""
-        known = [self._state.agents[name].labels for name in pool.agent_ids if name in self._state.agents]
-        return known[0] if known else None
 
 
 def is_local(pool: Pool) -> bool:
     return kind_of(pool.provider) == LOCAL
 
 
+def is_lent(pool: Pool) -> bool:
+    """Whatever it has goes back to a pool that needs it."""
+    return pool.vm_priority == "lowpriority"
+
+
 def gives_way(pool: Pool, to: Pool) -> bool:
-    """Its nodes are lent, and go back to a pool that needs them."""
-    return pool.vm_priority == "lowpriority" and to.vm_priority != "lowpriority"
+    return is_local(pool) and is_lent(pool) and not is_lent(to)
+
+
+def surplus(state: State, pool: Pool) -> frozenset[str]:
+    """Idle nodes beyond the pool's maximum, which was lowered: they leave, whoever waits."""
+    over = len(pool.agent_ids) - pool.max_nodes
+    if over <= 0:
+        return frozenset()
+    return frozenset(sorted((name for name in pool.agent_ids if not state.is_busy(name)), key=number, reverse=True)[:over])
+
+
+def lacks_nodes(run: Run) -> bool:
+    """An elastic gang that goes on with fewer than it began with."""
+    staying = sum(not it.is_leaving and not it.uploaded for it in run.members)
+    return elastic.goes_on(run) and staying < _gang.node_count(run.spec.distribution)
 
 
 def shrink(state: State, world: World) -> Iterator[Fact]:
-    """Nodes that have been idle for longer than their pool keeps them, down to its minimum; the highest number leaves first."""
+    """Nodes that have been idle for longer than their pool keeps them, down to its minimum; the highest number leaves first. While
+    somebody waits for the pool only those leave that are beyond its maximum."""
+    widening = {run.spec.compute_target for run in map(state.runs.__getitem__, state.index.attempts) if lacks_nodes(run)}
     for pool in state.pools.values():
-        spare = len(pool.agent_ids) - pool.min_nodes
-        if spare <= 0 or pool.name in state.index.waiting or kind_of(pool.provider) == STATIC:
+        if kind_of(pool.provider) == STATIC:
             continue
-        leaves = [
-            name
-            for name in sorted(pool.agent_ids, key=number, reverse=True)
-            if not state.is_busy(name) and _overdue(state, pool, name, world)
-        ][:spare]
+        over = surplus(state, pool)
+        spare = len(pool.agent_ids) - pool.min_nodes
+        leaves, why = set(over), f"its maximum is {pool.max_nodes}"
+        if not over and spare > 0 and pool.name not in state.index.waiting and pool.name not in widening:
+            idle = (name for name in sorted(pool.agent_ids, key=number, reverse=True) if not state.is_busy(name))
+            leaves, why = set([name for name in idle if _overdue(state, pool, name, world)][:spare]), f"idle for {pool.idle_seconds:g} s"
         if leaves:
             stays = [name for name in pool.agent_ids if name not in leaves]
-            why = f"idle for {pool.idle_seconds:g} s"
             yield about_pool(cluster.PoolResized(name=pool.name, agent_ids=stays, why=why))
 
 

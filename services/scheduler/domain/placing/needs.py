@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from math import fsum
+from typing import Any, NamedTuple
 
-from services.scheduler.domain.index import Hold
 from services.scheduler.domain.state import Agent, Pool, Run, State
 from trainyard import _gang
 from trainyard.cluster.v1.resources_pb2 import Resources
@@ -17,8 +17,22 @@ from trainyard.job.v1 import spec_pb2
 _NOTHING = 1e-9
 
 
-@dataclass(frozen=True)
-class Need:
+class Size(NamedTuple):
+    """What a Resources message says, without its weight."""
+
+    cpus: float
+    memory_bytes: int
+    gpus: int
+
+
+class Device(NamedTuple):
+    number: int
+    """On its node."""
+    uuid: str
+    """What the driver calls it; "" where it is not known."""
+
+
+class Need(NamedTuple):
     """Of each of `nodes` nodes; `fewest` is less for an elastic gang."""
 
     nodes: int
@@ -31,9 +45,9 @@ class Need:
     spread: bool
 
     @property
-    def of_each(self) -> Need:
+    def of_each(self) -> tuple[Any, ...]:
         """What is asked of each node, however many."""
-        return replace(self, nodes=1, fewest=1)
+        return self[2:]
 
     @classmethod
     def of(cls, spec: Any) -> Need:
@@ -69,11 +83,13 @@ class Node:
     where: Where
     pool: str
     """Whose it is now."""
-    capacity: Resources
+    capacity: Size
     cpus: float
     memory_bytes: int
-    gpus: list[tuple[int, str]]
-    """Devices that no run has of it: (index on the node, what the driver calls it)."""
+    gpus: int
+    """Devices that it may still give, if there are so many."""
+    spare: list[Device]
+    """Devices that no run has of it."""
     labels: Mapping[str, str] | None
     """None: not known before it is up."""
     agent: Agent | None = None
@@ -83,36 +99,37 @@ class Node:
     """Devices that are given away, on whichever node: several nodes may be one machine, and tell of the same."""
 
     def fits(self, need: Need) -> bool:
-        if not self._carries(need.labels):
+        if need.labels and not self._carries(need.labels):
             return False
         if need.whole:
             return self.untouched
-        return self.cpus + _NOTHING >= need.cpus and self.memory_bytes >= need.memory_bytes and len(self.devices) >= need.gpus
+        if self.cpus + _NOTHING < need.cpus or self.memory_bytes < need.memory_bytes:
+            return False
+        return not need.gpus or len(self.devices()) >= need.gpus
 
-    @property
-    def devices(self) -> list[tuple[int, str]]:
+    def devices(self, promised: Collection[str] = ()) -> list[Device]:
         """Those that can be given."""
-        return [it for it in self.gpus if it[1] not in self.taken] if self.taken else self.gpus
+        return [it for it in self.spare if it.uuid not in self.taken and it.uuid not in promised][: self.gpus]
 
     def _carries(self, labels: tuple[str, ...]) -> bool:
         known = self.labels
-        return known is None or not labels or all(_label_holds(known, label) for label in labels)
+        return known is None or all(_label_holds(known, label) for label in labels)
+
+    def asked(self, need: Need) -> Size:
+        """What a run takes of it, at most."""
+        return self.capacity if need.whole else Size(need.cpus, need.memory_bytes, need.gpus)
 
     def give(self, need: Need) -> tuple[Resources, list[int]]:
         """Takes it off; (what the run gets, which devices)."""
-        given = self.devices if need.whole else self.devices[: need.gpus]
-        has = self.capacity
-        size = Resources(
-            cpus=has.cpus if need.whole else need.cpus,
-            memory_bytes=has.memory_bytes if need.whole else need.memory_bytes,
-            gpus=len(given),
-        )
-        self.gpus = [it for it in self.gpus if it not in given]
-        self.taken.update(name for _, name in given if name)
+        given = self.devices()[: self.gpus if need.whole else need.gpus]
+        size = self.asked(need)
+        self.spare = [it for it in self.spare if it not in given]
+        self.gpus -= len(given)
+        self.taken.update(it.uuid for it in given if it.uuid)
         self.cpus = 0 if need.whole else self.cpus - need.cpus
         self.memory_bytes = 0 if need.whole else self.memory_bytes - need.memory_bytes
         self.untouched = False
-        return size, [index for index, _ in given]
+        return Resources(cpus=size.cpus, memory_bytes=size.memory_bytes, gpus=len(given)), [it.number for it in given]
 
 
 def _label_holds(labels: Mapping[str, str], asked: str) -> bool:
@@ -125,23 +142,34 @@ class Free:
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self.nodes = list(nodes)
-        self._fitting: dict[Need, list[Node]] = {}
+        self._fitting: dict[tuple[Any, ...], list[Node]] = {}
 
     def fitting(self, need: Need) -> list[Node]:
         """In the order in which they are best taken."""
-        each = need.of_each
-        if each not in self._fitting:
-            self._fitting[each] = in_order(need, [node for node in self.nodes if node.fits(need)])
-        return self._fitting[each]
-
-    def choose(self, need: Need, count: int) -> list[Node] | None:
-        """`count` of the nodes, each once, or None: all of a gang or nothing."""
-        fitting = self.fitting(need)
-        return fitting[:count] if len(fitting) >= count else None
+        found = self._fitting.get(need.of_each)
+        if found is None:
+            found = self._fitting[need.of_each] = in_order(need, [node for node in self.nodes if node.fits(need)])
+        return found
 
     def given(self) -> None:
         """Some of them have less now."""
         self._fitting.clear()
+
+
+def together(need: Need, nodes: Iterable[Node], most: int) -> list[Node]:
+    """The first of the nodes that can carry one gang, each once: no two of them by one and the same device."""
+    if not need.gpus:
+        return list(nodes)[:most]
+    chosen: list[Node] = []
+    promised: set[str] = set()
+    for node in nodes:
+        if len(chosen) == most:
+            break
+        devices = node.devices(promised)[: need.gpus]
+        if len(devices) == need.gpus:
+            chosen.append(node)
+            promised.update(it.uuid for it in devices if it.uuid)
+    return chosen
 
 
 def in_order(need: Need, nodes: list[Node]) -> list[Node]:
@@ -150,47 +178,55 @@ def in_order(need: Need, nodes: list[Node]) -> list[Node]:
     if need.whole:
         return sorted(nodes, key=lambda node: (node.where, number(node.name)))
     direction = -1 if need.spread else 1
-    return sorted(nodes, key=lambda node: (node.where, direction * len(node.devices), direction * node.cpus, number(node.name)))
+    return sorted(nodes, key=lambda node: (node.where, direction * node.gpus, direction * node.cpus, number(node.name)))
 
 
-def capacity_of(agent: Agent, pool: Pool) -> Resources:
+def capacity_of(agent: Agent, pool: Pool) -> Size:
     """What a node of the pool may give: what it has, and no more than the pool's size says. One that does not tell has that size."""
-    has, shape = agent.resources, pool.shape
+    has, shape = agent.resources, size_of(pool.shape)
     if not has.cpus and not has.memory_bytes:
         return shape
-    return Resources(cpus=min(has.cpus, shape.cpus), memory_bytes=min(has.memory_bytes, shape.memory_bytes), gpus=min(has.gpus, shape.gpus))
+    return Size(min(has.cpus, shape.cpus), min(has.memory_bytes, shape.memory_bytes), min(has.gpus, shape.gpus))
 
 
-def devices_of(agent: Agent, capacity: Resources) -> list[tuple[int, str]]:
-    known = [(gpu.index, gpu.uuid) for gpu in agent.gpus] or [(index, "") for index in range(capacity.gpus)]
-    return known[: capacity.gpus]
+def size_of(resources: Any) -> Size:
+    return Size(resources.cpus, resources.memory_bytes, resources.gpus)
 
 
 def taken_devices(state: State) -> set[str]:
     """What the drivers call the devices that runs hold."""
-    taken: set[str] = set()
-    for name, holds in state.index.holds.items():
-        held = {device for hold in holds.values() for device in hold.gpus}
-        if held and (agent := state.agents.get(name)) is not None:
-            taken.update(gpu.uuid for gpu in agent.gpus if gpu.index in held and gpu.uuid)
-    return taken
+    if not any(agent.gpus for agent in state.agents.values()):
+        return set()
+    return {uuid for run_id in state.index.attempts for uuid in devices_of(state, state.runs[run_id])}
 
 
-def node_of(state: State, agent: Agent, pool: Pool, where: Where = Where.UP, taken: set[str] | None = None) -> Node | None:
-    """With what runs have left of it; None where a run has it whole. `taken`: devices that are given away on any node."""
-    holds: Mapping[str, Hold] = state.index.holds.get(agent.id, {})
-    if any(hold.whole for hold in holds.values()):
-        return None
+def devices_of(state: State, run: Run) -> set[str]:
+    """Those that one run holds."""
+    held = ((state.agents.get(member.agent_id), member.gpus) for member in run.members)
+    return {gpu.uuid for agent, mine in held if agent is not None and mine for gpu in agent.gpus if gpu.index in mine and gpu.uuid}
+
+
+def node_of(
+    state: State, agent: Agent, pool: Pool, where: Where = Where.UP, taken: set[str] | None = None, gone: Collection[str] = ()
+) -> Node | None:
+    """With what runs have left of it; None where a run has it whole. `taken`: devices that are given away on any node; `gone`: ids of
+    runs that are thought to hold nothing."""
+    holds = [hold for run_id, hold in state.index.holds.get(agent.id, {}).items() if run_id not in gone]
     capacity = capacity_of(agent, pool)
-    held = {device for hold in holds.values() for device in hold.gpus}
+    if any(hold.whole for hold in holds):
+        return None
+    held = {device for hold in holds for device in hold.gpus}
+    known = [Device(gpu.index, gpu.uuid) for gpu in agent.gpus] or [Device(index, "") for index in range(capacity.gpus)]
     return Node(
         name=agent.id,
         where=where,
         pool=pool.name,
         capacity=capacity,
-        cpus=capacity.cpus - sum(hold.cpus for hold in holds.values()),
-        memory_bytes=capacity.memory_bytes - sum(hold.memory_bytes for hold in holds.values()),
-        gpus=[device for device in devices_of(agent, capacity) if device[0] not in held],
+        # The sum must not depend on the order in which a map lists its entries.
+        cpus=capacity.cpus - fsum(hold.cpus for hold in holds),
+        memory_bytes=capacity.memory_bytes - sum(hold.memory_bytes for hold in holds),
+        gpus=capacity.gpus - len(held),
+        spare=[device for device in known if device.number not in held],
         labels=agent.labels,
         agent=agent,
         untouched=not holds,
@@ -198,10 +234,15 @@ def node_of(state: State, agent: Agent, pool: Pool, where: Where = Where.UP, tak
     )
 
 
-def unknown_node(name: str, pool: Pool, where: Where, labels: Mapping[str, str] | None) -> Node:
-    """One that is not up: as large as the pool says."""
-    shape = pool.shape
-    return Node(name, where, pool.name, shape, shape.cpus, shape.memory_bytes, [(index, "") for index in range(shape.gpus)], labels)
+def unknown_node(
+    name: str, pool: Pool, where: Where, labels: Mapping[str, str] | None, devices: Iterable[Device] = (), taken: set[str] | None = None
+) -> Node:
+    """One that is not up: as large as the pool says. `devices`: those of the machine that it will be on, where that is known."""
+    shape = size_of(pool.shape)
+    known = list(devices) or [Device(index, "") for index in range(shape.gpus)]
+    return Node(
+        name, where, pool.name, shape, shape.cpus, shape.memory_bytes, shape.gpus, known, labels, taken=set() if taken is None else taken
+    )
 
 
 @dataclass
@@ -223,7 +264,7 @@ class Shares:
         self._count()
         return self._nodes.get((pool, share), 0.0)
 
-    def add(self, run: Run, given: Resources, capacity: Resources, sign: int = 1) -> None:
+    def add(self, run: Run, given: Any, capacity: Any, sign: int = 1) -> None:
         self._count()
         share, pool = share_of(self.state, run), run.spec.compute_target
         held = self._by_share.setdefault(share, Resources())
@@ -246,7 +287,7 @@ class Shares:
                 self.add(run, member.resources, capacity_of(agent, pool) if known else member.resources)  # type: ignore[arg-type]
 
 
-def dominant(part: Resources, whole: Resources) -> float:
+def dominant(part: Any, whole: Any) -> float:
     """The largest fraction that it takes of anything."""
     pairs = ((part.cpus, whole.cpus), (part.memory_bytes, whole.memory_bytes), (part.gpus, whole.gpus))
     return max((some / all_ for some, all_ in pairs if all_), default=0.0)

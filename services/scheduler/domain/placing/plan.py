@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from services.scheduler.domain import elastic
 from services.scheduler.domain.facts import Fact
-from services.scheduler.domain.placing import preempting, queue, words
-from services.scheduler.domain.placing.growing import Nodes, gives_way, is_local
-from services.scheduler.domain.placing.needs import Free, Need, Node, Shares, Where, in_order, share_of
+from services.scheduler.domain.placing import preempting, words
+from services.scheduler.domain.placing.growing import Nodes, gives_way, is_lent, is_local
+from services.scheduler.domain.placing.needs import Free, Need, Node, Shares, Where, in_order, node_of, together
 from services.scheduler.domain.placing.offering import offer
+from services.scheduler.domain.placing.queue import Line, Order
+from services.scheduler.domain.placing.quotas import Quotas
 from services.scheduler.domain.placing.reserving import Reservation
 from services.scheduler.domain.providers import STATIC, kind_of
 from services.scheduler.domain.state import Pool, Run, State, World
 from trainyard import _gang
-from trainyard.cluster.v1.resources_pb2 import Resources
 from trainyard.job.v1 import job_pb2 as job
 
-# Behind the first that cannot start, so many are looked at: a gap that nobody of them fits stays until the next change.
+# Of those that cannot start, so many are looked at: a gap that none of them fits stays until the next change.
 _LOOKED_AT = 50
+# Of one lane, so that a long one of runs which ask for what is not there does not hide the others.
+_OF_A_LANE = 20
+# What asks the same as one that could not start, in vain, costs nearly nothing.
+_PASSED = 400
 
 
 def may_place(before: State, after: State) -> bool:
@@ -37,14 +44,16 @@ def may_place(before: State, after: State) -> bool:
 
 
 def _only_a_line_grew(before: State, after: State) -> bool:
-    if before.pools is not after.pools or before.agents is not after.agents or before.index.holds is not after.index.holds:
+    if any(getattr(before, name) is not getattr(after, name) for name in ("pools", "agents", "policy")):
+        return False
+    if before.index.holds is not after.index.holds:
         return False
     changed = [name for name, lanes in after.index.waiting.items() if before.index.waiting.get(name) is not lanes]
     if len(changed) != 1 or before.index.waiting.keys() != after.index.waiting.keys():
         return False
     old, new = before.index.waiting[changed[0]], after.index.waiting[changed[0]]
     grown = [lane for lane, queue in new.items() if old.get(lane) is not queue]
-    return len(grown) == 1 and grown[0] in old and _LOOKED_AT < len(old[grown[0]]) < len(new[grown[0]])
+    return len(grown) == 1 and grown[0] in old and _OF_A_LANE < len(old[grown[0]]) < len(new[grown[0]])
 
 
 def place(state: State, world: World) -> list[Fact]:
@@ -68,9 +77,13 @@ class _Plan:
         self._state = state
         self._world = world
         self._shares = Shares(state)
+        self._order = Order(state, self._shares, world.now)
+        self._quotas = Quotas(state, self._shares)
+        self._running: dict[str, list[Run]] = {}
         self._elastic: dict[str, list[Run]] = {}
         for name in state.index.attempts:
             run = state.runs[name]
+            self._running.setdefault(run.spec.compute_target, []).append(run)
             if run.is_elastic and elastic.goes_on(run):
                 self._elastic.setdefault(run.spec.compute_target, []).append(run)
 
@@ -80,14 +93,13 @@ class _Plan:
 
         def first(name: str) -> tuple[bool, Any]:
             pool = state.pools.get(name)
-            head = next(queue.in_order(state, name, self._shares, self._world.now), None)
-            lent = pool is not None and pool.vm_priority == "lowpriority"
-            return (lent, (1,) if head is None else (0, head.order))
+            head = next(iter(Line(state, name, self._order)), None)
+            return (pool is not None and is_lent(pool), (1,) if head is None else (0, head.order))
 
         return sorted({*state.index.waiting, *self._elastic}, key=lambda name: (*first(name), name))
 
     def gone(self, name: str) -> None:
-        for run in queue.in_order(self._state, name, self._shares, self._world.now):
+        for run in islice(Line(self._state, name, self._order), _LOOKED_AT):
             self.facts += words.waits(run, f"the compute target {name} is gone", 0, 0)
 
     def pool(self, name: str) -> None:
@@ -108,59 +120,69 @@ class _Plan:
         # Those that were promised to somebody who waits for the rest of his gang are not promised twice.
         coming: Free | None = None
         reservation: Reservation | None = None
-        looked_at = 0
-        for run in queue.in_order(self._state, pool.name, self._shares, self._world.now):
-            if looked_at > _LOOKED_AT:
+        in_vain: set[tuple[Need, bool]] = set()
+        looked_at, passed = 0, 0
+        of_lane: Counter[Any] = Counter()
+        line = Line(self._state, pool.name, self._order)
+        for run in line:
+            if looked_at > _LOOKED_AT or passed > _PASSED:
                 break
             need = Need.of(run.spec)
-            if why := self._over_quota(run, pool, need):
-                self.facts += words.waits(run, why, 0, 0)
-                looked_at += 1
-                continue
+            why = self._quotas.over(run, pool, need)
             open_ = up if reservation is None else reservation.open_to(run)
-            if self._start(run, need, open_):
-                (reservation or up).given()
-                continue
-            looked_at += 1
-            coming = Free(self._coming(pool)) if coming is None else coming
-            if self._bring_up(run, pool, need, open_, coming):
-                (reservation or up).given()
-                coming.given()
-                continue
-            if reservation is None:
-                reservation = Reservation(self._state, pool, need, up, self._world.now)
-                self._preempt(run, pool, need, up)
-                if self._state.policy.no_backfill:
-                    break
-            self._tell_why(run, pool, need)
-        return looked_at > 0
+            if not why and (need, open_ is up) not in in_vain:
+                if self._start(run, pool, need, open_):
+                    (reservation or up).given()
+                    continue
+                looked_at += 1
+                coming = Free(self._coming(pool)) if coming is None else coming
+                if self._bring_up(run, pool, need, open_, coming):
+                    (reservation or up).given()
+                    coming.given()
+                    continue
+                in_vain.add((need, open_ is up))
+                if reservation is None:
+                    reservation = Reservation(self._state, pool, need, up, self._running.get(pool.name, ()), self._world.now)
+                    self._preempt(run, pool, need, up, coming)
+                    if self._state.policy.no_backfill:
+                        self._tell_why(run, pool, need)
+                        return True
+            passed += 1
+            lane = (run.spec.priority, run.experiment, run.spec.user)
+            of_lane[lane] += 1
+            if of_lane[lane] > _OF_A_LANE:
+                line.drop_lane()
+            if passed <= _LOOKED_AT:
+                if why:
+                    self.facts += words.waits(run, why, 0, 0)
+                else:
+                    self._tell_why(run, pool, need)
+        return passed > 0 or looked_at > 0
 
-    def _start(self, run: Run, need: Need, up: Free) -> bool:
+    def _start(self, run: Run, pool: Pool, need: Need, up: Free) -> bool:
         """On nodes that are up: all of its gang, or of an elastic one as many as there are."""
-        for count in range(need.nodes, need.fewest - 1, -1):
-            chosen = up.choose(need, count)
-            if chosen is not None:
-                self._offer(run, need, chosen, count)
-                return True
-        return False
+        chosen = together(need, up.fitting(need), self._quotas.most(run, pool, need, need.nodes))
+        if len(chosen) < need.fewest:
+            return False
+        self._offer(run, pool, need, chosen)
+        return True
 
     def _bring_up(self, run: Run, pool: Pool, need: Need, up: Free, coming: Free) -> bool:
         """With nodes that start, could be started, or are idle in other pools. What it is promised nobody else gets meanwhile."""
-        chosen = in_order(need, [*up.fitting(need), *coming.fitting(need)])[: need.nodes]
-        if len(chosen) < need.nodes:
+        within = self._within_room(pool, in_order(need, [*up.fitting(need), *coming.fitting(need)]))
+        chosen = together(need, within, self._quotas.most(run, pool, need, need.nodes))
+        if len(chosen) < need.fewest:
             return False
         have = len(self.nodes.pools[pool.name].agent_ids)
         fresh = [node for node in chosen if node.where is Where.FRESH]
         starting = [node for node in chosen if node.where in (Where.STARTING, Where.FRESH)]
         for node in chosen:
-            if node.where in (Where.ELSEWHERE, Where.FRESH):
-                self.nodes.take(pool, node, f"run {run.id} waits")
-                node.where = Where.STARTING if node.where is Where.FRESH else Where.UP
+            self._take(pool, node, f"run {run.id} waits")
         if not starting:
-            self._offer(run, need, chosen, need.nodes)
+            self._offer(run, pool, need, chosen)
         else:
             for node in chosen:
-                node.give(need)
+                self.nodes.give(node, need)
         if fresh:
             why = f"{pool.name} grows from {have} to {have + len(fresh)} of at most {pool.max_nodes} nodes"
             self.facts += words.waits(run, why, have, have + len(fresh))
@@ -168,13 +190,17 @@ class _Plan:
             which = "a node" if len(starting) == 1 else f"{len(starting)} nodes"
             what = f"waits for {which} of {pool.name} that {'is' if len(starting) == 1 else 'are'} starting"
             self.facts += words.waits(run, what, have - len(starting), have)
-        coming.nodes = self._within_room(coming.nodes, pool)
         return True
+
+    def _take(self, pool: Pool, node: Node, why: str) -> None:
+        if node.where in (Where.ELSEWHERE, Where.FRESH):
+            self.nodes.take(pool, node, why)
+            node.where = Where.STARTING if node.where is Where.FRESH else Where.UP
 
     def _coming(self, pool: Pool) -> list[Node]:
         return [*self.nodes.starting(pool), *self.nodes.fresh(pool), *self.nodes.elsewhere(pool)]
 
-    def _within_room(self, nodes: Iterable[Node], pool: Pool) -> list[Node]:
+    def _within_room(self, pool: Pool, nodes: Iterable[Node]) -> list[Node]:
         """Of those that are not the pool's yet, no more than it has room for."""
         room = self.nodes.room(pool)
         kept: list[Node] = []
@@ -185,67 +211,77 @@ class _Plan:
                 room -= outside
         return kept
 
-    def _offer(self, run: Run, need: Need, nodes: Iterable[Node], count: int) -> None:
+    def _offer(self, run: Run, pool: Pool, need: Need, nodes: list[Node]) -> None:
         for index, node in enumerate(nodes):
-            given, gpus = node.give(need)
+            given, gpus = self.nodes.give(node, need)
             self._shares.add(run, given, node.capacity)
             assert node.agent is not None, "only nodes that are up are offered to"
-            self.facts.append(offer(run, node.agent, given, gpus, epoch=run.epoch + 1, index=index, nodes=count))
+            self.facts.append(offer(run, pool, node.agent, given, gpus, epoch=run.epoch + 1, index=index, nodes=len(nodes)))
 
     def _widen(self, run: Run, pool: Pool, up: Free) -> None:
         """One more node for a gang that goes on with fewer than it may have, or several. To get back to its size the pool may grow."""
         staying = [it for it in run.members if not it.is_leaving and not it.uploaded]
-        wanted = _gang.most_nodes(run.spec.distribution) - len(staying)
         held = {it.agent_id for it in run.members}
         need = Need.of(run.spec)
-        index = run.next_index
         count = len(staying)
-        for node in [node for node in up.fitting(need) if node.name not in held][:wanted]:
-            given, gpus = node.give(need)
-            self._shares.add(run, given, node.capacity)
-            assert node.agent is not None, "only nodes that are up are offered to"
-            self.facts.append(offer(run, node.agent, given, gpus, epoch=run.epoch, index=index, nodes=count + 1, joins=True))
-            index, count = index + 1, count + 1
+        most = count + self._quotas.most(run, pool, need, _gang.most_nodes(run.spec.distribution) - count)
+        for node in together(need, (node for node in up.fitting(need) if node.name not in held), most - count):
+            self._join(run, pool, need, node, run.next_index + count - len(staying), count + 1)
+            count += 1
         up.given()
-        lacking = _gang.node_count(run.spec.distribution) - count
-        if lacking > 0:
-            coming = self._coming(pool)
-            self._bring_some_up(run, pool, need, coming, lacking)
+        lacking = min(most, _gang.node_count(run.spec.distribution)) - count
+        if lacking <= 0:
+            return
+        coming = self._within_room(pool, in_order(need, [node for node in self._coming(pool) if node.fits(need)]))
+        for node in together(need, coming, lacking):
+            self._take(pool, node, f"run {run.id} goes on with too few nodes")
+            if node.where is Where.UP:
+                self._join(run, pool, need, node, run.next_index + count - len(staying), count + 1)
+                count += 1
 
-    def _bring_some_up(self, run: Run, pool: Pool, need: Need, coming: Sequence[Node], lacking: int) -> None:
-        for node in sorted((it for it in coming if it.fits(need)), key=lambda it: it.where)[:lacking]:
-            if node.where is Where.FRESH:
-                self.nodes.take(pool, node, f"run {run.id} goes on with too few nodes")
+    def _join(self, run: Run, pool: Pool, need: Need, node: Node, index: int, nodes: int) -> None:
+        given, gpus = self.nodes.give(node, need)
+        self._shares.add(run, given, node.capacity)
+        assert node.agent is not None, "only nodes that are up are offered to"
+        self.facts.append(offer(run, pool, node.agent, given, gpus, epoch=run.epoch, index=index, nodes=nodes, joins=True))
 
     # -- whoever cannot start
 
-    def _over_quota(self, run: Run, pool: Pool, need: Need) -> str:
-        quotas = self._state.policy.quotas
-        share = share_of(self._state, run)
-        if share not in quotas:
-            return ""
-        quota, held = quotas[share], self._shares.held(share)
-        each = pool.shape if need.whole else Resources(cpus=need.cpus, memory_bytes=need.memory_bytes, gpus=need.gpus)
-        asked = (
-            (each.cpus, held.cpus, quota.cpus),
-            (each.memory_bytes, held.memory_bytes, quota.memory_bytes),
-            (each.gpus, held.gpus, quota.gpus),
-        )
-        over = any(most and now + one * need.fewest > most for one, now, most in asked)
-        return words.over_quota(share, quota) if over else ""
-
-    def _preempt(self, run: Run, pool: Pool, need: Need, up: Free) -> None:
-        if self._state.policy.no_preemption or preempting.room_is_coming(self._state, pool, need, up):
-            return
-        chosen = preempting.victims(self._state, self._world, pool, run, need, up, self._shares)
+    def _preempt(self, run: Run, pool: Pool, need: Need, up: Free, coming: Free) -> None:
+        chosen: list[Run] = []
         why = f"run {run.id}, of priority {run.spec.priority}, needs its nodes"
-        if not chosen and is_local(pool) and self.nodes.room(pool):
-            lacking = need.fewest - len(up.fitting(need))
-            lowly = any(gives_way(it, pool) for it in self._state.pools.values())
-            chosen = preempting.of_lowpriority(self._state, pool, lacking) if lowly and pool.vm_priority != "lowpriority" else []
+        running = self._running.get(pool.name, [])
+        # Nodes that are too many for the pool go to nobody.
+        if len(pool.agent_ids) <= pool.max_nodes:
+            room = preempting.Room(self._state, pool, need, up, self.nodes.shunned | self.nodes.given)
+            if preempting.room_is_coming(room, running):
+                return
+            if not self._state.policy.no_preemption:
+                chosen = preempting.victims(room, running, run, self._order)
+        if not chosen:
+            chosen = self._lent(pool, need, up, coming)
             why = f"run {run.id} of {pool.name} needs the node, which was lent"
         for victim in chosen:
             self.facts += preempting.end_for(victim, run, why)
+
+    def _lent(self, pool: Pool, need: Need, up: Free, coming: Free) -> list[Run]:
+        """Runs on nodes that other pools of this machine have on loan."""
+        givers = [it for it in self.nodes.pools.values() if it.name != pool.name and gives_way(it, pool)]
+        there = self._within_room(pool, in_order(need, [*up.fitting(need), *coming.fitting(need)]))
+        lacking = need.fewest - len(there)
+        room = self.nodes.room(pool) - sum(it.where in (Where.FRESH, Where.ELSEWHERE) for it in there)
+        if not is_local(pool) or lacking > room:
+            return []
+
+        def can_serve(name: str) -> bool:
+            agent = self._state.agents.get(name)
+            if agent is None or name in self.nodes.shunned | self.nodes.given:
+                return False
+            node = node_of(self._state, agent, pool, gone=self._state.index.holds[name])
+            return node is not None and node.fits(need)
+
+        running = [run for giver in givers for run in self._running.get(giver.name, ())]
+        return preempting.lent(self._state, [(it, self.nodes.spare(it)) for it in givers], can_serve, running, lacking)
 
     def _tell_why(self, run: Run, pool: Pool, need: Need) -> None:
         have = len(pool.agent_ids)

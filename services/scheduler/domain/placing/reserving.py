@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from services.scheduler.domain.placing.needs import Free, Need, number
+from services.scheduler.domain.placing.needs import Free, Need, node_of, number
 from services.scheduler.domain.state import Pool, Run, State
 from services.scheduler.domain.times import seconds
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
 
 class Reservation:
-    """All nodes that fit the run now, and as many more as it lacks of those that become free first."""
+    """All nodes that fit the run now, and as many more as it lacks of those that become free first. Where nobody has said how long
+    the runs on them take, these are drained: always the same ones, or a stream of small runs would keep all of them in use for ever."""
 
-    def __init__(self, state: State, pool: Pool, need: Need, up: Free, now: datetime) -> None:
+    def __init__(self, state: State, pool: Pool, need: Need, up: Free, running: Iterable[Run], now: datetime) -> None:
         self._state = state
         self._pool = pool
+        self._need = need
         self._up = up
+        self._running = running
         self._now = now
         self._free = frozenset(node.name for node in up.fitting(need))
-        self._lacking = need.fewest - len(self._free)
+        self._lacking = max(0, need.fewest - len(self._free))
         self._others: Free | None = None
 
     @cached_property
-    def _becoming_free(self) -> list[tuple[datetime, tuple[int, str], str]]:
-        ends = _latest_ends(self._state, self._pool)
-        busy = sorted((end, number(name), name) for name, end in ends.items() if end is not None and name not in self._free)
-        return busy[: max(0, self._lacking)]
+    def _becoming_free(self) -> list[tuple[datetime, str]]:
+        ends = _ends(self._running, self._need)
+        order = sorted((end, number(name), name) for name, end in ends.items() if name not in self._free)
+        chosen: list[tuple[datetime, str]] = []
+        for end, _, name in order:
+            if len(chosen) == self._lacking:
+                break
+            if self._would_fit(name):
+                chosen.append((end, name))
+        return chosen
+
+    def _would_fit(self, name: str) -> bool:
+        """Once it is empty."""
+        agent = self._state.agents.get(name)
+        node = agent and node_of(self._state, agent, self._pool, gone=self._state.index.holds.get(name, ()))
+        return bool(node and node.fits(self._need))
 
     @cached_property
     def at(self) -> datetime | None:
         """When all of it is free at the latest. None: nobody has said how long the runs on it take, so any moment may be the one."""
         chosen = self._becoming_free
-        return chosen[-1][0] if chosen and len(chosen) == self._lacking else None
+        latest = chosen[-1][0] if chosen and len(chosen) == self._lacking else _NEVER
+        return None if latest == _NEVER else latest
 
     @cached_property
     def names(self) -> frozenset[str]:
-        return self._free.union(name for _, _, name in self._becoming_free)
+        return self._free.union(name for _, name in self._becoming_free)
 
     def open_to(self, run: Run) -> Free:
         """What a later run may have: all, if it ends before the reservation begins, else the other nodes."""
@@ -54,17 +73,21 @@ class Reservation:
             self._others.given()
 
 
-def _latest_ends(state: State, pool: Pool) -> dict[str, datetime | None]:
-    """Of each node that is in use; None where one of its runs may go on for ever."""
-    ends: dict[str, datetime | None] = {}
-    for run_id in state.index.attempts:
-        run = state.runs[run_id]
-        if run.spec.compute_target == pool.name:
-            end = latest_end(run)
-            for member in run.members:
-                known = ends.get(member.agent_id, end)
-                ends[member.agent_id] = None if end is None or known is None else max(known, end)
+def _ends(running: Iterable[Run], need: Need) -> dict[str, datetime]:
+    """When each node that is in use can be had: a whole one after the last of its runs, a part of one perhaps after the first.
+    For ever away where one of its runs may go on for ever, or may end at any moment."""
+    ends: dict[str, datetime] = {}
+    for name, end in _ends_by_node(running):
+        known = ends.get(name, end)
+        ends[name] = max(known, end) if need.whole or _NEVER in (known, end) else min(known, end)
     return ends
+
+
+def _ends_by_node(running: Iterable[Run]) -> Iterator[tuple[str, datetime]]:
+    for run in running:
+        end = latest_end(run) or _NEVER
+        for member in run.members:
+            yield member.agent_id, end
 
 
 def latest_end(run: Run) -> datetime | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from services.scheduler.domain.placing import queue
 from services.scheduler.domain.placing.growing import is_local
-from services.scheduler.domain.placing.needs import Need, Shares, capacity_of
+from services.scheduler.domain.placing.needs import Need, Shares, Size, capacity_of, size_of
+from services.scheduler.domain.placing.queue import Line, Order
 from services.scheduler.domain.placing.words import what_is_needed
 from services.scheduler.domain.providers import STATIC, kind_of
 from services.scheduler.domain.state import State, World
@@ -17,8 +17,11 @@ _FIRST = "waits for its turn"
 
 def positions(state: State, world: World, pool: str) -> Mapping[str, int]:
     """Run id -> its place in the pool's queue, from 1."""
-    shares = Shares(state)
-    return {run.id: place for place, run in enumerate(queue.in_order(state, pool, shares, world.now), 1)}
+    return {run.id: place for place, run in enumerate(_line(state, world, pool), 1)}
+
+
+def _line(state: State, world: World, pool: str) -> Line:
+    return Line(state, pool, Order(state, Shares(state), world.now))
 
 
 def explain(state: State, world: World, run_id: str, places: Mapping[str, int] | None = None) -> tuple[int, str]:
@@ -27,7 +30,8 @@ def explain(state: State, world: World, run_id: str, places: Mapping[str, int] |
     if not run.waits_for_a_node:
         return 0, run.why
     target = run.spec.compute_target
-    place = (positions(state, world, target) if places is None else places)[run_id]
+    line = enumerate(_line(state, world, target), 1)
+    place = places[run_id] if places is not None else next(at for at, it in line if it.id == run_id)
     if run.why != _FIRST or place == 1:
         return place, run.why
     ahead = "1 run goes" if place == 2 else f"{place - 1} runs go"
@@ -49,14 +53,16 @@ def can_never_fit(state: State, world: World, spec: Any) -> str:
     sizes = [capacity_of(agent, pool) for agent in agents]
     # What other machines have is known when they have come, and more may come.
     if kind_of(pool.provider) != STATIC or not sizes:
-        sizes.append(pool.shape)
-    most = (max(it.cpus for it in sizes), max(it.memory_bytes for it in sizes), max(it.gpus for it in sizes))
+        sizes.append(size_of(pool.shape))
+    if any(it.cpus >= need.cpus and it.memory_bytes >= need.memory_bytes and it.gpus >= need.gpus for it in sizes):
+        return ""
+    most = Size(*map(max, zip(*sizes, strict=True)))
     for asked, there, unit, scale in (
-        (need.cpus, most[0], "cores", 1),
-        (need.memory_bytes, most[1], "GiB of memory", 2**30),
-        (need.gpus, most[2], "GPUs", 1),
+        (need.cpus, most.cpus, "cores", 1),
+        (need.memory_bytes, most.memory_bytes, "GiB of memory", 2**30),
+        (need.gpus, most.gpus, "GPUs", 1),
     ):
         if asked > there:
             what = f"{asked / scale:.3g} {unit} on a node, and a node of {pool.name} has {there / scale:.3g}"
             return f"The run wants {what}. Ask for less, or for a pool of larger nodes."
-    return ""
+    return f"No node of {pool.name} has all at once that the run wants of one. Ask for less, or for a pool of larger nodes."

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from services.scheduler.domain.facts import Fact, about_run
-from services.scheduler.domain.placing.needs import Need
+from services.scheduler.domain.placing.needs import Need, Size
 from services.scheduler.domain.state import Pool, Run
-from trainyard.cluster.v1.resources_pb2 import Resources
 from trainyard.job.v1 import job_pb2 as job
 
 
@@ -52,7 +51,14 @@ def full(pool: Pool, need: Need, room: int, node_slots: int, *, is_local: bool, 
     return f"waits for {needed}: the {have} nodes of {pool.name} are in use, and no more can be started"
 
 
-def over_quota(share: str, quota: Resources) -> str:
+def over_quota(share: str, quota: Size) -> str:
+    return f"waits for other runs of {share or 'its share'} to end: together they may hold {_bounds(quota)}"
+
+
+def beyond_quota(share: str, quota: Size) -> str:
+    return f"asks for more than {share or 'its share'} may hold at all, which is {_bounds(quota)}: raise the quota, or ask for less"
+
+
+def _bounds(quota: Size) -> str:
     bounds = ((quota.cpus, "cores"), (quota.memory_bytes / 2**30, "GiB"), (quota.gpus, "GPUs"))
-    most = ", ".join(f"{bound:.3g} {unit}" for bound, unit in bounds if bound)
-    return f"waits for other runs of {share or 'its share'} to end: together they may hold {most}"
+    return ", ".join(f"{bound:.3g} {unit}" for bound, unit in bounds if bound)
