@@ -59,10 +59,10 @@ class Queue:
     def __iter__(self) -> Iterator[str]:
         """Ids, first come first; what is not asked for costs nothing."""
         last = ""
-        open_: list[tuple[int, str, _Heap]] = []
+        open_: list[tuple[int, str, int, _Heap]] = []
         _push(open_, self.heap)
         while open_:
-            order, run_id, heap = heapq.heappop(open_)
+            order, run_id, _, heap = heapq.heappop(open_)
             _push(open_, heap.left)
             _push(open_, heap.right)
             if run_id != last and self.orders.get(run_id) == order:
@@ -150,9 +150,10 @@ def _held(holds: Map[str, Map[str, Hold]], run: Run, before: Iterable[Any], now:
     return holds
 
 
-def _push(open_: list[tuple[int, str, _Heap]], heap: _Heap | None) -> None:
+def _push(open_: list[tuple[int, str, int, _Heap]], heap: _Heap | None) -> None:
+    """Of a run that waits once more the old entry may lie beside the new one, and which of the two comes first makes no difference."""
     if heap is not None:
-        heapq.heappush(open_, (heap.order, heap.run_id, heap))
+        heapq.heappush(open_, (heap.order, heap.run_id, id(heap), heap))
 
 
 def _merged(one: _Heap | None, other: _Heap | None) -> _Heap | None:
