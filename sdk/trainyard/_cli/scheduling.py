@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainyard._cli import completion
+from trainyard._cli import completion, replay
 from trainyard._cli.common import AsOf, Config, Json, Limit, as_of, new_group, workspace, wrong
 from trainyard._cli.output import emit, iso, rows, text
 from trainyard._cli.shapes import status
@@ -16,6 +16,7 @@ from trainyard._cli.shapes import status
 group = new_group("How waiting runs share the nodes.")
 policy_group = new_group("The policy of the queue: fair shares, weights, quotas, aging.")
 group.add_typer(policy_group, name="policy")
+group.command("replay")(replay.replay)
 _COLUMNS = ("pool", "position", "runId", "priority", "share", "queuedAt", "why")
 # What the scheduler gives in one answer.
 _MOST = 1000

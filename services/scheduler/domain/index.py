@@ -90,8 +90,10 @@ class Index:
     """Compute target -> its lanes; none that is empty."""
     holds: Map[str, Map[str, Hold]] = field(default_factory=Map)
     """Agent id -> run id -> what that run has of the agent's node."""
-    attempts: Map[str, None] = field(default_factory=Map)
-    """Ids of the runs that have members."""
+    attempts: Map[str, Any] = field(default_factory=Map)
+    """Ids of the runs that have members -> what of them a placement looks at, beside what they hold."""
+    children: Map[str, Map[str, None]] = field(default_factory=Map)
+    """Run id -> ids of its children that have not ended."""
 
     @classmethod
     def of(cls, runs: Mapping[str, Run]) -> Index:
@@ -102,20 +104,32 @@ class Index:
 
     def after(self, old: Run | None, new: Run, runs: Mapping[str, Run]) -> Index:
         """`new` has taken the place of `old`."""
-        waiting, holds, attempts = self.waiting, self.holds, self.attempts
+        waiting, holds, attempts, children = self.waiting, self.holds, self.attempts, self.children
         if (waits := new.waits_for_a_node) != (old is not None and old.waits_for_a_node):
             waiting = _joined(waiting, new) if waits else _left(waiting, new)
         before = old.members if old is not None and not old.is_terminal else ()
         now = () if new.is_terminal else new.members
         if before is not now:
             holds = _held(holds, new, before, now)
-            if bool(now) != (new.id in attempts):
-                attempts = attempts.set(new.id, None) if now else attempts.delete(new.id)
-        return Index(runs, waiting, holds, attempts)
+        if now:
+            phase = (new.started_at, new.is_elastic and new.formed and not new.is_ending, new.deadline)
+            if attempts.get(new.id) != phase:
+                attempts = attempts.set(new.id, phase)
+        elif new.id in attempts:
+            attempts = attempts.delete(new.id)
+        if new.parent_run_id and new.is_terminal != (old is None or old.is_terminal):
+            children = _followed(children, new)
+        return Index(runs, waiting, holds, attempts, children)
 
     def length(self, target: str) -> int:
         """Runs that wait for it."""
         return sum(len(queue) for queue in self.waiting.get(target, Map()).values())
+
+
+def _followed(children: Map[str, Map[str, None]], run: Run) -> Map[str, Map[str, None]]:
+    mine: Map[str, None] = children.get(run.parent_run_id, Map())
+    mine = mine.delete(run.id) if run.is_terminal else mine.set(run.id, None)
+    return children.set(run.parent_run_id, mine) if len(mine) else children.delete(run.parent_run_id)
 
 
 def _joined(waiting: Map[str, Lanes], run: Run) -> Map[str, Lanes]:

@@ -100,7 +100,7 @@ def end_children(state: State, facts: Iterable[Fact], cancel: Callable[[State, A
             continue
         parent: str = message.run_id  # type: ignore[attr-defined]
         canceled = isinstance(message, job.RunCanceled | job.RunCancelRequested)
-        for child in [run for run in state.live_runs() if run.parent_run_id == parent and run.id not in done]:
+        for child in [run for run in state.children(parent) if run.id not in done]:
             more: list[Fact] = []
             if canceled:
                 more = list(cancel(state, job.CancelRun(run_id=child.id, reason=f"its parent {parent} was canceled")))

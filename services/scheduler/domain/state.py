@@ -265,7 +265,12 @@ class State:
         return replace(self, runs=runs, index=replace(self.index, runs=runs))
 
     def live_runs(self) -> Iterator[Run]:
+        """In no order."""
         return (run for run in self.runs.values() if not run.is_terminal)
+
+    def children(self, run_id: str) -> list[Run]:
+        """That have not ended, in the order in which they came."""
+        return sorted((self.runs[name] for name in self.index.children.get(run_id, ())), key=lambda it: it.order)
 
     def attempts(self) -> Iterator[Run]:
         """Runs that somebody holds a lease of, in the order in which they came."""

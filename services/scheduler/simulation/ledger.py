@@ -144,9 +144,7 @@ class Ledger:
 
     def _queued(self, at: datetime, told: Any) -> None:
         spec = told.spec
-        self._runs.setdefault(
-            told.run_id, _Account(told.experiment, spec.user, not spec.HasField("resources"), spec.resources.gpus, at)
-        )
+        self._runs.setdefault(told.run_id, _Account(told.experiment, spec.user, not spec.HasField("resources"), spec.resources.gpus, at))
 
     def _holds_now(self, told: Any) -> None:
         run = self._runs.get(told.run_id)

@@ -199,9 +199,7 @@ class Machines:
             if script.parts.get(part.agent_id) is not part:
                 return None
             then()
-            said: Message = kind(
-                run_id=script.plan.run_id, epoch=part.epoch, agent_id=part.agent_id, incarnation=part.incarnation, **what
-            )
+            said: Message = kind(run_id=script.plan.run_id, epoch=part.epoch, agent_id=part.agent_id, incarnation=part.incarnation, **what)
             return said
 
         self._tell(after, word)

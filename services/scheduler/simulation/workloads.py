@@ -69,7 +69,7 @@ class _Pool:
         return made
 
     def joins(self, chance: random.Random, end: datetime) -> Iterator[tuple[datetime, Any, datetime | None]]:
-        """(when it comes, who, when it dies): again and again for a node that fails."""
+        """(when it comes, who, when it dies): again and again for a node that fails and comes back."""
         for position in range(int(self.of["nodes"]) if self.of["joined"] else 0):
             agent = cluster.AgentRegistered(agent_id=f"{self.name}-{position}", pool=self.name, resources=self.size)
             at = START
@@ -78,6 +78,8 @@ class _Pool:
                 if dies >= end:
                     break
                 yield at, agent, dies
+                if not self.of["back_after_seconds"]:
+                    return
                 at = dies + timedelta(seconds=self.of["back_after_seconds"])
             yield at, agent, None
 

@@ -23,8 +23,10 @@ Watch = Callable[[datetime, Message], None]
 _ANYTHING = Resources(cpus=1e9, memory_bytes=1 << 62, gpus=1 << 20)
 # As the scheduler's settings have it by default.
 _SUSPECT, _LOST = timedelta(seconds=5), timedelta(seconds=12)
-# Ticks in a row after which whoever waits, while nothing runs and nothing is to come, is taken to wait for ever.
-_PATIENCE = 500
+# Ticks in a row of which nothing came, until they come half as often: what is late by them is late by a tenth of what it has waited.
+_PACE = 10
+# As many, after which whoever waits while nothing is to come is taken to wait for ever.
+_PATIENCE = 150
 
 
 class Yard:
@@ -143,9 +145,7 @@ class Yard:
     # -- the scheduler
 
     def _say(self, message: Message | Tick) -> None:
-        world = World(
-            now=self.now, node_slots=self._workload.node_slots, machine=_ANYTHING, silent_agents=frozenset(self._silent)
-        )
+        world = World(now=self.now, node_slots=self._workload.node_slots, machine=_ANYTHING, silent_agents=frozenset(self._silent))
         self.decisions += 1
         begun = self.state
         facts = decide(begun, message, world)
@@ -157,7 +157,7 @@ class Yard:
         self.state = fold(state, facts, self.now)
         for fact in facts:
             self._told(fact)
-        named = [getattr(fact.message, "run_id", "") for fact in facts]
+        named = dict.fromkeys(getattr(fact.message, "run_id", "") for fact in facts)
         if self.state.pools is not begun.pools or self.state.agents is not begun.agents:
             self._reconcile()
         self.state = self.state.without_ended(named)
@@ -176,7 +176,7 @@ class Yard:
     def _tick_if_needed(self) -> None:
         if not self._ticking and self._clock_matters():
             self._ticking = True
-            self._at(self.now + self._tick, self._ticked)
+            self._at(self.now + self._tick * 2 ** (self._quiet // _PACE), self._ticked)
 
     def _ticked(self) -> Tick:
         self._ticking = False
@@ -194,4 +194,3 @@ class Yard:
 
     def _elastic(self) -> Iterable[Run]:
         return (run for run in map(self.state.runs.__getitem__, self.state.index.attempts) if run.is_elastic)
-

@@ -140,10 +140,10 @@ class GangWorld:
 
     def place(self, dice: random.Random) -> None:
         """A run that waits gets as many free nodes as it wants, or none; an elastic one may get one more."""
-        run = dice.choice([*self.story.state.live_runs()] or [None])
+        run = dice.choice(sorted(self.story.state.live_runs(), key=lambda it: it.order) or [None])
         if run is None:
             return
-        busy = self.story.state.busy_agents()
+        busy = set(self.story.state.index.holds)
         agents = self.story.state.agents
         free = sorted(name for name, agent in agents.items() if name not in busy)
         dice.shuffle(free)

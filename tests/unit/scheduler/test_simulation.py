@@ -66,13 +66,18 @@ def test_nobody_waits_for_ever_behind_those_who_are_more_important() -> None:
 
 
 def test_a_run_that_no_node_can_hold_is_left_with_its_reason() -> None:
-    yard = lived({"pools": {"pool": {"nodes": 1, "fails_every_seconds": 1, "back_after_seconds": 1e9}}, "runs": {"a": {"count": 2, "every_seconds": 900}}})
+    yard = lived(
+        {
+            "pools": {"pool": {"nodes": 1, "fails_every_seconds": 1, "back_after_seconds": 0}},
+            "runs": {"a": {"count": 2, "every_seconds": 900}},
+        }
+    )
 
     assert yard.waiting and all(yard.waiting.values())
 
 
 def test_a_preempted_run_goes_on_from_its_checkpoint() -> None:
-    low = {"count": 1, "every_seconds": 0, "work_seconds": 1000, "checkpoint_seconds": 10, "limit": 100_000}
+    low = {"count": 1, "every_seconds": 0, "work_seconds": 10_000, "checkpoint_seconds": 10}
     high = {"count": 1, "every_seconds": 300, "priority": 5, "work_seconds": 10}
 
     with_checkpoints = lived({"seed": 2, "pools": {"pool": {}}, "runs": {"low": low, "high": high}})
@@ -110,7 +115,15 @@ POOL = st.fixed_dictionaries(
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.fixed_dictionaries({"seed": st.integers(0, 99), "pools": st.fixed_dictionaries({"pool": POOL}), "runs": st.dictionaries(st.sampled_from("abc"), RUNS, min_size=1)}))
+@given(
+    st.fixed_dictionaries(
+        {
+            "seed": st.integers(0, 99),
+            "pools": st.fixed_dictionaries({"pool": POOL}),
+            "runs": st.dictionaries(st.sampled_from("abc"), RUNS, min_size=1),
+        }
+    )
+)
 def test_no_workload_breaks_what_must_hold(wish: Any) -> None:
     yard = lived(wish)
 

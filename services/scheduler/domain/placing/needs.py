@@ -253,6 +253,8 @@ class Shares:
     _by_share: dict[str, Resources] = field(default_factory=dict)
     _nodes: dict[tuple[str, str], float] = field(default_factory=dict)
     _counted: bool = False
+    _later: list[tuple[Run, Any, Any, int]] = field(default_factory=list)
+    """Given before anybody asked."""
 
     def held(self, share: str) -> Resources:
         """Over all pools."""
@@ -265,7 +267,9 @@ class Shares:
         return self._nodes.get((pool, share), 0.0)
 
     def add(self, run: Run, given: Any, capacity: Any, sign: int = 1) -> None:
-        self._count()
+        if not self._counted:
+            self._later.append((run, given, capacity, sign))
+            return
         share, pool = share_of(self.state, run), run.spec.compute_target
         held = self._by_share.setdefault(share, Resources())
         held.cpus = max(0.0, held.cpus + sign * given.cpus)
@@ -279,6 +283,8 @@ class Shares:
         if self._counted:
             return
         self._counted = True
+        for later in self._later:
+            self.add(*later)
         for run in self.state.attempts():
             pool = self.state.pools.get(run.spec.compute_target)
             for member in run.members:

@@ -26,7 +26,7 @@ _LOOKED_AT = 50
 # Of one lane, so that a long one of runs which ask for what is not there does not hide the others.
 _OF_A_LANE = 20
 # What asks the same as one that could not start, in vain, costs nearly nothing.
-_PASSED = 400
+_PASSED = 150
 
 
 def may_place(before: State, after: State) -> bool:
@@ -40,13 +40,14 @@ def may_place(before: State, after: State) -> bool:
         or before.policy is not after.policy
         or before.index.waiting is not after.index.waiting
         or before.index.holds is not after.index.holds
+        or before.index.attempts is not after.index.attempts
     )
 
 
 def _only_a_line_grew(before: State, after: State) -> bool:
     if any(getattr(before, name) is not getattr(after, name) for name in ("pools", "agents", "policy")):
         return False
-    if before.index.holds is not after.index.holds:
+    if before.index.holds is not after.index.holds or before.index.attempts is not after.index.attempts:
         return False
     changed = [name for name, lanes in after.index.waiting.items() if before.index.waiting.get(name) is not lanes]
     if len(changed) != 1 or before.index.waiting.keys() != after.index.waiting.keys():
