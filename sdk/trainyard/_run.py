@@ -139,8 +139,8 @@ class Run(RunFiles):
         from trainyard import _history, _metrics
 
         self.flush()
-        found = _history.points(self.experiment.workspace, self.id, name, recursive=recursive)
-        by_run = {run_id: _metrics.shaped(run_id, points) for run_id, points in found.items()}
+        found = _history.batches(self.experiment.workspace, self.id, name, recursive=recursive)
+        by_run = {run_id: _metrics.shaped(run_id, batches) for run_id, batches in found.items()}
         return by_run if recursive else by_run.get(self.id, {})
 
     def get_children(

@@ -90,8 +90,9 @@ def _from_history(found: Snapshot, clients: Any, log: str) -> None:
     with _told(found, "metrics"):
         request = history_pb2.GetMetricsRequest(run_id=found.run_id, page_size=_POINTS)
         answer = clients.history.GetMetrics(request, timeout=_SECONDS)
-        for ranked in (ranked for group in answer.runs for ranked in group.points):
-            _add_point(found, ranked.point)
+        for batch in (batch for group in answer.runs for batch in group.batches):
+            for point in batch.points:
+                _add_point(found, point)
     with _told(found, "children"):
         if view.child_run_ids:
             asked = history_pb2.ListRunsRequest(parent_run_id=found.run_id, page_size=100)

@@ -26,6 +26,7 @@ from services.history.rebuilding import AlreadyRebuilding, Rebuilder, Step
 from services.history.waiting import Freshness
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.history.v1 import history_pb2_grpc
+from trainyard.job.v1.telemetry_pb2 import MetricBatch
 
 Call = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -211,17 +212,32 @@ def _metrics(
     for run in runs:
         epoch = telemetry.newest_epoch(connection, run, moment) if epoch is None else epoch
         of_run = answer.runs.add(run_id=run)
-        found = telemetry.points(connection, run, moment, None if request.all_epochs else epoch, list(request.ranks), request.name, start)
+        found = telemetry.parts(connection, run, moment, None if request.all_epochs else epoch, list(request.ranks), request.name, start)
         last = start
-        for point, at in found:
-            room -= point.ByteSize()
-            if count == size or (room < 0 and count):
+        for part in found:
+            fits = _fitting(part.batch, size - count, room, at_least=0 if count else 1)
+            if fits:
+                of_run.batches.append(part.batch if fits == len(part.numbers) else part.first(fits))
+                last = telemetry.At(part.partition, part.offset, part.numbers[fits - 1])
+            if fits < len(part.numbers):
                 answer.next_page_token = asking.token(run, epoch, last.partition, last.offset, last.index)
                 return answer
-            of_run.points.append(point)
-            last, count = at, count + 1
+            room, count = room - part.batch.ByteSize(), count + fits
         epoch, start = None, telemetry.At()
     return answer
+
+
+def _fitting(batch: MetricBatch, most: int, room: int, at_least: int) -> int:
+    """How many of its points have a place on a page that takes so many more, and so many bytes."""
+    if len(batch.points) <= most and batch.ByteSize() <= room:
+        return len(batch.points)
+    fits = 0
+    for point in batch.points[:most]:
+        room -= point.ByteSize()
+        if room < 0 and fits >= at_least:
+            break
+        fits += 1
+    return fits
 
 
 def _lineage(connection: sa.Connection, request: pb.GetLineageRequest, moment: Moment | None) -> pb.GetLineageResponse:

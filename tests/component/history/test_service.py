@@ -53,7 +53,7 @@ def generation_of(url: str) -> int:
 
 def numbers(history: HistoryServiceStub, run_id: str, **more: object) -> list[float]:
     answer = history.GetMetrics(pb.GetMetricsRequest(run_id=run_id, **more), timeout=60)  # type: ignore[arg-type]
-    return [point.point.number for run in answer.runs for point in run.points]
+    return [point.number for run in answer.runs for batch in run.batches for point in batch.points]
 
 
 def rebuild(history: HistoryServiceStub) -> Sequence[pb.RebuildHistoryResponse]:
@@ -231,7 +231,7 @@ def test_metrics_are_of_the_newest_attempt_each_batch_once_and_come_in_pages(
         request = pb.GetMetricsRequest(run_id=run_id, recursive=True, page_size=2)
         while True:
             answer = history.GetMetrics(request, timeout=60)
-            found += [(run.run_id, point.point.number) for run in answer.runs for point in run.points]
+            found += [(run.run_id, point.number) for run in answer.runs for batch in run.batches for point in batch.points]
             request.page_token = answer.next_page_token
             if not answer.next_page_token:
                 break
