@@ -17,8 +17,9 @@ from services.trainer_agent import script_environment
 from services.trainer_agent.adapters.leftovers import MARK, end_leftovers
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.adapters.ranks import RankProcess
+from services.trainer_agent.archive import MetricsFile
 from services.trainer_agent.domain import Me
-from services.trainer_agent.keeping import keep
+from services.trainer_agent.keeping import keep, keep_metrics
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.metrics import Metrics
 from services.trainer_agent.node_logs import NodeLogs, Phase, Processes, how_it_ended
@@ -68,6 +69,7 @@ class Running:
         self._attempt = Attempt(offer.run_id, offer.epoch, node.source, cause)
         self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush)
         self._says = NodeLogs(node.me.agent_id, lambda name: self._log(0, name))
+        self._metrics = MetricsFile(folders.metrics)
         self._processes = Processes(offer, node.me.agent_id)
         self._gang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
@@ -181,7 +183,7 @@ class Running:
         spec = self.offer.spec
         self._make_results()
         output = self._log(rank, DRIVER_LOG)
-        ears = ScriptSocket(Metrics(self._attempt, rank, self._node.telemetry, output), self._on_behalf)
+        ears = ScriptSocket(Metrics(self._attempt, rank, self._node.telemetry, output, self._metrics), self._on_behalf)
         socket = self._folders.sockets / f"{rank}.sock"
         await ears.listen(socket)
         given = script_environment.variables(
@@ -250,6 +252,12 @@ class Running:
         offer = self.offer
         report = cluster.OutputsUploaded()
         try:
+            archived, trouble = await keep_metrics(
+                offer, self._node.me.agent_id, self._node.outputs, self._metrics, lambda: self._discarded
+            )
+            if archived is not None:
+                report.metrics.CopyFrom(archived)
+            report.warnings.extend(trouble)
             saved, warnings = await keep(offer, self._node.outputs, self._folders, self._says, self._processes, lambda: self._discarded)
             report.outputs.CopyFrom(saved)
             report.warnings.extend(warnings[:50])
