@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from trainyard._workspace import Workspace
 
 _PAGE = 100
+# Of a page; its bytes end it sooner.
+_MOST_POINTS = 100_000
 PATIENCE_AT_END = 15.0
 """Seconds that whoever waits for a run's end gives history to answer: longer than it takes to start anew."""
 
@@ -64,7 +66,7 @@ def files_of(workspace: Workspace, view: Any) -> list[Any]:
     return [found[path] for path in sorted(found)]
 
 
-def points(
+def batches(
     workspace: Workspace,
     run_id: str,
     name: str | None = None,
@@ -73,7 +75,7 @@ def points(
     as_of: str | datetime | None = None,
     ranks: Sequence[int] | None = (),
 ) -> dict[str, list[Any]]:
-    """RankedPoints of the newest attempt by run: the run first, then its descendants where they are asked for.
+    """MetricBatches of the newest attempt by run: the run first, then its descendants where they are asked for.
 
     ranks: only of these; none: of all; None: of each name the preferred rank's.
     """
@@ -81,13 +83,19 @@ def points(
 
     clients = workspace._clients
     request = pb.GetMetricsRequest(
-        run_id=run_id, name=name or "", recursive=recursive, as_of=moment(as_of), ranks=ranks, preferred_ranks=ranks is None
+        run_id=run_id,
+        name=name or "",
+        recursive=recursive,
+        as_of=moment(as_of),
+        page_size=_MOST_POINTS,
+        ranks=ranks,
+        preferred_ranks=ranks is None,
     )
     found: dict[str, list[Any]] = {}
     while True:
         answer = clients.call(clients.history.GetMetrics, request, RunNotFoundException, where="history")
         for run in answer.runs:
-            found.setdefault(run.run_id, []).extend(run.points)
+            found.setdefault(run.run_id, []).extend(run.batches)
         if not answer.next_page_token:
             return found
         request.page_token = answer.next_page_token

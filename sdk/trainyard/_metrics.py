@@ -7,7 +7,7 @@ back to a checkpoint, is one value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from trainyard._errors import UserErrorException
@@ -27,21 +27,17 @@ def ranks_of(wish: int | str | None) -> list[int] | None:
     return [wish]
 
 
-def shaped(run_id: str, points: Iterable[Any]) -> dict[str, Any]:
-    """RankedPoints of one attempt by name, in the shapes of `shape`; of each name those of one rank."""
-    found = list(points)
-    lowest: dict[str, int] = {}
-    for item in found:
-        lowest[item.point.name] = min(item.rank, lowest.get(item.point.name, item.rank))
-    shown = (item.point for item in found if item.rank == lowest[item.point.name])
-    return shape(run_id, ((point.name, point.kind, value_of(point)) for point in once(shown)))
+def shaped(run_id: str, batches: Sequence[Any]) -> dict[str, Any]:
+    """MetricBatches of one attempt by name, in the shapes of `shape`; of each name those of one rank."""
+    points = once(_of_lowest_ranks(batches))
+    return shape(run_id, ((point.name, point.kind, value_of(point)) for point in points))
 
 
-def by_rank(run_id: str, points: Iterable[Any]) -> dict[int, dict[str, Any]]:
-    """Rank -> what `shaped` makes of its points; by rank."""
+def by_rank(run_id: str, batches: Sequence[Any]) -> dict[int, dict[str, Any]]:
+    """Rank -> what `shaped` makes of its batches; by rank."""
     found: dict[int, list[Any]] = {}
-    for item in points:
-        found.setdefault(item.rank, []).append(item)
+    for batch in batches:
+        found.setdefault(batch.rank, []).append(batch)
     return {rank: shaped(run_id, found[rank]) for rank in sorted(found)}
 
 
@@ -55,3 +51,16 @@ def once(points: Iterable[Any]) -> Iterator[Any]:
                 continue
             seen.add(said)
         yield point
+
+
+def _of_lowest_ranks(batches: Sequence[Any]) -> Iterator[Any]:
+    if len({batch.rank for batch in batches}) <= 1:
+        for batch in batches:
+            yield from batch.points
+        return
+    lowest: dict[str, int] = {}
+    for batch in batches:
+        for name in {point.name for point in batch.points}:
+            lowest[name] = min(batch.rank, lowest.get(name, batch.rank))
+    for batch in batches:
+        yield from (point for point in batch.points if batch.rank == lowest[point.name])

@@ -151,9 +151,9 @@ class Run(RunFiles):
 
         self.flush()
         ranks = _metrics.ranks_of(rank)
-        found = _history.points(self.experiment.workspace, self.id, name, recursive=recursive, ranks=ranks)
+        found = _history.batches(self.experiment.workspace, self.id, name, recursive=recursive, ranks=ranks)
         shaped: Callable[..., dict[Any, Any]] = _metrics.by_rank if rank == "all" else _metrics.shaped
-        by_run = {run_id: shaped(run_id, points) for run_id, points in found.items()}
+        by_run = {run_id: shaped(run_id, batches) for run_id, batches in found.items()}
         return by_run if recursive else by_run.get(self.id, {})
 
     def get_children(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -84,17 +85,17 @@ def shape(run_id: str, points: Iterable[tuple[str, str, Any]]) -> dict[str, Any]
     """(name, kind, value) in the order logged, as get_metrics gives it: one value -> scalar, several -> list; one row -> dict,
     several -> dict of lists; a file -> its aml:// name. Of two kinds under one name the first stays, with a warning."""
     kinds: dict[str, str] = {}
-    values: dict[str, list[Any]] = {}
+    values: defaultdict[str, list[Any]] = defaultdict(list)
     for name, kind, value in points:
         if kinds.setdefault(name, kind) != kind:
             warnings.warn(f"Metric {name!r} is a {kinds[name]}; a {kind} of that name is left out.", stacklevel=3)
             continue
-        values.setdefault(name, []).append(_linked(run_id, kind, value))
+        values[name].append(_linked(run_id, value) if kind in _FILES else value)
     return {name: _shaped(kinds[name], found) for name, found in values.items()}
 
 
-def _linked(run_id: str, kind: str, value: Any) -> Any:
-    if kind not in _FILES or not isinstance(value, str) or value.startswith("aml://"):
+def _linked(run_id: str, value: Any) -> Any:
+    if not isinstance(value, str) or value.startswith("aml://"):
         return value
     return f"aml://artifactId/ExperimentRun/dcid.{run_id}/{value}"
 

@@ -95,7 +95,7 @@ def _from_history(found: Snapshot, clients: Any, log: str) -> None:
     with _told(found, "metrics"):
         request = history_pb2.GetMetricsRequest(run_id=found.run_id, page_size=_POINTS, preferred_ranks=True)
         answer = clients.history.GetMetrics(request, timeout=_SECONDS)
-        for point in once(ranked.point for group in answer.runs for ranked in group.points):
+        for point in once(point for group in answer.runs for batch in group.batches for point in batch.points):
             _add_point(found, point)
     with _told(found, "children"):
         if view.child_run_ids:

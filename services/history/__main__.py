@@ -82,7 +82,7 @@ def history_of(settings: Settings) -> History:
         databases=databases,
         reader=reader,
         freshness=freshness,
-        rebuilder=Rebuilder(settings.kafka_bootstrap, databases, applier),
+        rebuilder=Rebuilder(settings.kafka_bootstrap, databases, applier, objects),
         following=Following(applied, freshness, objects),
         looks=ThreadPoolExecutor(_LOOKS, "look"),
     )

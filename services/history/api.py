@@ -26,6 +26,7 @@ from services.history.rebuilding import AlreadyRebuilding, Rebuilder, Step
 from services.history.waiting import Freshness
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.history.v1 import history_pb2_grpc
+from trainyard.job.v1.telemetry_pb2 import MetricBatch
 
 Call = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -227,17 +228,32 @@ def _metrics(
         of_run = answer.runs.add(run_id=run)
         preferred = telemetry.preferred_ranks(connection, run, moment) if request.preferred_ranks else None
         wanted = None if request.all_epochs else epoch
-        found = telemetry.points(connection, run, moment, wanted, list(request.ranks), request.name, start, preferred)
+        found = telemetry.parts(connection, run, moment, wanted, list(request.ranks), request.name, start, preferred)
         last = start
-        for point, at in found:
-            room -= point.ByteSize()
-            if count == size or (room < 0 and count):
+        for part in found:
+            fits = _fitting(part.batch, size - count, room, at_least=0 if count else 1)
+            if fits:
+                of_run.batches.append(part.batch if fits == len(part.numbers) else part.first(fits))
+                last = telemetry.At(part.partition, part.offset, part.numbers[fits - 1])
+            if fits < len(part.numbers):
                 answer.next_page_token = asking.token(run, epoch, last.partition, last.offset, last.index)
                 return answer
-            of_run.points.append(point)
-            last, count = at, count + 1
+            room, count = room - part.batch.ByteSize(), count + fits
         epoch, start = None, telemetry.At()
     return answer
+
+
+def _fitting(batch: MetricBatch, most: int, room: int, at_least: int) -> int:
+    """How many of its points have a place on a page that takes so many more, and so many bytes."""
+    if len(batch.points) <= most and batch.ByteSize() <= room:
+        return len(batch.points)
+    fits = 0
+    for point in batch.points[:most]:
+        room -= point.ByteSize()
+        if room < 0 and fits >= at_least:
+            break
+        fits += 1
+    return fits
 
 
 def _lineage(connection: sa.Connection, request: pb.GetLineageRequest, moment: Moment | None) -> pb.GetLineageResponse:

@@ -1,4 +1,7 @@
-"""A new database from the log alone, beside the one that answers, and swapped in when it knows as much. A crash leaves the old one."""
+"""A new database from the log, beside the one that answers, and swapped in when it knows as much. A crash leaves the old one.
+
+What the log no longer has comes from the old database, and metrics that it has not either from what agents have archived.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,11 @@ from services.chassis.loop.kafka_feed import KafkaFeed
 from services.chassis.records import Place, Unavailable
 from services.history import tables
 from services.history.applying import TOPICS, Applier, check_log, in_sequence
+from services.history.archives import restore
 from services.history.databases import Database, Databases
 from services.history.projecting import apply, apply_with_care, fold_all
 from services.history.reading import LOGS, METRICS, Batch
+from trainyard._objects import Objects
 from trainyard.job.v1 import telemetry_pb2 as telemetry
 
 log = structlog.get_logger()
@@ -42,10 +47,11 @@ class Step:
 class Rebuilder:
     """Works on a thread of the caller's; one rebuild at a time."""
 
-    def __init__(self, bootstrap: str, databases: Databases, applier: Applier) -> None:
+    def __init__(self, bootstrap: str, databases: Databases, applier: Applier, objects: Objects) -> None:
         self._bootstrap = bootstrap
         self._databases = databases
         self._applier = applier
+        self._objects = objects
         self._running = threading.Lock()
 
     @property
@@ -86,6 +92,8 @@ class Rebuilder:
                 apply_with_care(made, raws, fold=False)
                 count += len(raws)
                 tell(Step(count, max(of, count)))
+            if any(begin for place, begin in begins.items() if place.topic == METRICS):
+                count += restore(made, self._objects)
             with made.writing() as connection:
                 fold_all(connection)
             return Step(count, max(of, count))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from services.history.domain.moment import Moment
 from services.history.reading import METRICS, clean
 from services.history.tables import chunks, metric_ranks, metrics, up_to
-from trainyard.history.v1.history_pb2 import RankedPoint
 from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch
 
 
@@ -44,7 +43,21 @@ def preferred_ranks(connection: sa.Connection, run_id: str, moment: Moment | Non
     return {(row.epoch, row.name): row.lowest for row in connection.execute(query)}
 
 
-def points(
+@dataclass(frozen=True)
+class Part:
+    """Those points of a batch that are wanted; `numbers` are theirs within the batch as it lies in the log."""
+
+    partition: int
+    offset: int
+    batch: MetricBatch
+    numbers: Sequence[int]
+
+    def first(self, count: int) -> MetricBatch:
+        batch = self.batch
+        return MetricBatch(run_id=batch.run_id, epoch=batch.epoch, rank=batch.rank, points=batch.points[:count])
+
+
+def parts(
     connection: sa.Connection,
     run_id: str,
     moment: Moment | None,
@@ -53,30 +66,37 @@ def points(
     name: str,
     after: At,
     preferred: Preferred | None = None,
-) -> Iterator[tuple[RankedPoint, At]]:
-    """As they lie in the log, those after a point; a batch that was sent twice counts once. `epoch` None: of every attempt.
+) -> Iterator[Part]:
+    """As they lie in the log, what comes after a point; a batch that was sent twice counts once. `epoch` None: of every attempt.
 
     `preferred`: of a name that stands there only that rank's points.
     """
-    query = sa.select(metrics).where(metrics.c.run_id == run_id, up_to(metrics, moment, METRICS))
+    wanted = [metrics.c.run_id == run_id, up_to(metrics, moment, METRICS)]
     if epoch is not None:
-        query = query.where(metrics.c.epoch == epoch)
+        wanted.append(metrics.c.epoch == epoch)
     if ranks:
-        query = query.where(metrics.c["rank"].in_(sorted(set(ranks))))
-    query = query.order_by(metrics.c["partition"], metrics.c["offset"])
-    seen: set[str] = set()
-    start = (after.partition, after.offset, after.index)
-    for row in connection.execute(query.execution_options(yield_per=1000)):
+        wanted.append(metrics.c["rank"].in_(sorted(set(ranks))))
+    place = sa.tuple_(metrics.c["partition"], metrics.c["offset"])
+    start = sa.tuple_(sa.literal(after.partition), sa.literal(after.offset))
+    # What earlier pages gave is not read again, but for what tells a batch that was sent twice.
+    seen = set(connection.execute(sa.select(metrics.c.event_id).where(*wanted, place < start)).scalars())
+    query = sa.select(metrics).where(*wanted, place >= start).order_by(metrics.c["partition"], metrics.c["offset"])
+    for row in connection.execute(query.execution_options(yield_per=100)):
         if row.event_id in seen:
             continue
         seen.add(row.event_id)
-        if (row.partition, row.offset) < start[:2]:
-            continue
-        for index, point in enumerate(MetricBatch.FromString(bytes(row.value)).points):
-            if (row.partition, row.offset, index) <= start or (name and point.name != name):
-                continue
-            if preferred is None or preferred.get((row.epoch, clean(point.name)), row.rank) == row.rank:
-                yield RankedPoint(point=point, rank=row.rank, epoch=row.epoch), At(row.partition, row.offset, index)
+        batch = MetricBatch.FromString(bytes(row.value))
+        first = after.index + 1 if (row.partition, row.offset) == (after.partition, after.offset) else 0
+        numbers: Sequence[int] = range(first, len(batch.points))
+        if preferred is not None:
+            numbers = [it for it in numbers if preferred.get((row.epoch, clean(batch.points[it].name)), row.rank) == row.rank]
+        if name:
+            numbers = [number for number in numbers if batch.points[number].name == name]
+        if len(numbers) < len(batch.points):
+            points = [batch.points[number] for number in numbers]
+            batch = MetricBatch(run_id=batch.run_id, epoch=batch.epoch, rank=batch.rank, points=points)
+        if numbers:
+            yield Part(row.partition, row.offset, batch, numbers)
 
 
 @dataclass(frozen=True)

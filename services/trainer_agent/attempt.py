@@ -13,8 +13,9 @@ import structlog
 from services.trainer_agent import gang, script_environment
 from services.trainer_agent.adapters.leftovers import end_leftovers
 from services.trainer_agent.adapters.reserved_ports import Reservation
+from services.trainer_agent.archive import MetricsFile
 from services.trainer_agent.domain import Part
-from services.trainer_agent.keeping import keep
+from services.trainer_agent.keeping import keep, keep_metrics
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.local_ranks import LocalRanks
 from services.trainer_agent.mirror import DEFAULT_FOLDER
@@ -48,7 +49,8 @@ class Running:
         name = name_of(node.me.agent_id, offer)
         self._says = NodeLogs(name, self._log)
         self._processes = Processes(offer, name, self._says)
-        self._ranks = LocalRanks(node, offer, folders, self._attempt, self._processes, self._report, lambda: self._discarded)
+        self._metrics = MetricsFile(folders.metrics)
+        self._ranks = LocalRanks(node, offer, folders, self._attempt, self._metrics, self._processes, self._report, lambda: self._discarded)
         self._ring: Ring | None = None
         self._gang: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._newest: Any = None
@@ -223,6 +225,12 @@ class Running:
         offer = self.offer
         report = cluster.OutputsUploaded()
         try:
+            archived, trouble = await keep_metrics(
+                offer, self._node.me.agent_id, self._node.outputs, self._metrics, lambda: self._discarded
+            )
+            if archived is not None:
+                report.metrics.CopyFrom(archived)
+            report.warnings.extend(trouble)
             saved, warnings = await keep(offer, self._node.outputs, self._folders, self._says, self._processes, lambda: self._discarded)
             report.outputs.CopyFrom(saved)
             report.warnings.extend(warnings[:50])

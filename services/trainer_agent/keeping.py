@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from services.trainer_agent.adapters.outputs import OutputStore
+from services.trainer_agent.archive import MetricsFile
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.node_logs import FOLDER, NodeLogs, Phase, Processes
+from trainyard._errors import TrainyardException
 from trainyard._gang import most_nodes
-from trainyard.event.v1.artifact_pb2 import ArtifactSet
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 
 _WARNINGS_SAID = 50
 
@@ -34,3 +36,16 @@ async def keep(
     sharers = most_nodes(offer.spec.distribution)
     listed = await asyncio.to_thread(store.listed, run_id, epoch, [*files, *ours], stopped, node, sharers)
     return listed, warnings + more
+
+
+async def keep_metrics(
+    offer: Any, agent_id: str, store: OutputStore, metrics: MetricsFile, stopped: Callable[[], bool]
+) -> tuple[Artifact | None, list[str]]:
+    """What was logged, in a file beside the outputs, and what went wrong: outputs are kept all the same."""
+    if not metrics.close():
+        return None, [metrics.trouble] if metrics.trouble else []
+    name = f"metrics/{agent_id}.binpb"
+    try:
+        return await asyncio.to_thread(store.file, offer.run_id, offer.epoch, name, metrics.path, stopped), []
+    except (TrainyardException, OSError) as error:
+        return None, [f"the metrics are not archived: {error}"[:500]]

@@ -67,6 +67,11 @@ class Folders:
         """Files that the script asks to have uploaded."""
         return self.root / "spool"
 
+    @property
+    def metrics(self) -> Path:
+        """The file of what was logged."""
+        return self.root / "metrics.binpb"
+
     def remember_link(self, link: Path) -> None:
         """It leads into this attempt's folders, and goes with them."""
         with (self.root / "links").open("a") as file:

@@ -11,6 +11,7 @@ from typing import Any
 
 from services.trainer_agent import gang, mirror, script_environment
 from services.trainer_agent.adapters.leftovers import MARK
+from services.trainer_agent.archive import MetricsFile
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.metrics import Metrics
 from services.trainer_agent.mirror import Mirror
@@ -33,6 +34,7 @@ class LocalRanks:
         offer: Any,
         folders: Folders,
         attempt: Attempt,
+        metrics: MetricsFile,
         processes: Processes,
         report: Callable[[Any], None],
         is_discarded: Callable[[], bool],
@@ -42,6 +44,7 @@ class LocalRanks:
         self._offer = offer
         self._folders = folders
         self._attempt = attempt
+        self._metrics = metrics
         self._processes = processes
         self._report = report
         self._is_discarded = is_discarded
@@ -88,7 +91,7 @@ class LocalRanks:
         number = gang.log_number(offer, local, task)
         name = gang.log_name(offer, number, task)
         output = LogStream(self._attempt, number, name, self._folders.logs / name, self._node.telemetry)
-        metrics = Metrics(self._attempt, task.rank, self._node.telemetry, output)
+        metrics = Metrics(self._attempt, task.rank, self._node.telemetry, output, self._metrics)
         script = offer.spec.entry_script or next(iter(offer.spec.command), "")
         return Rank(script, metrics, output, self._on_behalf, self._report, self._processes.add(), self.ending)
 

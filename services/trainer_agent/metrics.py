@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from services.trainer_agent.archive import MetricsFile
 from services.trainer_agent.reporter import Reporter, as_record
 from services.trainer_agent.telemetry import Attempt, LogStream
 from trainyard._metric_limits import BATCH_BYTES, NAMES
@@ -17,12 +18,13 @@ _COMPLAINTS = 100
 class Metrics:
     """`take` gets what the script wrote. Kinds are shared by all ranks of the attempt: two under one name are told apart here."""
 
-    def __init__(self, attempt: Attempt, rank: int, reporter: Reporter, complain: LogStream) -> None:
+    def __init__(self, attempt: Attempt, rank: int, reporter: Reporter, complain: LogStream, archive: MetricsFile) -> None:
         self.rank = rank
         """An elastic gang numbers its ranks anew."""
         self._attempt = attempt
         self._reporter = reporter
         self._log = complain
+        self._archive = archive
         self._complaints = 0
         self._good: set[str] = set()
 
@@ -62,7 +64,9 @@ class Metrics:
     def _send(self, run_id: str, epoch: int, points: list[dict[str, Any]]) -> None:
         attempt = self._attempt
         batch = MetricBatch(run_id=run_id, epoch=epoch, rank=self.rank, points=points)
-        self._reporter.send(as_record("trainyard.metrics", run_id, batch, attempt.source, attempt.cause))
+        record = as_record("trainyard.metrics", run_id, batch, attempt.source, attempt.cause)
+        self._archive.add(record)
+        self._reporter.send(record)
 
     def complain(self, what: str) -> None:
         """One line in the rank's log; after a hundred no more."""

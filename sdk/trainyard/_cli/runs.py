@@ -151,15 +151,15 @@ def _whole_view(space: Any, run_id: str, at: str) -> Any:
 
 
 def _points(clients: Any, run_id: str, **fields: Any) -> Any:
-    """(run id, point), page by page."""
+    """Points, page by page."""
     from trainyard.history.v1 import history_pb2
 
     request = history_pb2.GetMetricsRequest(run_id=run_id, **fields)
     while True:
         answer = clients.call(clients.history.GetMetrics, request, RunNotFoundException)
         for group in answer.runs:
-            for ranked in group.points:
-                yield group.run_id, ranked
+            for batch in group.batches:
+                yield from batch.points
         if not answer.next_page_token:
             return
         request.page_token = answer.next_page_token
@@ -174,7 +174,7 @@ def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config
     if not at:
         list(_placed(clients, [view.run]))
     points = _points(clients, run_id, as_of=as_of(at), preferred_ranks=True)
-    shown = run_view(view, {ranked.point.name: point_value(ranked.point) for _, ranked in points})
+    shown = run_view(view, {point.name: point_value(point) for point in points})
     if not as_json:
         shown["attempts"] = [attempt_line(attempt) for attempt in shown["attempts"]]
         shown["files"] = [f"{file.path} ({size(file.size_bytes)})" for file in view.files[:20]]
@@ -256,11 +256,12 @@ def run_metrics(
             run_id=run_id, name=name, ranks=rank or [], recursive=recursive, page_size=number, page_token=page, as_of=as_of(at)
         )
         answer = clients.call(clients.history.GetMetrics, request, RunNotFoundException)
-        return [(group.run_id, ranked) for group in answer.runs for ranked in group.points], answer.next_page_token
+        batches = [batch for group in answer.runs for batch in group.batches]
+        return [(batch, point) for batch in batches for point in batch.points], answer.next_page_token
 
     found = paged(
         fetch, limit=limit, token=page_token, everything=everything,
-        keep=lambda pair: pair[1].point.logged_at.seconds + pair[1].point.logged_at.nanos / 1e9 >= earliest,
+        keep=lambda pair: pair[1].logged_at.seconds + pair[1].logged_at.nanos / 1e9 >= earliest,
     )  # fmt: skip
     rows((point_row(*pair) for pair in found), ("name", "value", "step", "rank", "loggedAt"), as_json=as_json)
 

@@ -53,17 +53,16 @@ def point_value(point: Any) -> Any:
     return getattr(point, which) if which else None
 
 
-def point_row(run_id: str, ranked: Any) -> dict[str, Any]:
-    """One logged value."""
-    point = ranked.point
+def point_row(batch: Any, point: Any) -> dict[str, Any]:
+    """One logged value of a MetricBatch."""
     return {
-        "runId": run_id,
+        "runId": batch.run_id,
         "name": point.name,
         "kind": point.kind,
         "value": point_value(point),
         "step": int(point.step) if point.HasField("step") else None,
-        "rank": ranked.rank,
-        "epoch": ranked.epoch,
+        "rank": batch.rank,
+        "epoch": batch.epoch,
         "loggedAt": iso(point.logged_at),
     }
 

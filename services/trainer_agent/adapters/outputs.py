@@ -50,6 +50,10 @@ class OutputStore:
         saved = [artifact for artifact in _transfer.side_by_side(one, found[:MOST_FILES]) if artifact is not None]
         return saved, [warning[:_WARNING_CHARACTERS] for warning in warnings]
 
+    def file(self, run_id: str, epoch: int, path: str, file: Path, stopped: Callable[[], bool]) -> Artifact:
+        """One file, which need be none of the outputs. Raises OSError, PlatformUnavailableException."""
+        return self._one(f"{_prefix(run_id, epoch, 0)}/{path}", path, file, stopped)
+
     def listed(
         self, run_id: str, epoch: int, files: Iterable[Artifact], stopped: Callable[[], bool], node_index: int = 0, sharers: int = 1
     ) -> ArtifactSet:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 import pytest
@@ -24,7 +26,9 @@ from tests.history_log import (
     JOBS,
     LOGS,
     METRICS,
+    TASKS,
     Log,
+    Raw,
     a_file,
     a_gang,
     a_model_of,
@@ -38,11 +42,12 @@ from tests.history_log import (
 )
 from trainyard._objects import MinioObjects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
-from trainyard.event.v1.artifact_pb2 import ArtifactSet
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.history.v1.history_pb2_grpc import EventServiceStub, HistoryServiceStub
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import DatasetInput, RunSpec
+from trainyard.job.v1.telemetry_pb2 import MetricArchive
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
 
@@ -71,7 +76,7 @@ def generation_of(url: str) -> int:
 
 def numbers(history: HistoryServiceStub, run_id: str, **more: object) -> list[float]:
     answer = history.GetMetrics(pb.GetMetricsRequest(run_id=run_id, **more), timeout=60)  # type: ignore[arg-type]
-    return [point.point.number for run in answer.runs for point in run.points]
+    return [point.number for run in answer.runs for batch in run.batches for point in batch.points]
 
 
 def rebuild(history: HistoryServiceStub) -> Sequence[pb.RebuildHistoryResponse]:
@@ -310,7 +315,7 @@ def test_metrics_are_of_the_newest_attempt_each_batch_once_and_come_in_pages(
         request = pb.GetMetricsRequest(run_id=run_id, recursive=True, page_size=2)
         while True:
             answer = history.GetMetrics(request, timeout=60)
-            found += [(run.run_id, point.point.number) for run in answer.runs for point in run.points]
+            found += [(run.run_id, point.number) for run in answer.runs for batch in run.batches for point in batch.points]
             request.page_token = answer.next_page_token
             if not answer.next_page_token:
                 break
@@ -474,6 +479,69 @@ def test_what_the_log_no_longer_has_is_carried_over_by_a_rebuild(
         assert numbers(history, run_id) == before == [1 / (step + 1) for step in range(20)]
         lines = [line.text for answer in history.ReadLog(pb.ReadLogRequest(run_id=run_id), timeout=60) for line in answer.lines]
     assert lines == [*(f"step {step}" for step in range(20)), "bye"]
+
+
+def test_metrics_that_neither_log_nor_history_has_are_read_from_the_archives_of_agents(
+    serving: Serving, topic_log: TopicLog, history_kafka: str, minio_server: tuple[str, str, str], tmp_path: Path
+) -> None:
+    run_id, child = a_name("kept"), a_name("child")
+    objects = MinioObjects(*minio_server, "history-tests")
+    objects.make_bucket()
+    log, archives = Log(), {0: MetricArchive(), 1: MetricArchive()}
+    log.say(JOBS, run_id, queued(run_id))
+    log.say(JOBS, child, opened(child, parent=run_id))
+    for step in range(20):
+        for rank, archive in archives.items():
+            one = batch(run_id, float(step), float(rank), rank=rank)
+            add(archive, log.say(METRICS, run_id, one))
+        add(archives[0], log.say(METRICS, child, batch(child, float(step), epoch=0)))
+    for rank, archive in archives.items():
+        log.say(TASKS, run_id, uploaded(objects, run_id, f"agent-{rank}", archive))
+    gone = Artifact(path="x", object_key=f"runs/{run_id}/1/metrics/gone.binpb", sha256="a" * 64)
+    log.say(TASKS, run_id, cluster.OutputsUploaded(run_id=run_id, epoch=1, metrics=gone))
+    publish(topic_log, log)
+    with serving(f"sqlite:///{tmp_path}/before.db") as service:
+        live = metrics_of(HistoryServiceStub(service.channel), run_id)
+
+    drop_all(history_kafka, METRICS)
+    with serving(f"sqlite:///{tmp_path}/after.db") as service:
+        history = HistoryServiceStub(service.channel)
+        lost = numbers(history, run_id)
+        rebuild(history)
+        rebuilt = metrics_of(history, run_id)
+        rebuild(history)
+        again = metrics_of(history, run_id)
+        topic_log.publish(METRICS, run_id, batch(run_id, 99.0))
+        later = numbers(history, run_id)
+        status = history.GetHistoryStatus(pb.GetHistoryStatusRequest(), timeout=60)
+
+    assert lost == []
+    assert len(live[0][1]) == 80 and live[1] == (child, [(0, "loss", float(step)) for step in range(20)])
+    assert rebuilt == again == live
+    assert later[-1] == 99.0 and len(later) == 81
+    assert all(it.next_offset <= it.end_offset for it in status.applied)
+
+
+def add(archive: MetricArchive, raw: Raw) -> None:
+    """As an agent does with what it sends."""
+    event_id = dict(raw.headers)["ce_id"] or b""
+    archive.batches.add(event_id=event_id.decode(), at_ms=raw.timestamp, value=raw.value or b"")
+
+
+def uploaded(objects: MinioObjects, run_id: str, agent_id: str, archive: MetricArchive) -> cluster.OutputsUploaded:
+    content = archive.SerializeToString()
+    key = f"runs/{run_id}/1/metrics/{agent_id}.binpb"
+    objects.put_bytes(key, content)
+    kept = Artifact(path="metrics", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), object_key=key)
+    return cluster.OutputsUploaded(run_id=run_id, epoch=1, agent_id=agent_id, metrics=kept)
+
+
+def metrics_of(history: HistoryServiceStub, run_id: str) -> list[tuple[str, list[tuple[int, str, float]]]]:
+    """The view of the run's and its children's metrics."""
+    answer = history.GetMetrics(pb.GetMetricsRequest(run_id=run_id, recursive=True), timeout=60)
+    return [
+        (run.run_id, [(batch.rank, point.name, point.number) for batch in run.batches for point in batch.points]) for run in answer.runs
+    ]
 
 
 def drop_all(bootstrap: str, *names: str) -> None:

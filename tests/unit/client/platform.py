@@ -21,7 +21,7 @@ from trainyard.endpoint.v1 import endpoint_pb2, endpoint_pb2_grpc
 from trainyard.environment.v1 import environment_pb2, environment_pb2_grpc
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.history.v1 import history_pb2, history_pb2_grpc
-from trainyard.job.v1 import job_pb2, job_pb2_grpc
+from trainyard.job.v1 import job_pb2, job_pb2_grpc, telemetry_pb2
 from trainyard.model.v1 import model_pb2, model_pb2_grpc
 
 SERVICES = ("scheduler", "dataset", "registry", "serving", "history")
@@ -32,7 +32,7 @@ class Platform:
     """What it holds may be set by a test; `asked` is every request as it came, newest last."""
 
     runs: dict[str, history_pb2.RunView] = field(default_factory=dict)
-    metrics: dict[str, list[history_pb2.RankedPoint]] = field(default_factory=dict)
+    metrics: dict[str, list[telemetry_pb2.MetricPoint]] = field(default_factory=dict)
     log_lines: dict[str, list[str]] = field(default_factory=dict)
     pools: dict[str, cluster_pb2.Pool] = field(default_factory=dict)
     policy: cluster_pb2.Policy = field(default_factory=cluster_pb2.Policy)
@@ -191,8 +191,9 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
 
     def GetMetrics(self, request: Any, context: Any) -> Any:
         self.run(request.run_id, context)
-        points = [point for point in self.platform.metrics.get(request.run_id, []) if request.name in ("", point.point.name)]
-        return history_pb2.GetMetricsResponse(runs=[history_pb2.RunMetrics(run_id=request.run_id, points=points)])
+        points = [point for point in self.platform.metrics.get(request.run_id, []) if request.name in ("", point.name)]
+        batch = telemetry_pb2.MetricBatch(run_id=request.run_id, epoch=1, points=points)
+        return history_pb2.GetMetricsResponse(runs=[history_pb2.RunMetrics(run_id=request.run_id, batches=[batch])])
 
     def ReadLog(self, request: Any, context: Any) -> Iterator[Any]:
         self.run(request.run_id, context)

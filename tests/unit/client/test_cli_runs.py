@@ -129,9 +129,7 @@ def test_show_tells_all_as_it_was_at_a_place_in_the_log(platform: Platform, cli:
     view = add_run(platform, "exp_1", job_pb2.RUN_STATUS_FAILED)
     view.run.failure.CopyFrom(Failure(code="UserError", message="boom", last_lines=["Traceback", "ValueError"], exit_code=1))
     view.files.append(Artifact(path="outputs/a", size_bytes=3, sha256="f" * 64))
-    platform.metrics["exp_1"] = [
-        history_pb2.RankedPoint(point=telemetry_pb2.MetricPoint(name="loss", number=value)) for value in (2.0, 1.0)
-    ]
+    platform.metrics["exp_1"] = [telemetry_pb2.MetricPoint(name="loss", number=value) for value in (2.0, 1.0)]
 
     (shown,) = objects(cli("run", "show", "exp_1", "--as-of", "trainyard.jobs/3@17", "--json"))
 
@@ -160,7 +158,7 @@ def test_hostile_text_reaches_no_terminal_raw_whatever_field_it_stands_in(platfo
     view.run.failure.CopyFrom(Failure(code=HOSTILE, message=HOSTILE, last_lines=[HOSTILE]))
     view.files.append(Artifact(path=HOSTILE))
     platform.log_lines["exp_1"] = [HOSTILE, f"fine {HOSTILE}"]
-    platform.metrics["exp_1"] = [history_pb2.RankedPoint(point=telemetry_pb2.MetricPoint(name=HOSTILE, text=HOSTILE))]
+    platform.metrics["exp_1"] = [telemetry_pb2.MetricPoint(name=HOSTILE, text=HOSTILE)]
 
     for words in (["list"], ["show", "exp_1"], ["logs", "exp_1"], ["metrics", "exp_1"], ["files", "exp_1"], ["wait", "exp_1", "--quiet"]):
         for form in ([], ["--json"]):
@@ -297,7 +295,7 @@ def test_a_command_and_a_named_environment_make_a_run(platform: Platform, cli: C
 def test_numbers_that_json_has_no_word_for_are_told_by_name(platform: Platform, cli: Cli) -> None:
     add_run(platform, "exp_1")
     values = (float("nan"), float("inf"), float("-inf"), 1.5)
-    platform.metrics["exp_1"] = [history_pb2.RankedPoint(point=telemetry_pb2.MetricPoint(name="loss", number=value)) for value in values]
+    platform.metrics["exp_1"] = [telemetry_pb2.MetricPoint(name="loss", number=value) for value in values]
 
     result = cli("run", "metrics", "exp_1", "--json")
 

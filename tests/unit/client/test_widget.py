@@ -30,8 +30,8 @@ def a_run(platform: Platform, **fields: Any) -> tuple[Run, Any]:
     return Run(Experiment(platform.workspace(), "exp"), "exp_1", _message=view.run), view
 
 
-def logged(name: str, *values: float) -> list[history_pb2.RankedPoint]:
-    return [history_pb2.RankedPoint(point=telemetry_pb2.MetricPoint(name=name, number=value)) for value in values]
+def logged(name: str, *values: float) -> list[telemetry_pb2.MetricPoint]:
+    return [telemetry_pb2.MetricPoint(name=name, number=value) for value in values]
 
 
 class Seen(HTMLParser):
@@ -93,7 +93,7 @@ def test_nothing_that_a_run_says_becomes_markup(platform: Platform) -> None:
         view.logs.add(log=HOSTILE, rank=number, lines=1)
     platform.metrics["exp_1"] = [
         *logged(HOSTILE, 1.0, 2.0),
-        history_pb2.RankedPoint(point=telemetry_pb2.MetricPoint(name=f"t{HOSTILE}", text=HOSTILE)),
+        telemetry_pb2.MetricPoint(name=f"t{HOSTILE}", text=HOSTILE),
     ]
     platform.log_lines["exp_1"] = [HOSTILE]
     found = gather(run)

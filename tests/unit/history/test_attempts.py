@@ -114,7 +114,8 @@ def test_a_lost_attempt_that_nobody_heard_of_before_its_end_is_not_made_by_late_
 def test_rank_zero_is_preferred_and_of_a_name_it_never_logged_the_lowest_rank() -> None:
     with in_memory(a_log()).reading() as connection:
         preferred = telemetry.preferred_ranks(connection, "gang", None)
-        found = [(it.point.name, it.rank) for it, _ in telemetry.points(connection, "gang", None, 3, (), "", telemetry.At(), preferred)]
+        parts = list(telemetry.parts(connection, "gang", None, 3, (), "", telemetry.At(), preferred))
+        found = [(point.name, part.batch.rank) for part in parts for point in part.batch.points]
 
     assert found == [("loss", 0), ("only-3", 3)]
 

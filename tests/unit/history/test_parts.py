@@ -23,6 +23,7 @@ from services.history.projecting import apply_with_care
 from services.history.rebuilding import AlreadyRebuilding, Rebuilder, Step
 from services.history.waiting import Freshness
 from tests.history_log import JOBS, METRICS, TASKS, Log, Raw, a_whole_run
+from trainyard._objects import MemoryObjects
 
 A, B = Place(JOBS, 0), Place(TASKS, 0)
 
@@ -247,7 +248,7 @@ def a_rebuilder(tmp_path: Path) -> tuple[Rebuilder, Generations, Still]:
     databases = Generations(f"sqlite:///{tmp_path / 'history.db'}")
     filled(databases)
     still = Still(databases.current())
-    return Rebuilder("127.0.0.1:1", databases, still), databases, still  # type: ignore[arg-type]
+    return Rebuilder("127.0.0.1:1", databases, still, MemoryObjects()), databases, still  # type: ignore[arg-type]
 
 
 def test_one_rebuild_goes_on_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

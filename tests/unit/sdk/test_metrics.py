@@ -6,11 +6,10 @@ import pytest
 from trainyard import UserErrorException
 from trainyard._metrics import by_rank, ranks_of, shaped
 from trainyard._points import as_point
-from trainyard.history.v1.history_pb2 import RankedPoint
-from trainyard.job.v1.telemetry_pb2 import MetricPoint
+from trainyard.job.v1.telemetry_pb2 import MetricBatch, MetricPoint
 
 
-def logged(*points: tuple[str, str, Any], rank: int = 0) -> list[RankedPoint]:
+def logged(*points: tuple[str, str, Any], rank: int = 0) -> list[MetricBatch]:
     made = []
     for name, kind, value in points:
         if isinstance(value, float):
@@ -19,7 +18,7 @@ def logged(*points: tuple[str, str, Any], rank: int = 0) -> list[RankedPoint]:
             made.append(MetricPoint(name=name, kind=kind, text=value))
         else:
             made.append(MetricPoint(name=name, kind=kind, json=json.dumps(value)))
-    return [RankedPoint(point=point, rank=rank, epoch=1) for point in made]
+    return [MetricBatch(points=made, rank=rank, epoch=1)]
 
 
 def test_one_value_is_a_scalar_and_several_are_a_list() -> None:
@@ -62,17 +61,17 @@ def test_a_second_kind_under_a_name_is_left_out_with_a_warning() -> None:
 def test_a_number_comes_back_as_it_was_logged(logged_as: Any, kept: str) -> None:
     point = as_point({"name": "n", "kind": "scalar", "value": logged_as, "at": 0.0})
 
-    assert repr(shaped("r", [RankedPoint(point=MetricPoint.FromString(point.SerializeToString()))])) == f"{{'n': {kept}}}"
+    assert repr(shaped("r", [MetricBatch(points=[MetricPoint.FromString(point.SerializeToString())])])) == f"{{'n': {kept}}}"
 
 
 def test_a_number_of_an_older_client_stays_what_it_says() -> None:
-    assert repr(shaped("r", [RankedPoint(point=MetricPoint(name="n", kind="scalar", number=3.0))])) == "{'n': 3.0}"
+    assert repr(shaped("r", [MetricBatch(points=[MetricPoint(name="n", kind="scalar", number=3.0)])])) == "{'n': 3.0}"
 
 
 @pytest.mark.security
 @pytest.mark.parametrize("number", [0.5, float("nan"), float("inf"), -float("inf")])
 def test_what_claims_to_be_a_whole_number_and_is_none_stays_what_it_is(number: float) -> None:
-    found = shaped("r", [RankedPoint(point=MetricPoint(name="n", kind="scalar", number=number, integer=True))])
+    found = shaped("r", [MetricBatch(points=[MetricPoint(name="n", kind="scalar", number=number, integer=True)])])
 
     assert repr(found) == f"{{'n': {number!r}}}"
 
@@ -89,8 +88,8 @@ def test_all_ranks_can_be_had_each_with_its_own_values() -> None:
 
 
 def test_what_is_said_again_of_the_same_step_counts_once_and_without_steps_everything_counts() -> None:
-    def at(step: int, value: float) -> RankedPoint:
-        return RankedPoint(point=MetricPoint(name="loss", kind="scalar", number=value, step=step))
+    def at(step: int, value: float) -> MetricBatch:
+        return MetricBatch(points=[MetricPoint(name="loss", kind="scalar", number=value, step=step)])
 
     assert shaped("r", [at(1, 0.5), at(2, 0.4), at(1, 0.5), at(2, 0.3)]) == {"loss": [0.5, 0.4, 0.3]}
     assert shaped("r", logged(("loss", "scalar", 0.5), ("loss", "scalar", 0.5))) == {"loss": [0.5, 0.5]}

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chassis.records import NewRecord
+from services.trainer_agent.archive import MetricsFile
 from services.trainer_agent.metrics import Metrics
 from services.trainer_agent.reporter import Cause
 from services.trainer_agent.script_socket import Frames, ScriptSocket
 from services.trainer_agent.telemetry import Attempt, LogStream
 from trainyard._points import as_point
 from trainyard._values import value_of
-from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch
+from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricArchive, MetricBatch
 
 
 class Kept:
@@ -67,7 +68,7 @@ def kept() -> Kept:
 def metrics(tmp_path: Path, kept: Kept) -> Iterator[Metrics]:
     attempt = Attempt("run", 1, "test", Cause())
     stream = LogStream(attempt, 0, "azureml-logs/70_driver_log.txt", tmp_path / "driver.txt", kept)  # type: ignore[arg-type]
-    yield Metrics(attempt, 0, kept, stream)  # type: ignore[arg-type]
+    yield Metrics(attempt, 0, kept, stream, MetricsFile(tmp_path / "metrics"))  # type: ignore[arg-type]
     stream.close()
 
 
@@ -130,8 +131,31 @@ def test_complaints_end_after_a_hundred(kept: Kept, metrics: Metrics) -> None:
     assert "no more of these" in kept.lines()[-1]
 
 
+def test_what_is_sent_is_archived_as_it_was_sent(kept: Kept, metrics: Metrics) -> None:
+    metrics.take([a_row(1.0)])
+    metrics.take([a_row(2.0)], "child")
+
+    assert metrics._archive.close()
+
+    archived = MetricArchive.FromString(metrics._archive.path.read_bytes()).batches
+    sent = [record for record in kept.records if record.topic == "trainyard.metrics"]
+    assert [(one.event_id.encode(), one.value) for one in archived] == [(dict(record.headers)["ce_id"], record.value) for record in sent]
+    assert [MetricBatch.FromString(one.value).run_id for one in archived] == ["run", "child"]
+
+
+def test_a_disk_that_takes_no_archive_costs_no_metric(kept: Kept, metrics: Metrics) -> None:
+    metrics._archive.path.mkdir()
+
+    metrics.take([a_row(1.0)])
+    metrics.take([a_row(2.0)])
+
+    assert [point.number for point in kept.points()] == [1.0, 2.0]
+    assert not metrics._archive.close()
+    assert "not archived" in metrics._archive.trouble
+
+
 def test_of_two_kinds_under_one_name_the_second_is_left_out_whichever_rank_logs_it(kept: Kept, metrics: Metrics) -> None:
-    other = Metrics(metrics._attempt, 1, kept, metrics._log)  # type: ignore[arg-type]
+    other = Metrics(metrics._attempt, 1, kept, metrics._log, metrics._archive)  # type: ignore[arg-type]
     metrics.take([a_row()])
 
     other.take([a_row([1], kind="list"), a_row(2.0)])
