@@ -37,9 +37,7 @@ class Yard(Story):
         devices = [Gpu(index=index, uuid=uuid) for index, uuid in enumerate(uuids)]
         has = resources(cpus, gib, gpus or len(uuids))
         return self.tell(
-            cluster.AgentRegistered(
-                agent_id=f"node-{number}", incarnation="first", pool="yard", resources=has, labels=labels, gpus=devices
-            )
+            cluster.AgentRegistered(agent_id=f"node-{number}", incarnation="first", pool="yard", resources=has, labels=labels, gpus=devices)
         )
 
     def submit(self, run_id: str, nodes: int = 1, target: str = "yard", **options: Any) -> list[Any]:

@@ -67,7 +67,17 @@ class Placements(RuleBasedStateMachine):
         seconds=st.sampled_from([0, 0, 20, 100]),
     )
     def submit(
-        self, run_id: str, pool: str, nodes: int, elastic: bool, asked: Any, priority: int, user: str, spread: bool, label: str, seconds: int
+        self,
+        run_id: str,
+        pool: str,
+        nodes: int,
+        elastic: bool,
+        asked: Any,
+        priority: int,
+        user: str,
+        spread: bool,
+        label: str,
+        seconds: int,
     ) -> None:
         options: dict[str, Any] = {"priority": priority, "user": user, "experiment": f"of-{user}", "spread": int(spread)}
         if asked is not None:
