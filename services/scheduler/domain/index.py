@@ -7,6 +7,7 @@ leaves nothing behind.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,12 +60,19 @@ class Queue:
     def __iter__(self) -> Iterator[str]:
         """Ids, first come first; what is not asked for costs nothing."""
         last = ""
+        # The numbers tell apart what a run has left in the heap each time that it came back.
+        numbers = itertools.count()
         open_: list[tuple[int, str, int, _Heap]] = []
-        _push(open_, self.heap)
+
+        def push(heap: _Heap | None) -> None:
+            if heap is not None:
+                heapq.heappush(open_, (heap.order, heap.run_id, next(numbers), heap))
+
+        push(self.heap)
         while open_:
             order, run_id, _, heap = heapq.heappop(open_)
-            _push(open_, heap.left)
-            _push(open_, heap.right)
+            push(heap.left)
+            push(heap.right)
             if run_id != last and self.orders.get(run_id) == order:
                 last = run_id
                 yield run_id
@@ -162,12 +170,6 @@ def _held(holds: Map[str, Map[str, Hold]], run: Run, before: Iterable[Any], now:
         hold = Hold(it.resources.cpus, it.resources.memory_bytes, it.gpus, whole)
         holds = holds.set(name, holds.get(name, Map()).set(run.id, hold))
     return holds
-
-
-def _push(open_: list[tuple[int, str, int, _Heap]], heap: _Heap | None) -> None:
-    """Of a run that waits once more the old entry may lie beside the new one, and which of the two comes first makes no difference."""
-    if heap is not None:
-        heapq.heappush(open_, (heap.order, heap.run_id, id(heap), heap))
 
 
 def _merged(one: _Heap | None, other: _Heap | None) -> _Heap | None:

@@ -90,7 +90,7 @@ def _nothing_is_given_twice(state: State) -> None:
             continue
         if any(not run.spec.HasField("resources") for run, _ in users):
             assert len(users) == 1, f"{name} was given as a whole, and to others too"
-        pools = {state.pools[run.spec.compute_target] for run, _ in users}
+        pools = [state.pools[run.spec.compute_target] for run, _ in users]
         most = [max(column) for column in zip(*(capacity_of(agent, pool) for pool in pools), strict=True)]
         assert sum(it.resources.cpus for _, it in users) <= most[0] + 1e-6
         assert sum(it.resources.memory_bytes for _, it in users) <= most[1]

@@ -87,7 +87,7 @@ class Placements(RuleBasedStateMachine):
             options["distribution"] = horovod(nodes, min_nodes=max(1, nodes - 1), max_nodes=nodes + 1)
         elif nodes > 1:
             options["distribution"] = {"node_count": nodes}
-        if label and pool == "yard":
+        if label and pool == "yard" and (nodes == 1 or asked is None or not asked.gpus):
             options["labels"] = [label]
         if seconds:
             options["max_duration"] = {"seconds": seconds}
