@@ -70,7 +70,7 @@ def difference(one: Any, other: Any) -> Any:
 def _bounded(fact: Any, nodes: int) -> Any:
     if not isinstance(fact, cluster.PoolCreated | cluster.PoolUpdated):
         return fact
-    bounded = type(fact)()
+    bounded: Any = type(fact)()
     bounded.CopyFrom(fact)
     bounded.max_nodes, bounded.min_nodes = nodes, min(fact.min_nodes, nodes)
     return bounded

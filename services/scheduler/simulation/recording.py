@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -194,8 +194,8 @@ class _Run:
         if _gang.is_elastic(self.spec.distribution):
             works = _whole(begun.node_time / _gang.node_count(self.spec.distribution))
         saves = (ended_at or stopped) - stopped
-        spans = [max(NOTHING, it) for it in (ready - begun.preparing_at, self._carried + works, saves)]
-        return Attempt(*spans, end=end, exit_code=code)
+        prepares, works, saves = (max(NOTHING, it) for it in (ready - begun.preparing_at, self._carried + works, saves))
+        return Attempt(prepares, works, saves, end, code)
 
 
 class _Nodes:
