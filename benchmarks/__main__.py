@@ -18,6 +18,7 @@ from benchmarks import (
     platform_overhead,
     run_logging,
     scheduling,
+    simulation,
     submit_latency,
 )
 from benchmarks.report import Row, print_table
@@ -32,6 +33,7 @@ BENCHES = {
     "horovod": horovod.measure,
     "run_logging": run_logging.measure,
     "scheduling": scheduling.measure,
+    "simulation": simulation.measure,
     "log_latency": log_latency.measure,
     "placement": placement.measure,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from trainyard import _policy, _yaml
 from trainyard._errors import TrainyardException
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="services.scheduler.simulation", description=__doc__)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--kafka", help="bootstrap server")
@@ -23,7 +24,7 @@ def main() -> int:
     parser.add_argument("--from", dest="begin", default="")
     parser.add_argument("--to", dest="end", default="")
     parser.add_argument("--nodes", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         found: dict[str, Any] = _compared(options)
     except TrainyardException as error:

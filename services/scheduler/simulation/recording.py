@@ -194,8 +194,8 @@ class _Run:
         if _gang.is_elastic(self.spec.distribution):
             works = _whole(begun.node_time / _gang.node_count(self.spec.distribution))
         saves = (ended_at or stopped) - stopped
-        prepares, worked, saved = (max(NOTHING, it) for it in (ready - begun.preparing_at, self._carried + works, saves))
-        return Attempt(prepares, worked, saved, end, code)
+        prepares, works, saves = (max(NOTHING, it) for it in (ready - begun.preparing_at, self._carried + works, saves))
+        return Attempt(prepares, works, saves, end, code)
 
 
 class _Nodes:

@@ -198,3 +198,15 @@ def test_the_command_submits_gangs_with_what_they_take_and_how_they_go_on(platfo
     assert (other.distribution.process_count_per_node, other.distribution.WhichOneof("kind")) == (2, "horovod")
     assert (other.resources.cpus, other.resume_from) == (1, "exp_1")
     assert "not how they work together" in refused.stderr
+
+
+def test_a_replay_of_a_file_needs_no_stack_and_tells_the_difference(cli: Cli, tmp_path: Path) -> None:
+    log = Path(__file__).parents[1] / "scheduler" / "recorded.jsonl"
+    (tmp_path / "policy.yaml").write_text("fair_share: experiment\nweights: {wide-0: 8}\n")
+
+    found = objects(cli("scheduler", "replay", "--log", str(log), "--policy", str(tmp_path / "policy.yaml"), "--json"))[0]
+    wrong = cli("scheduler", "replay", "--log", str(log), "--policy", str(tmp_path / "gone.yaml"))
+
+    assert found["runs"] == 24
+    assert found["difference"]["experiments"]["wide-0"]["mean"] < 0
+    assert wrong.exit_code == 2

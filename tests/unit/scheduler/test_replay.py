@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services.scheduler.simulation import __main__ as program
 from services.scheduler.simulation import events, recording
 from services.scheduler.simulation.comparing import compare, with_nodes
 from services.scheduler.simulation.events import TOPICS, Recorded
@@ -155,14 +156,15 @@ def test_the_program_prints_the_same_bytes_each_time(tmp_path: Path) -> None:
         (["--log", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
-def test_what_cannot_be_replayed_is_told_in_one_sentence(tmp_path: Path, options: list[str], why: str) -> None:
+def test_what_cannot_be_replayed_is_told_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], why: str
+) -> None:
     (tmp_path / "policy.yaml").write_text("{}")
-    command = [sys.executable, "-m", "services.scheduler.simulation", "--policy", str(tmp_path / "policy.yaml")]
 
-    done = subprocess.run([*command, *(["--log", str(LOG)] if "--log" not in options else []), *options], capture_output=True, text=True)
+    code = program.main(["--policy", str(tmp_path / "policy.yaml"), *(["--log", str(LOG)] if "--log" not in options else []), *options])
 
-    assert done.returncode == 1
-    assert why in json.loads(done.stdout)["error"]["message"]
+    assert code == 1
+    assert why in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 def test_a_line_that_is_no_event_is_named(tmp_path: Path) -> None:
