@@ -19,7 +19,8 @@ from trainyard._errors import PlatformUnavailableException, TrainyardException
 from trainyard._objects import Objects
 from trainyard.cluster.v1.cluster_pb2 import OutputsUploaded
 from trainyard.event.v1.artifact_pb2 import Artifact
-from trainyard.job.v1.telemetry_pb2 import ArchivedBatch, MetricArchive, MetricBatch
+from trainyard.history.v1.archive_pb2 import ArchivedBatch, MetricArchive
+from trainyard.job.v1.telemetry_pb2 import MetricBatch
 
 log = structlog.get_logger()
 _MOST_BYTES = 1 << 30

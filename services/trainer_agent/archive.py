@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from services.chassis.records import NewRecord
-from trainyard.job.v1.telemetry_pb2 import ArchivedBatch, MetricArchive
+from trainyard.history.v1.archive_pb2 import ArchivedBatch, MetricArchive
 
 
 class MetricsFile:

@@ -114,6 +114,7 @@ class Running:
                 await self._save()
         finally:
             self._says.close()
+            self._metrics.close()
             await asyncio.to_thread(self._clean_up)
             self._release()
         if not self._discarded:

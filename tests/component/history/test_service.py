@@ -44,10 +44,10 @@ from trainyard._objects import MinioObjects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
+from trainyard.history.v1.archive_pb2 import MetricArchive
 from trainyard.history.v1.history_pb2_grpc import EventServiceStub, HistoryServiceStub
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import DatasetInput, RunSpec
-from trainyard.job.v1.telemetry_pb2 import MetricArchive
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
 

@@ -21,7 +21,8 @@ from services.trainer_agent.script_socket import Frames, ScriptSocket
 from services.trainer_agent.telemetry import Attempt, LogStream
 from trainyard._points import as_point
 from trainyard._values import value_of
-from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricArchive, MetricBatch
+from trainyard.history.v1.archive_pb2 import MetricArchive
+from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch
 
 
 class Kept:
@@ -68,7 +69,9 @@ def kept() -> Kept:
 def metrics(tmp_path: Path, kept: Kept) -> Iterator[Metrics]:
     attempt = Attempt("run", 1, "test", Cause())
     stream = LogStream(attempt, 0, "azureml-logs/70_driver_log.txt", tmp_path / "driver.txt", kept)  # type: ignore[arg-type]
-    yield Metrics(attempt, 0, kept, stream, MetricsFile(tmp_path / "metrics"))  # type: ignore[arg-type]
+    archive = MetricsFile(tmp_path / "metrics")
+    yield Metrics(attempt, 0, kept, stream, archive)  # type: ignore[arg-type]
+    archive.close()
     stream.close()
 
 
