@@ -82,8 +82,7 @@ class _Plan:
         self._quotas = Quotas(state, self._shares)
         self._running: dict[str, list[Run]] = {}
         self._elastic: dict[str, list[Run]] = {}
-        for name in state.index.attempts:
-            run = state.runs[name]
+        for run in state.attempts():
             self._running.setdefault(run.spec.compute_target, []).append(run)
             if run.is_elastic and elastic.goes_on(run):
                 self._elastic.setdefault(run.spec.compute_target, []).append(run)
