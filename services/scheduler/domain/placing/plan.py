@@ -82,8 +82,7 @@ class _Plan:
         self._quotas = Quotas(state, self._shares)
         self._running: dict[str, list[Run]] = {}
         self._elastic: dict[str, list[Run]] = {}
-        for name in state.index.attempts:
-            run = state.runs[name]
+        for run in state.attempts():
             self._running.setdefault(run.spec.compute_target, []).append(run)
             if run.is_elastic and elastic.goes_on(run):
                 self._elastic.setdefault(run.spec.compute_target, []).append(run)
@@ -179,11 +178,12 @@ class _Plan:
         starting = [node for node in chosen if node.where in (Where.STARTING, Where.FRESH)]
         for node in chosen:
             self._take(pool, node, f"run {run.id} waits")
-        if not starting:
-            self._offer(run, pool, need, chosen)
-        else:
-            for node in chosen:
-                self.nodes.give(node, need)
+        there = [node for node in chosen if node.where is Where.UP]
+        if len(there) >= need.fewest:
+            self._offer(run, pool, need, there)
+            return True
+        for node in chosen:
+            self.nodes.give(node, need)
         if fresh:
             why = f"{pool.name} grows from {have} to {have + len(fresh)} of at most {pool.max_nodes} nodes"
             self.facts += words.waits(run, why, have, have + len(fresh))
