@@ -74,7 +74,7 @@ def test_only_agents_write_outputs_and_only_clients_write_snapshots() -> None:
         assert isinstance(statements, list)
         return {resource for it in statements if "s3:PutObject" in it["Action"] for resource in it["Resource"]}
 
-    assert may_write("trainer_agent") == {"arn:aws:s3:::trainyard/runs/*", "arn:aws:s3:::trainyard/uploads/*"}
+    assert may_write("trainer_agent") == {f"arn:aws:s3:::trainyard/{place}/*" for place in ("runs", "uploads", "wheels")}
     assert may_write("client") == {f"arn:aws:s3:::trainyard/{place}/*" for place in ("snapshots", "datastores", "uploads")}
     assert may_write("dataset") == may_write("registry") == may_write("serving") == may_write("history") == set()
 

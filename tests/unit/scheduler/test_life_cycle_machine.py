@@ -37,6 +37,10 @@ class Process:
     inbox: list[Any] = field(default_factory=list)
     read: list[Any] = field(default_factory=list)
 
+    def held(self) -> dict[str, int]:
+        """Run id -> epoch."""
+        return {run_id: it.part.epoch for run_id, it in self.leases.held.items()}
+
 
 class LifeCycle(RuleBasedStateMachine):
     """The scheduler takes inputs one at a time; anything in flight may come twice, late, in another order, or be lost and come again."""
@@ -139,7 +143,7 @@ class LifeCycle(RuleBasedStateMachine):
     def go_on(self, name: str, how: str) -> None:
         """The held run takes its next step."""
         process = self.processes.get(name)
-        for run_id, epoch in list(process.leases.held.items()) if process else []:
+        for run_id, epoch in process.held().items() if process else ():
             self._step(process, run_id, epoch, how)  # type: ignore[arg-type]
 
     @rule(seed=st.integers(0, 2**32))
@@ -162,12 +166,12 @@ class LifeCycle(RuleBasedStateMachine):
         process, known = self.processes.get(name), self.story.state.agents.get(name)
         if process is None or known is None or known.incarnation != process.me.incarnation:
             return
-        held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in process.leases.held.items()]
+        held = [cluster.HeldRun(run_id=run_id, epoch=epoch) for run_id, epoch in process.held().items()]
         message = cluster.AgentHeartbeat(agent_id=name, incarnation=process.me.incarnation, held=held)
         for _ in range(count):
             self.holding, lost = self.holding.heard(self.story.state, message)
             for attempt in lost:
-                assert process.leases.held.get(attempt.run_id) != attempt.epoch
+                assert process.held().get(attempt.run_id) != attempt.epoch
                 self.found_unheld += 1
                 self._tell(attempt)
 
@@ -249,7 +253,7 @@ class LifeCycle(RuleBasedStateMachine):
             for process in self.processes.values():
                 while process.inbox:
                     self._act(process, process.inbox.pop(0))
-                for run_id, epoch in list(process.leases.held.items()):
+                for run_id, epoch in process.held().items():
                     self._step(process, run_id, epoch, "well")
             if not self.in_flight and all(run.is_terminal for run in self.story.state.runs.values()):
                 break
@@ -350,12 +354,12 @@ class LifeCycle(RuleBasedStateMachine):
                     self._report(process, cluster.LeaseAccepted(), offer.run_id, offer.epoch)
                 case agent_domain.Decline(offer, why):
                     self._report(process, cluster.LeaseDeclined(why=why), offer.run_id, offer.epoch)
-                case agent_domain.Start(run_id, epoch, _):
+                case agent_domain.Form(run_id, gang):
                     process.stage[run_id] = 2
-                    self.started[run_id, epoch, process.me.incarnation] += 1
-                case agent_domain.Stop(run_id, epoch, _, True):
-                    self._report(process, some_outputs(f"outputs/{epoch}"), run_id, epoch)
-                    process.leases = agent_domain.released(process.leases, run_id, epoch)
+                    self.started[run_id, gang.epoch, process.me.incarnation] += 1
+                case agent_domain.Stop(run_id, part, _, True):
+                    self._report(process, some_outputs(f"outputs/{part.epoch}"), run_id, part.epoch)
+                    process.leases = agent_domain.released(process.leases, run_id, part)
 
     def _step(self, process: Process, run_id: str, epoch: int, how: str) -> None:
         stage = process.stage.get(run_id, 0)
@@ -376,7 +380,7 @@ class LifeCycle(RuleBasedStateMachine):
                 process.stage[run_id] = 4
             case 4, _:
                 self._report(process, some_outputs(f"outputs/{epoch}"), run_id, epoch)
-                process.leases = agent_domain.released(process.leases, run_id, epoch)
+                process.leases = agent_domain.released(process.leases, run_id, agent_domain.Part(epoch, 0))
 
     def _report(self, process: Process, message: Any, run_id: str, epoch: int) -> None:
         message.run_id, message.epoch = run_id, epoch
