@@ -18,10 +18,11 @@ class MetricsFile:
         self.trouble = ""
         """Why records are missing; "" if none is."""
         self._file: BinaryIO | None = None
+        self._closed = False
 
     def add(self, record: NewRecord) -> None:
-        """Never raises: a full disk costs the archive, and not the run."""
-        if self.trouble:
+        """Never raises: a full disk costs the archive, and not the run. After `close` it is too late, and nothing is kept."""
+        if self.trouble or self._closed:
             return
         one = ArchivedBatch(event_id=dict(record.headers)["ce_id"].decode(), at_ms=int(time.time() * 1000), value=record.value or b"")
         try:
@@ -32,6 +33,7 @@ class MetricsFile:
 
     def close(self) -> bool:
         """Whether there is a file to keep."""
+        self._closed = True
         if self._file is None:
             return False
         try:

@@ -146,6 +146,16 @@ def test_what_is_sent_is_archived_as_it_was_sent(kept: Kept, metrics: Metrics) -
     assert [MetricBatch.FromString(one.value).run_id for one in archived] == ["run", "child"]
 
 
+def test_what_a_stray_child_logs_after_the_archive_is_closed_is_sent_all_the_same(kept: Kept, metrics: Metrics) -> None:
+    metrics.take([a_row(1.0)])
+    metrics._archive.close()
+
+    metrics.take([a_row(2.0)])
+
+    assert [point.number for point in kept.points()] == [1.0, 2.0]
+    assert len(MetricArchive.FromString(metrics._archive.path.read_bytes()).batches) == 1
+
+
 def test_a_disk_that_takes_no_archive_costs_no_metric(kept: Kept, metrics: Metrics) -> None:
     metrics._archive.path.mkdir()
 
