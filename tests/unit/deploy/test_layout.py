@@ -60,11 +60,11 @@ def test_keys_are_made_once_and_only_their_owner_may_read_them(tmp_path: Path) -
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_service_that_reads_users_urls_may_only_read_datastores_and_no_service_has_roots_keys(tmp_path: Path) -> None:
+def test_the_service_that_reads_users_urls_may_read_datastores_and_write_lists_alone_and_no_service_has_roots_keys(tmp_path: Path) -> None:
     secrets = Secrets.load_or_make(tmp_path / "secrets.json")
 
     assert secrets.object_store("scheduler") == {}
-    assert list(keys._ALLOWED["dataset"].items()) == [("datastores/*", ("s3:GetObject",))]
+    assert keys._ALLOWED["dataset"] == {"datastores/*": ("s3:GetObject",), "datastores/manifests/*": ("s3:PutObject",)}
     assert secrets.passwords["root"] not in secrets.object_store("serving").values()
 
 
@@ -76,7 +76,8 @@ def test_only_agents_write_outputs_and_only_clients_write_snapshots() -> None:
 
     assert may_write("trainer_agent") == {f"arn:aws:s3:::trainyard/{place}/*" for place in ("runs", "uploads", "wheels")}
     assert may_write("client") == {f"arn:aws:s3:::trainyard/{place}/*" for place in ("snapshots", "datastores", "uploads")}
-    assert may_write("dataset") == may_write("registry") == may_write("serving") == may_write("history") == set()
+    assert may_write("dataset") == {"arn:aws:s3:::trainyard/datastores/manifests/*"}
+    assert may_write("registry") == may_write("serving") == may_write("history") == set()
 
 
 # -- the supervisor's configuration

@@ -83,7 +83,7 @@ def test_what_is_beyond_a_quota_by_itself_is_told_so() -> None:
 def test_many_runs_over_their_quota_do_not_hide_those_behind_them() -> None:
     yard = Yard(nodes=2)
     yard.tell(a_policy(fair_share=cluster.FAIR_SHARE_USER, quotas={"ann": resources(cpus=4)}))
-    for number in range(120):
+    for number in range(200):
         yard.submit(f"ann-{number}", user="ann", priority=5)
 
     yard.submit("bob", user="bob")
@@ -93,7 +93,7 @@ def test_many_runs_over_their_quota_do_not_hide_those_behind_them() -> None:
 
 def test_many_runs_that_wait_for_what_is_not_there_do_not_hide_those_behind_them() -> None:
     yard = Yard(nodes=1)
-    for number in range(120):
+    for number in range(200):
         yard.submit(f"ann-{number}", user="ann", labels=["gpu"])
 
     yard.submit("bob", user="bob")
