@@ -12,7 +12,7 @@ from tests.history_log import batch
 from tests.system.platform import Platform
 from trainyard import Experiment, Run
 from trainyard._errors import RunNotFoundException
-from trainyard._history import list_runs, log_lines, points, rebuild, run_view
+from trainyard._history import batches, list_runs, log_lines, rebuild, run_view
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.job.v1 import job_pb2
 
@@ -73,7 +73,8 @@ def test_a_metric_is_seen_by_the_call_after_it_was_written(platform: Platform, d
     for number in range(10):
         platform.log.publish("trainyard.metrics", done.id, batch(done.id, float(number), name="late"))
 
-        assert [item.point.number for item in points(platform.workspace, done.id, "late")[done.id]] == [float(n) for n in range(number + 1)]
+        logged = [point.number for batch in batches(platform.workspace, done.id, "late")[done.id] for point in batch.points]
+        assert logged == [float(n) for n in range(number + 1)]
 
 
 def test_runs_and_experiments_are_listed_newest_first(platform: Platform, done: Run, tmp_path: Path) -> None:
