@@ -177,6 +177,21 @@ def test_the_least_important_and_youngest_makes_room_and_no_more_than_are_needed
     assert turns(yard) == ["young"]
 
 
+def test_who_made_room_does_not_get_it_back_before_the_others_have_made_theirs() -> None:
+    yard = Yard(nodes=2)
+    yard.submit("stays", priority=5, resources=resources(cpus=3))
+    for run_id in ("one", "other"):
+        yard.submit(run_id, resources=resources(cpus=2))
+    yard.submit("urgent", priority=5)
+
+    yard.ends("one")
+
+    assert sorted(yard.held) == ["other", "stays"]
+    yard.ends("other")
+    assert yard.where("urgent") == ["node-1"]
+    assert len(yard.said(job.RunPreempted)) == 2
+
+
 def test_a_long_run_is_no_safer_than_a_young_one() -> None:
     yard = Yard(nodes=1)
     yard.submit("low")

@@ -31,9 +31,11 @@ class Reservation:
     @cached_property
     def _becoming_free(self) -> list[tuple[datetime, str]]:
         ends = _ends(self._running, self._need)
-        order = sorted((end, number(name), name) for name, end in ends.items() if name not in self._free)
+        # Before all those from which somebody goes already, perhaps for this very run: given to others they would have gone in vain.
+        cleared = {it.agent_id for run in self._running if run.is_ending for it in run.members}
+        order = sorted((name not in cleared, end, number(name), name) for name, end in ends.items() if name not in self._free)
         chosen: list[tuple[datetime, str]] = []
-        for end, _, name in order:
+        for _, end, _, name in order:
             if len(chosen) == self._lacking:
                 break
             if self._would_fit(name):
@@ -50,7 +52,7 @@ class Reservation:
     def at(self) -> datetime | None:
         """When all of it is free at the latest. None: nobody has said how long the runs on it take, so any moment may be the one."""
         chosen = self._becoming_free
-        latest = chosen[-1][0] if chosen and len(chosen) == self._lacking else _NEVER
+        latest = max(end for end, _ in chosen) if chosen and len(chosen) == self._lacking else _NEVER
         return None if latest == _NEVER else latest
 
     @cached_property
