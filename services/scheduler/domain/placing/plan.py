@@ -285,6 +285,8 @@ class _Plan:
         return preempting.lent(self._state, [(it, self.nodes.spare(it)) for it in givers], can_serve, running, lacking)
 
     def _tell_why(self, run: Run, pool: Pool, need: Need) -> None:
+        # As it stands after what was decided just now: or the next look at it would say something else.
+        pool = self.nodes.pools[pool.name]
         have = len(pool.agent_ids)
         broken = self.nodes.broken(pool)
         if broken:
