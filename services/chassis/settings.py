@@ -6,6 +6,7 @@ Nested names take two underscores in the environment: TRAINYARD_SCHEDULER__LOST_
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,11 +85,15 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, service: str, **overrides: Any) -> Settings:
-        """Raises pydantic.ValidationError, which names the setting at fault, and FileNotFoundError where the named file is not."""
+        """Raises pydantic.ValidationError, which names the setting at fault, FileNotFoundError where the named file is not, and
+        ValueError where it is no TOML."""
         named = os.environ.get(FILE)
         if named and not Path(named).is_file():
             raise FileNotFoundError(f"{FILE} names {named}, which is no file: make it, or unset {FILE}")
-        return cls(service=service, **overrides)
+        try:
+            return cls(service=service, **overrides)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{FILE} names {named}, which is no TOML: {error}") from None
 
     @classmethod
     def settings_customise_sources(

@@ -101,3 +101,12 @@ def test_secrets_are_not_told() -> None:
 def test_the_database_is_a_file_of_the_services_own_unless_a_url_is_given(tmp_path: Path) -> None:
     assert Settings.load("registry", home=tmp_path).sql_url == f"sqlite:///{tmp_path / 'db' / 'registry.db'}"
     assert Settings.load("registry", database_url="postgresql://db/x").sql_url == "postgresql://db/x"
+
+
+@pytest.mark.parametrize("content", [b"this is no TOML", b"port = 1\nport = 2", b"\xff\xfe"])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    a_file(tmp_path, monkeypatch, "")
+    (tmp_path / "settings.toml").write_bytes(content)
+
+    with pytest.raises(ValueError, match=r"TRAINYARD_SETTINGS names .*settings\.toml, which is no TOML"):
+        Settings.load("scheduler")
