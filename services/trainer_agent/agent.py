@@ -53,8 +53,8 @@ class Agent:
         """Told once the lease topic is being read: an offer that follows is never missed."""
         message = cluster.AgentRegistered(agent_id=self._me.agent_id, incarnation=self._me.incarnation, address=self._node.address)
         message.MergeFrom(self._registration)
-        self._node.reports.send(as_record(AGENT_TOPIC, self._me.agent_id, message, self._node.source))
         log.info("registers", incarnation=self._me.incarnation)
+        self._node.reports.send(as_record(AGENT_TOPIC, self._me.agent_id, message, self._node.source))
 
     async def deliver(self, *records: Record) -> None:
         """Of the lease topic."""

@@ -117,19 +117,19 @@ async def test_an_agent_is_started_once_found_by_a_new_scheduler_and_stopped_gen
 
 
 async def test_a_killed_agent_is_seen_with_its_last_words_and_started_anew(engine: Engine, settings: Settings, log: TopicLog) -> None:
-    nodes = nodes_in(settings, "kill")
-    await nodes.start("kill-0")
-    await told(log, "kill-0", cluster.AgentRegistered)
-    await nodes.states({"kill-0"}, {"kill-0"})
+    nodes = nodes_in(settings, "box-kill")
+    await nodes.start("box-kill-0")
+    await told(log, "box-kill-0", cluster.AgentRegistered)
+    await nodes.states({"box-kill-0"}, {"box-kill-0"})
     with engine.client() as client:
-        pid = client.get(f"/containers/{containers(engine, 'kill-0')[0]['Id']}/json").json()["State"]["Pid"]
+        pid = client.get(f"/containers/{containers(engine, 'box-kill-0')[0]['Id']}/json").json()["State"]["Pid"]
 
     os.kill(pid, signal.SIGKILL)
-    seen = await until(lambda: status(nodes, "kill-0"), lambda it: it is not None and it.state is NodeState.BROKEN)
-    await nodes.start("kill-0")
+    seen = await until(lambda: status(nodes, "box-kill-0"), lambda it: it is not None and it.state is NodeState.BROKEN)
+    await nodes.start("box-kill-0")
 
-    assert seen is not None and "trainyard-kill-0" in seen.why and "registers" in seen.why
-    assert len(set(await told(log, "kill-0", cluster.AgentRegistered, 2))) == 2
+    assert seen is not None and "trainyard-box-kill-0" in seen.why and "registers" in seen.why
+    assert len(set(await told(log, "box-kill-0", cluster.AgentRegistered, 2))) == 2
 
 
 async def test_pools_do_not_see_each_others_nodes(settings: Settings) -> None:

@@ -242,10 +242,8 @@ async def test_an_agent_that_ends_again_and_again_is_left_alone_for_a_while(host
     nodes = nodes_on(host.host, of=host, pool="crash")
 
     await nodes.start("crash-0")
-    seen = await until(lambda: status(nodes, "crash-0"), lambda it: it is not None and it.state is NodeState.BROKEN)
-
-    await nodes.start("crash-0")
     with pytest.raises(NodeRefused, match="a moment ago"):
         await nodes.start("crash-0")
+    seen = await until(lambda: status(nodes, "crash-0"), lambda it: it is not None and it.state is NodeState.BROKEN)
 
     assert seen is not None and "settings.toml" in seen.why
