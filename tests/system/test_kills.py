@@ -86,7 +86,8 @@ def test_each_service_is_killed_while_the_run_is_running(platform: Platform, tmp
     go.touch()
 
     completes_once(platform, run, "killed-while-running")
-    lines = [line for chunk in platform.events_of(run.id, "trainyard.logs") for line in chunk.lines]
+    chunks = [chunk for chunk in platform.events_of(run.id, "trainyard.logs") if chunk.log == "azureml-logs/70_driver_log.txt"]
+    lines = [line for chunk in chunks for line in chunk.lines]
     assert lines == ["attempt 1", "attempt 2"]
 
 
