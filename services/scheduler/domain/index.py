@@ -10,6 +10,7 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import fsum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from immutables import Map
@@ -34,6 +35,27 @@ class Hold(NamedTuple):
     gpus: tuple[int, ...]
     whole: bool
     """Nobody else may have anything of it."""
+
+
+class Used(NamedTuple):
+    """What all runs together have of one node."""
+
+    runs: int
+    cpus: float
+    memory_bytes: int
+    gpus: frozenset[int]
+    whole: bool
+
+    @classmethod
+    def of(cls, holds: Iterable[Hold]) -> Used:
+        there = tuple(holds)
+        # The sum must not depend on the order in which a map lists its entries.
+        cpus = fsum(hold.cpus for hold in there)
+        gpus = frozenset(device for hold in there for device in hold.gpus)
+        return cls(len(there), cpus, sum(hold.memory_bytes for hold in there), gpus, any(hold.whole for hold in there))
+
+
+NOTHING = Used(0, 0.0, 0, frozenset(), False)
 
 
 class _Heap(NamedTuple):
@@ -98,6 +120,8 @@ class Index:
     """Compute target -> its lanes; none that is empty."""
     holds: Map[str, Map[str, Hold]] = field(default_factory=Map)
     """Agent id -> run id -> what that run has of the agent's node."""
+    used: Map[str, Used] = field(default_factory=Map)
+    """Agent id -> the sum of those."""
     attempts: Map[str, Any] = field(default_factory=Map)
     """Ids of the runs that have members -> what of them a placement looks at, beside what they hold."""
     children: Map[str, Map[str, None]] = field(default_factory=Map)
@@ -112,13 +136,14 @@ class Index:
 
     def after(self, old: Run | None, new: Run, runs: Mapping[str, Run]) -> Index:
         """`new` has taken the place of `old`."""
-        waiting, holds, attempts, children = self.waiting, self.holds, self.attempts, self.children
+        waiting, holds, used, attempts, children = self.waiting, self.holds, self.used, self.attempts, self.children
         if (waits := new.waits_for_a_node) != (old is not None and old.waits_for_a_node):
             waiting = _joined(waiting, new) if waits else _left(waiting, new)
         before = old.members if old is not None and not old.is_terminal else ()
         now = () if new.is_terminal else new.members
         if before is not now:
             holds = _held(holds, new, before, now)
+            used = _summed(used, self.holds, holds, {it.agent_id for part in (before, now) for it in part})
         if now:
             phase = (new.started_at, new.is_elastic and new.formed and not new.is_ending, new.deadline)
             if attempts.get(new.id) != phase:
@@ -127,7 +152,7 @@ class Index:
             attempts = attempts.delete(new.id)
         if new.parent_run_id and new.is_terminal != (old is None or old.is_terminal):
             children = _followed(children, new)
-        return Index(runs, waiting, holds, attempts, children)
+        return Index(runs, waiting, holds, used, attempts, children)
 
     def length(self, target: str) -> int:
         """Runs that wait for it."""
@@ -170,6 +195,19 @@ def _held(holds: Map[str, Map[str, Hold]], run: Run, before: Iterable[Any], now:
         hold = Hold(it.resources.cpus, it.resources.memory_bytes, it.gpus, whole)
         holds = holds.set(name, holds.get(name, Map()).set(run.id, hold))
     return holds
+
+
+def _summed(
+    used: Map[str, Used], before: Map[str, Map[str, Hold]], after: Map[str, Map[str, Hold]], names: Iterable[str]
+) -> Map[str, Used]:
+    if before is after:
+        return used
+    for name in names:
+        held = after.get(name)
+        if held is before.get(name):
+            continue
+        used = used.delete(name) if held is None else used.set(name, Used.of(held.values()))
+    return used
 
 
 def _merged(one: _Heap | None, other: _Heap | None) -> _Heap | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, cast
 
 from immutables import Map
 
 from services.scheduler.domain.index import Index
+from services.scheduler.domain.need import Device, Need, Size, size_of
 from trainyard import _gang
 from trainyard._artifacts import together
 from trainyard.cluster.v1.cluster_pb2 import Policy, Provider
@@ -131,6 +133,11 @@ class Run:
     deadline: datetime | None = None
     """Elastic, with too few nodes: when the attempt is given up."""
 
+    @cached_property
+    def need(self) -> Need:
+        """Looked at by every decision while it waits."""
+        return Need.of(self.spec)
+
     def all_files(self) -> ArtifactSet:
         """Outputs and uploads by path; of two with one path the output counts."""
         files: ArtifactSet = together(self.outputs, self.files)
@@ -208,6 +215,14 @@ class Agent:
     labels: Mapping[str, str] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
 
+    @cached_property
+    def size(self) -> Size:
+        return size_of(self.resources)
+
+    @cached_property
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(Device(gpu.index, gpu.uuid) for gpu in self.gpus)
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -227,6 +242,11 @@ class Pool:
     strict: bool = False
     absent_since: Mapping[str, datetime] = field(default_factory=dict)
     """Of its nodes: those that were there and are not now."""
+
+    @cached_property
+    def size(self) -> Size:
+        """Of each of its nodes, at the most."""
+        return size_of(self.shape)
 
 
 @dataclass(frozen=True)

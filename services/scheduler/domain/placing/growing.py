@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from services.scheduler.domain import elastic
 from services.scheduler.domain.facts import Fact, about_pool
-from services.scheduler.domain.placing.needs import Device, Need, Node, Where, node_of, number, taken_devices, unknown_node
+from services.scheduler.domain.need import Device, Need
+from services.scheduler.domain.placing.needs import Node, Where, node_of, number, taken_devices, unknown_node
 from services.scheduler.domain.providers import LOCAL, SSH, STATIC, kind_of, node_names
 from services.scheduler.domain.state import Agent, Pool, Run, State, World
 from trainyard import _gang
@@ -35,12 +36,12 @@ class Nodes:
     def up(self, pool: Pool) -> list[Node]:
         """With something to give, right now."""
         state, found = self._state, []
-        agents, holds = state.agents, state.index.holds
+        agents, all_used = state.agents, state.index.used
         shunned = self.shunned | surplus(state, pool)
         for name in pool.agent_ids:
             # Most are held as a whole by one run, most of the time.
-            held = holds.get(name)
-            if held is not None and len(held) == 1 and next(iter(held.values())).whole:
+            used = all_used.get(name)
+            if used is not None and used.whole:
                 continue
             agent = agents.get(name)
             if agent is not None and name not in shunned and (node := node_of(state, agent, pool, taken=self._devices)) is not None:

@@ -1,67 +1,20 @@
-"""What a run asks of each node, and what a node has left."""
+"""What a node has left, and who may have it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from math import fsum
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
+from services.scheduler.domain.index import NOTHING, Used
+from services.scheduler.domain.need import Device, Need, Size
 from services.scheduler.domain.state import Agent, Pool, Run, State
-from trainyard import _gang
 from trainyard.cluster.v1.resources_pb2 import Resources
-from trainyard.job.v1 import spec_pb2
 
 # Sums of fractions of cores are compared.
 _NOTHING = 1e-9
-
-
-class Size(NamedTuple):
-    """What a Resources message says, without its weight."""
-
-    cpus: float
-    memory_bytes: int
-    gpus: int
-
-
-class Device(NamedTuple):
-    number: int
-    """On its node."""
-    uuid: str
-    """What the driver calls it; "" where it is not known."""
-
-
-class Need(NamedTuple):
-    """Of each of `nodes` nodes; `fewest` is less for an elastic gang."""
-
-    nodes: int
-    fewest: int
-    whole: bool
-    cpus: float
-    memory_bytes: int
-    gpus: int
-    labels: tuple[str, ...]
-    spread: bool
-
-    @property
-    def of_each(self) -> tuple[Any, ...]:
-        """What is asked of each node, however many."""
-        return self[2:]
-
-    @classmethod
-    def of(cls, spec: Any) -> Need:
-        asked = spec.resources
-        return cls(
-            nodes=_gang.node_count(spec.distribution),
-            fewest=_gang.fewest_nodes(spec.distribution),
-            whole=not spec.HasField("resources"),
-            cpus=asked.cpus,
-            memory_bytes=asked.memory_bytes,
-            gpus=asked.gpus,
-            labels=tuple(spec.labels),
-            spread=spec.spread == spec_pb2.SPREAD_SPREAD,
-        )
 
 
 class Where(IntEnum):
@@ -183,14 +136,10 @@ def in_order(need: Need, nodes: list[Node]) -> list[Node]:
 
 def capacity_of(agent: Agent, pool: Pool) -> Size:
     """What a node of the pool may give: what it has, and no more than the pool's size says. One that does not tell has that size."""
-    has, shape = agent.resources, size_of(pool.shape)
+    has, shape = agent.size, pool.size
     if not has.cpus and not has.memory_bytes:
         return shape
     return Size(min(has.cpus, shape.cpus), min(has.memory_bytes, shape.memory_bytes), min(has.gpus, shape.gpus))
-
-
-def size_of(resources: Any) -> Size:
-    return Size(resources.cpus, resources.memory_bytes, resources.gpus)
 
 
 def taken_devices(state: State) -> set[str]:
@@ -211,35 +160,41 @@ def node_of(
 ) -> Node | None:
     """With what runs have left of it; None where a run has it whole. `taken`: devices that are given away on any node; `gone`: ids of
     runs that are thought to hold nothing."""
-    holds = [hold for run_id, hold in state.index.holds.get(agent.id, {}).items() if run_id not in gone]
-    capacity = capacity_of(agent, pool)
-    if any(hold.whole for hold in holds):
+    used = state.index.used.get(agent.id, NOTHING)
+    if gone and used.runs:
+        used = Used.of(hold for run_id, hold in state.index.holds[agent.id].items() if run_id not in gone)
+    if used.whole:
         return None
-    held = {device for hold in holds for device in hold.gpus}
-    known = [Device(gpu.index, gpu.uuid) for gpu in agent.gpus] or [Device(index, "") for index in range(capacity.gpus)]
+    capacity = capacity_of(agent, pool)
+    known = agent.devices or numbered(capacity.gpus)
     return Node(
         name=agent.id,
         where=where,
         pool=pool.name,
         capacity=capacity,
-        # The sum must not depend on the order in which a map lists its entries.
-        cpus=capacity.cpus - fsum(hold.cpus for hold in holds),
-        memory_bytes=capacity.memory_bytes - sum(hold.memory_bytes for hold in holds),
-        gpus=capacity.gpus - len(held),
-        spare=[device for device in known if device.number not in held],
+        cpus=capacity.cpus - used.cpus,
+        memory_bytes=capacity.memory_bytes - used.memory_bytes,
+        gpus=capacity.gpus - len(used.gpus),
+        spare=[device for device in known if device.number not in used.gpus] if used.gpus else list(known),
         labels=agent.labels,
         agent=agent,
-        untouched=not holds,
+        untouched=not used.runs,
         taken=set() if taken is None else taken,
     )
+
+
+@lru_cache(maxsize=64)
+def numbered(count: int) -> tuple[Device, ...]:
+    """Devices of which nothing is known but how many there are."""
+    return tuple(Device(index, "") for index in range(count))
 
 
 def unknown_node(
     name: str, pool: Pool, where: Where, labels: Mapping[str, str] | None, devices: Iterable[Device] = (), taken: set[str] | None = None
 ) -> Node:
     """One that is not up: as large as the pool says. `devices`: those of the machine that it will be on, where that is known."""
-    shape = size_of(pool.shape)
-    known = list(devices) or [Device(index, "") for index in range(shape.gpus)]
+    shape = pool.size
+    known = list(devices) or list(numbered(shape.gpus))
     return Node(
         name, where, pool.name, shape, shape.cpus, shape.memory_bytes, shape.gpus, known, labels, taken=set() if taken is None else taken
     )
@@ -306,6 +261,7 @@ def share_of(state: State, run: Run) -> str:
     return run.spec.user if state.policy.fair_share == FAIR_SHARE_USER else run.experiment
 
 
+@lru_cache(maxsize=65_536)
 def number(agent_id: str) -> tuple[int, str]:
     """agent-10 comes after agent-9."""
     tail = agent_id.rpartition("-")[2]

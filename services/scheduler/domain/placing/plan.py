@@ -9,9 +9,10 @@ from typing import Any
 
 from services.scheduler.domain import elastic
 from services.scheduler.domain.facts import Fact
+from services.scheduler.domain.need import Need
 from services.scheduler.domain.placing import preempting, words
 from services.scheduler.domain.placing.growing import Nodes, gives_way, is_lent, is_local
-from services.scheduler.domain.placing.needs import Free, Need, Node, Shares, Where, in_order, node_of, together
+from services.scheduler.domain.placing.needs import Free, Node, Shares, Where, in_order, node_of, together
 from services.scheduler.domain.placing.offering import offer
 from services.scheduler.domain.placing.queue import Line, Order
 from services.scheduler.domain.placing.quotas import Quotas
@@ -80,6 +81,7 @@ class _Plan:
         self._shares = Shares(state)
         self._order = Order(state, self._shares, world.now)
         self._quotas = Quotas(state, self._shares)
+        self._full: dict[tuple[str, int, Need], str] = {}
         self._running: dict[str, list[Run]] = {}
         self._elastic: dict[str, list[Run]] = {}
         for run in state.attempts():
@@ -127,7 +129,7 @@ class _Plan:
         for run in line:
             if looked_at > _LOOKED_AT or passed > _PASSED:
                 break
-            need = Need.of(run.spec)
+            need = run.need
             why = self._quotas.over(run, pool, need)
             open_ = up if reservation is None else reservation.open_to(run)
             if not why and (need, open_ is up) not in in_vain:
@@ -223,7 +225,7 @@ class _Plan:
         """One more node for a gang that goes on with fewer than it may have, or several. To get back to its size the pool may grow."""
         staying = [it for it in run.members if not it.is_leaving and not it.uploaded]
         held = {it.agent_id for it in run.members}
-        need = Need.of(run.spec)
+        need = run.need
         count = len(staying)
         most = count + self._quotas.most(run, pool, need, _gang.most_nodes(run.spec.distribution) - count)
         for node in together(need, (node for node in up.fitting(need) if node.name not in held), most - count):
@@ -293,7 +295,10 @@ class _Plan:
             why = self._world.broken_why.get(broken[0], f"see logs/{broken[0]}.log")
             self.facts += words.waits(run, f"waits for {broken[0]} of {pool.name}, whose process does not come up: {why}", 0, 1)
             return
-        is_static = kind_of(pool.provider) == STATIC
-        room = self.nodes.room(pool)
-        why = words.full(pool, need, room, self._world.node_slots, is_local=is_local(pool), is_static=is_static)
-        self.facts += words.waits(run, why, have, have)
+        # Many that wait ask the same, and their pool is the same until it grows.
+        asked = (pool.name, have, need)
+        if asked not in self._full:
+            is_static = kind_of(pool.provider) == STATIC
+            room = self.nodes.room(pool)
+            self._full[asked] = words.full(pool, need, room, self._world.node_slots, is_local=is_local(pool), is_static=is_static)
+        self.facts += words.waits(run, self._full[asked], have, have)

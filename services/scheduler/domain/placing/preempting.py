@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from services.scheduler.domain import gang
 from services.scheduler.domain.facts import Fact, about_run
-from services.scheduler.domain.placing.needs import Free, Need, Node, devices_of, node_of, taken_devices, together
+from services.scheduler.domain.need import Need
+from services.scheduler.domain.placing.needs import Free, Node, devices_of, node_of, taken_devices, together
 from services.scheduler.domain.placing.queue import Order
 from services.scheduler.domain.state import Pool, Run, State
 from trainyard.job.v1 import job_pb2 as job

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from services.scheduler.domain.need import Need, Size, size_of
 from services.scheduler.domain.placing import words
-from services.scheduler.domain.placing.needs import Need, Shares, Size, capacity_of, share_of, size_of
+from services.scheduler.domain.placing.needs import Shares, capacity_of, share_of
 from services.scheduler.domain.state import Pool, Run, State
 
 # Sums of fractions of cores are compared.
@@ -39,7 +40,7 @@ class Quotas:
             return Size(need.cpus, need.memory_bytes, need.gpus)
         if pool.name not in self._largest:
             agents = (self._state.agents.get(name) for name in pool.agent_ids)
-            sizes = [capacity_of(agent, pool) for agent in agents if agent is not None] or [size_of(pool.shape)]
+            sizes = [capacity_of(agent, pool) for agent in agents if agent is not None] or [pool.size]
             self._largest[pool.name] = Size(*map(max, zip(*sizes, strict=True)))
         return self._largest[pool.name]
 

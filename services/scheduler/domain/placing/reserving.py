@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from services.scheduler.domain.placing.needs import Free, Need, node_of, number
+from services.scheduler.domain.need import Need
+from services.scheduler.domain.placing.needs import Free, node_of, number
 from services.scheduler.domain.state import Pool, Run, State
 from services.scheduler.domain.times import seconds
 
@@ -30,14 +32,17 @@ class Reservation:
 
     @cached_property
     def _becoming_free(self) -> list[tuple[datetime, str]]:
+        chosen: list[tuple[datetime, str]] = []
+        if not self._lacking:
+            return chosen
         ends = _ends(self._running, self._need)
         # Before all those from which somebody goes already, perhaps for this very run: given to others they would have gone in vain.
         cleared = {it.agent_id for run in self._running if run.is_ending for it in run.members}
-        order = sorted((name not in cleared, end, number(name), name) for name, end in ends.items() if name not in self._free)
-        chosen: list[tuple[datetime, str]] = []
-        for _, end, _, name in order:
-            if len(chosen) == self._lacking:
-                break
+        order = [(name not in cleared, end, number(name), name) for name, end in ends.items() if name not in self._free]
+        # The first few are wanted of many.
+        heapq.heapify(order)
+        while order and len(chosen) < self._lacking:
+            _, end, _, name = heapq.heappop(order)
             if self._would_fit(name):
                 chosen.append((end, name))
         return chosen
@@ -79,17 +84,17 @@ def _ends(running: Iterable[Run], need: Need) -> dict[str, datetime]:
     """When each node that is in use can be had: a whole one after the last of its runs, a part of one perhaps after the first.
     For ever away where one of its runs may go on for ever, or may end at any moment."""
     ends: dict[str, datetime] = {}
-    for name, end in _ends_by_node(running):
-        known = ends.get(name, end)
-        ends[name] = max(known, end) if need.whole or _NEVER in (known, end) else min(known, end)
-    return ends
-
-
-def _ends_by_node(running: Iterable[Run]) -> Iterator[tuple[str, datetime]]:
     for run in running:
         end = latest_end(run) or _NEVER
         for member in run.members:
-            yield member.agent_id, end
+            known = ends.get(member.agent_id)
+            if known is None:
+                ends[member.agent_id] = end
+            elif need.whole or end is _NEVER or known is _NEVER:
+                ends[member.agent_id] = max(known, end)
+            else:
+                ends[member.agent_id] = min(known, end)
+    return ends
 
 
 def latest_end(run: Run) -> datetime | None:

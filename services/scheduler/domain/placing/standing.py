@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from services.scheduler.domain.need import Need, Size
 from services.scheduler.domain.placing.growing import is_local
-from services.scheduler.domain.placing.needs import Need, Shares, Size, capacity_of, size_of
+from services.scheduler.domain.placing.needs import Shares, capacity_of
 from services.scheduler.domain.placing.queue import Line, Order
 from services.scheduler.domain.placing.words import what_is_needed
 from services.scheduler.domain.providers import STATIC, kind_of
-from services.scheduler.domain.state import State, World
+from services.scheduler.domain.state import Pool, State, World
 
 _FIRST = "waits for its turn"
 
@@ -35,7 +36,7 @@ def explain(state: State, world: World, run_id: str, places: Mapping[str, int] |
     if run.why != _FIRST or place == 1:
         return place, run.why
     ahead = "1 run goes" if place == 2 else f"{place - 1} runs go"
-    return place, f"{_FIRST}: {ahead} first in {target}; it needs {what_is_needed(Need.of(run.spec))}"
+    return place, f"{_FIRST}: {ahead} first in {target}; it needs {what_is_needed(run.need)}"
 
 
 def can_never_fit(state: State, world: World, spec: Any) -> str:
@@ -49,14 +50,10 @@ def can_never_fit(state: State, world: World, spec: Any) -> str:
         )
     if need.whole:
         return ""
-    agents = [state.agents[name] for name in pool.agent_ids if name in state.agents]
-    sizes = [capacity_of(agent, pool) for agent in agents]
-    # What other machines have is known when they have come, and more may come.
-    if kind_of(pool.provider) != STATIC or not sizes:
-        sizes.append(size_of(pool.shape))
-    if any(it.cpus >= need.cpus and it.memory_bytes >= need.memory_bytes and it.gpus >= need.gpus for it in sizes):
+    # The first that is large enough is enough: pools are large.
+    if any(it.cpus >= need.cpus and it.memory_bytes >= need.memory_bytes and it.gpus >= need.gpus for it in _sizes(state, pool)):
         return ""
-    most = Size(*map(max, zip(*sizes, strict=True)))
+    most = Size(*map(max, zip(*_sizes(state, pool), strict=True)))
     for asked, there, unit, scale in (
         (need.cpus, most.cpus, "cores", 1),
         (need.memory_bytes, most.memory_bytes, "GiB of memory", 2**30),
@@ -66,3 +63,12 @@ def can_never_fit(state: State, world: World, spec: Any) -> str:
             what = f"{asked / scale:.3g} {unit} on a node, and a node of {pool.name} has {there / scale:.3g}"
             return f"The run wants {what}. Ask for less, or for a pool of larger nodes."
     return f"No node of {pool.name} has all at once that the run wants of one. Ask for less, or for a pool of larger nodes."
+
+
+def _sizes(state: State, pool: Pool) -> Iterator[Size]:
+    """Of the nodes that it has, or may get: what other machines have is known when they have come."""
+    there = [state.agents[name] for name in pool.agent_ids if name in state.agents]
+    if kind_of(pool.provider) != STATIC or not there:
+        yield pool.size
+    for agent in there:
+        yield capacity_of(agent, pool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.scheduler.domain.facts import Fact, about_run
-from services.scheduler.domain.placing.needs import Need, Size
+from services.scheduler.domain.need import Need, Size
 from services.scheduler.domain.state import Pool, Run
 from trainyard.job.v1 import job_pb2 as job
 
