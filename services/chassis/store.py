@@ -6,7 +6,7 @@ they write is gathered and written once, because a statement costs more than wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.chassis.records import NewRecord, Place
+
+Content = bytes | Callable[[], bytes]
 
 _schema = sa.MetaData()
 _positions = sa.Table(
@@ -98,16 +100,20 @@ class Documents:
     def __init__(self, connection: sa.Connection, upserts: _Upserts) -> None:
         self._connection = connection
         self._upserts = upserts
-        self._changed: dict[tuple[str, str], bytes | None] = {}
+        self._changed: dict[tuple[str, str], Content | None] = {}
         """None: removed."""
 
     def get(self, kind: str, key: str) -> bytes | None:
         if (kind, key) in self._changed:
-            return self._changed[kind, key]
+            content = self._changed[kind, key]
+            if content is not None and not isinstance(content, bytes):
+                content = self._changed[kind, key] = content()
+            return content
         found = self._connection.execute(_get_document, {"of_kind": kind, "of_key": key}).scalar_one_or_none()
         return None if found is None else bytes(found)
 
-    def put(self, kind: str, key: str, content: bytes) -> None:
+    def put(self, kind: str, key: str, content: Content) -> None:
+        """A function is called when the content is wanted: what several inputs in a row change is made into bytes once."""
         self._changed[kind, key] = content
 
     def remove(self, kind: str, key: str) -> None:
@@ -127,7 +133,11 @@ class Documents:
         return [(str(key), bytes(content)) for key, content in rows]
 
     def flush(self) -> None:
-        put = [{"kind": kind, "key": key, "content": it} for (kind, key), it in self._changed.items() if it is not None]
+        put = [
+            {"kind": kind, "key": key, "content": it if isinstance(it, bytes) else it()}
+            for (kind, key), it in self._changed.items()
+            if it is not None
+        ]
         removed = [{"of_kind": kind, "of_key": key} for (kind, key), it in self._changed.items() if it is None]
         if put:
             self._connection.execute(self._upserts.document, put)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from services.chassis import codec
@@ -198,7 +199,7 @@ class SchedulerHandler:
         for run_id in named:
             run, known = after.runs.get(run_id), before.runs.get(run_id)
             if run is not None and run is not known:
-                documents.put(RUN, run_id, codec.dumps(run))
+                documents.put(RUN, run_id, partial(codec.dumps, run))
                 if known is None:
                     self._index(run, documents)
         for kind, old, new in ((POOL, before.pools, after.pools), (AGENT, before.agents, after.agents)):
@@ -208,7 +209,7 @@ class SchedulerHandler:
                 documents.remove(kind, key)
             for key, value in new.items():
                 if value is not old.get(key):
-                    documents.put(kind, key, codec.dumps(value))
+                    documents.put(kind, key, partial(codec.dumps, value))
         if after.policy is not before.policy:
             documents.put(POLICY, policy.NAME, after.policy.SerializeToString(deterministic=True))
         if after.submissions != before.submissions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_a_document_that_is_not_there_can_be_removed(store: Store) -> None:
 
     with store.reading() as documents:
         assert list(documents.all("run")) == []
+
+
+def test_content_by_a_function_is_made_once_when_it_is_wanted(store: Store) -> None:
+    asked: list[str] = []
+
+    def content(word: str) -> Callable[[], bytes]:
+        return lambda: (asked.append(word), word.encode())[1]
+
+    with store.transaction() as transaction:
+        for word in ("first", "second", "third"):
+            transaction.documents.put("run", "r1", content(word))
+        read = [transaction.documents.get("run", "r1") for _ in range(2)]
+        transaction.documents.put("run", "r2", content("other"))
+
+    with store.reading() as documents:
+        assert dict(documents.all("run")) == {"r1": b"third", "r2": b"other"}
+    assert read == [b"third", b"third"]
+    assert asked == ["third", "other"]
 
 
 def test_nothing_of_a_transaction_that_raises_is_kept(store: Store) -> None:
