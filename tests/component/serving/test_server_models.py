@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +18,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.component.serving.conftest import WIRE, Running, TensorFlow, predict_request, serving, tensor
+from deploy.local import assemble
+from tests.component.serving.conftest import WIRE, Running, TensorFlow, make, predict_request, serving, tensor
 
 pytestmark = pytest.mark.component
 PREDICTION, MODEL = "/tensorflow.serving.PredictionService", "/tensorflow.serving.ModelService"
@@ -414,3 +418,58 @@ def test_a_call_whose_deadline_has_passed_is_not_run(fleet: Fleet) -> None:
         assert all(it.result() for it in busy)
 
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.fixture(scope="session")
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Fleet, Path], Any]:
+    """Runs PyPI's stubs of TensorFlow Serving, untouched, on the newest line of TensorFlow: what they heard."""
+    (packages,) = assemble.tools("serving-api").glob("lib/python*/site-packages")
+    python = make("2.21", tmp_path_factory.mktemp("models-of-stubs-")).python
+
+    def run(fleet: Fleet, folder: Path) -> Any:
+        command = [python, Path(__file__).with_name("stub_client.py"), fleet.server.grpc_address, folder]
+        done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)})
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_the_stubs_of_pypi_hear_what_tensorflow_serving_would_say(
+    fleet: Fleet, stubs: Callable[[Fleet, Path], Any], tmp_path: Path
+) -> None:
+    heard = stubs(fleet, tmp_path)
+
+    assert heard["predict"] == [2, [3.5, 5.0]]
+    assert heard["label"] == [1, [2.5]]
+    assert heard["signature"] == ["FAILED_PRECONDITION", 'Serving signature key "nope" not found.']
+    assert heard["unknown"] == ["NOT_FOUND", "Servable not found for request: Latest(nope)"]
+    assert heard["classify"] == [["low", -1.0], ["high", 2.0]]
+    assert heard["regress"] == [2.0, 3.0]
+    assert heard["multi"] == 3.0
+    assert {"__saved_model_init_op", "serving_default", "kinds"} <= set(heard["metadata"])
+    assert heard["status"] == [[2, 30, 0], [1, 30, 0]]
+    assert heard["reload"][0] == "INVALID_ARGUMENT"
+
+    _warms_up_by_what_they_wrote(fleet, tmp_path)
+
+
+def _warms_up_by_what_they_wrote(fleet: Fleet, records: Path) -> None:
+    for name, version in (("good", 1), ("bad", 2)):
+        fleet.put("half", "warm", version)
+        (fleet.root / "warm" / str(version) / "assets.extra").mkdir()
+        shutil.copy(records / name, fleet.root / "warm" / str(version) / "assets.extra" / "tf_serving_warmup_requests")
+    policy = "model_version_policy { specific { versions: %d } }"
+
+    fleet.reload(*fleet.usual(), fleet.config("warm", policy % 1))
+    assert fleet.answers("warm") == 2.5
+    fleet.reload(*fleet.usual(), fleet.config("warm", policy % 2))
+    (told,) = until(lambda: [it for it in _status(fleet, "warm") if it["state"] == "END"])
+
+    assert 'Serving signature key "nope" not found.' in told["status"]["error_message"]
+    assert fleet.answers("warm") == 2.5
+    fleet.reload(*fleet.usual())
+
+
+def _status(fleet: Fleet, model: str) -> Any:
+    return httpx.get(f"{fleet.server.rest}/v1/models/{model}").json()["model_version_status"]
