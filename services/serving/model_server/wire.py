@@ -20,10 +20,11 @@ class Wire:
         self._pool = descriptor_pool.DescriptorPool()
         for file in files.file:
             self._pool.Add(file)
-        self.PredictRequest = self._message("tensorflow.serving.PredictRequest")
-        self.PredictResponse = self._message("tensorflow.serving.PredictResponse")
-        self.HealthCheckRequest = self._message("grpc.health.v1.HealthCheckRequest")
-        self.HealthCheckResponse = self._message("grpc.health.v1.HealthCheckResponse")
+        self.PredictRequest = self.message("tensorflow.serving.PredictRequest")
+        self.PredictResponse = self.message("tensorflow.serving.PredictResponse")
+        self.HealthCheckRequest = self.message("grpc.health.v1.HealthCheckRequest")
+        self.HealthCheckResponse = self.message("grpc.health.v1.HealthCheckResponse")
 
-    def _message(self, full_name: str) -> Any:
+    def message(self, full_name: str) -> Any:
+        """Its class."""
         return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(full_name))
