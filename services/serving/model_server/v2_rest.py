@@ -96,16 +96,16 @@ class Rest:
         raise ServeError(NOT_FOUND, f"There is no {PREFIX}{path}; models are under {PREFIX}/models/")
 
     def _live(self, _: Request, __: Mapping[str, str]) -> Answer:
-        return Answer(200)
+        return _json({"live": True})
 
     def _ready(self, _: Request, __: Mapping[str, str]) -> Answer:
-        return Answer(200 if self._models.is_ready() else 400)
+        return _readiness(self._models.is_ready())
 
     def _server(self, _: Request, __: Mapping[str, str]) -> Answer:
         return _json(v2_about.server())
 
     def _model_ready(self, _: Request, names: Mapping[str, str]) -> Answer:
-        return Answer(200 if v2_infer.is_ready(self._models, names["name"], names["version"]) else 400)
+        return _readiness(v2_infer.is_ready(self._models, names["name"], names["version"]))
 
     def _model(self, _: Request, names: Mapping[str, str]) -> Answer:
         return _json(v2_about.model(self._models, names["name"], names["version"]))
@@ -138,6 +138,11 @@ class Rest:
         _parameters(request)
         v2_about.unload(self._models, names["name"])
         return Answer(200)
+
+
+def _readiness(ready: bool) -> Answer:
+    """The status is what the protocol says; KServe's client reads the body, which the protocol leaves open."""
+    return _json({"ready": ready}, 200 if ready else 400)
 
 
 def status_of(error: ServeError) -> int:

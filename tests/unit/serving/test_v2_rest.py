@@ -180,6 +180,8 @@ def test_health() -> None:
     assert http(models, "GET", "/v2/models/echo/versions/3/ready").status == 200
     assert http(models, "GET", "/v2/models/echo/versions/4/ready").status == 400
     assert http(models, "GET", "/v2/models/none/ready").status == 400
+    assert shown(http(models, "GET", "/v2/health/live")) == {"live": True}
+    assert shown(http(models, "GET", "/v2/health/ready")) == {"ready": False}
 
 
 @pytest.mark.parametrize("target", ["/v2", "/v2/"])
