@@ -12,7 +12,7 @@ from services.serving.model_server import v2_types
 from services.serving.model_server.errors import NOT_FOUND, ServeError, invalid
 from services.serving.model_server.served import Models, State, Statistics, Timing, VersionStatus
 from services.serving.model_server.signatures import Tensor
-from services.serving.model_server.v2_infer import borrowed, chosen, version_number
+from services.serving.model_server.v2_infer import borrowed, chosen, known_versions, version_number
 
 NAME = "trainyard"
 VERSION = "1"  # of what is described here
@@ -46,7 +46,7 @@ def model(models: Models, name: str, version: str) -> dict[str, Any]:
 
 
 def _ready_versions(models: Models, name: str) -> list[str]:
-    return [str(version) for version in sorted(it.version for it in models.versions(name) if it.state == State.AVAILABLE)]
+    return [str(version) for version in sorted(it.version for it in known_versions(models, name) if it.state == State.AVAILABLE)]
 
 
 def _tensors(tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
@@ -147,10 +147,7 @@ def index(models: Models, *, ready: bool) -> list[dict[str, str]]:
 
 
 def _entries(models: Models, name: str, *, ready: bool) -> list[dict[str, str]]:
-    try:
-        versions = models.versions(name)
-    except ServeError:
-        versions = []
+    versions = known_versions(models, name)
     if not versions:
         return [] if ready else [{"name": name}]
     return [_entry(name, it) for it in reversed(versions) if it.state == State.AVAILABLE or not ready]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,8 @@ import grpc
 from google.protobuf import json_format
 
 from services.serving.model_server import v2_about, v2_infer, v2_types
-from services.serving.model_server.errors import INTERNAL, RESOURCE_EXHAUSTED, ServeError, invalid
+from services.serving.model_server.errors import RESOURCE_EXHAUSTED, ServeError, invalid
+from services.serving.model_server.grpc_calls import CODES, Observe, Service, Work, serialize, unary
 from services.serving.model_server.served import Models
 from services.serving.model_server.v2_types import Datatype
 from services.serving.model_server.wire import Wire
@@ -21,49 +23,34 @@ from services.serving.model_server.wire import Wire
 SERVICE = "inference.GRPCInferenceService"
 # A stream holds a thread for as long as it is open, and there are few.
 MAX_STREAMS = 2
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def handlers(models: Models, wire: Wire) -> grpc.GenericRpcHandler[Any, Any]:
-    """Shared memory, tracing and log settings are not among them: gRPC itself answers those with UNIMPLEMENTED."""
-    service = InferenceService(models, wire)
-    found = {name: _unary(wire, name, work) for name, work in service.calls.items()}
-    found["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(service.stream, None, _serialize)
-    return grpc.method_handlers_generic_handler(SERVICE, found)
+def service(models: Models, wire: Wire, is_ready: Callable[[], bool], observe: Observe) -> Service:
+    """Shared memory, tracing and log settings are not among its methods: gRPC itself answers those with UNIMPLEMENTED."""
+    calls = _Calls(models, wire)
+    work: dict[str, Work] = {
+        "ServerLive": lambda _, __: calls.made("ServerLive", {"live": True}),
+        "ServerReady": lambda _, __: calls.made("ServerReady", {"ready": is_ready()}),
+        "ModelReady": lambda it, _: calls.made("ModelReady", {"ready": v2_infer.is_ready(models, it.name, it.version)}),
+        "ServerMetadata": lambda _, __: calls.made("ServerMetadata", v2_about.server()),
+        "ModelMetadata": lambda it, _: calls.made("ModelMetadata", v2_about.model(models, it.name, it.version)),
+        "ModelConfig": lambda it, _: calls.made("ModelConfig", {"config": v2_about.config(models, it.name, it.version)}),
+        "ModelStatistics": lambda it, _: calls.made("ModelStatistics", v2_about.statistics(models, it.name, it.version)),
+        "RepositoryIndex": lambda it, _: calls.made("RepositoryIndex", {"models": v2_about.index(models, ready=it.ready)}),
+        "RepositoryModelLoad": calls.load,
+        "RepositoryModelUnload": calls.unload,
+        "ModelInfer": calls.infer,
+    }
+    methods = {name: unary(done, wire.message(f"inference.{name}Request"), name, observe, _model) for name, done in work.items()}
+    methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(calls.stream, None, serialize)
+    return Service(SERVICE, methods)
 
 
-def _unary(wire: Wire, name: str, work: Callable[[Any, grpc.ServicerContext], Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    """Bytes come in unparsed so that garbage is answered with words, not with gRPC's bare INTERNAL."""
-    request_class = wire.message(f"inference.{name}Request")
-
-    def answer(raw: bytes, context: grpc.ServicerContext) -> Any:
-        try:
-            return work(_parsed(request_class, raw), context)
-        except ServeError as error:
-            context.abort(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message)
-        except Exception as error:
-            context.abort(_CODES[INTERNAL], _unforeseen(error))
-
-    return grpc.unary_unary_rpc_method_handler(answer, None, _serialize)
+def _model(request: Any) -> str:
+    return str(getattr(request, "model_name", "") or getattr(request, "name", ""))
 
 
-def _parsed(message_class: Any, raw: bytes) -> Any:
-    try:
-        return message_class.FromString(raw)
-    except Exception as error:  # DecodeError; its place differs between versions of protobuf
-        raise invalid(f"the request is no {message_class.DESCRIPTOR.full_name}") from error
-
-
-def _unforeseen(error: Exception) -> str:
-    traceback.print_exc(file=sys.stderr)
-    return f"{type(error).__name__}: {error}"[:1024]
-
-
-def _serialize(message: Any) -> bytes:
-    return bytes(message.SerializeToString())
-
-
-class InferenceService:
+class _Calls:
     def __init__(self, models: Models, wire: Wire) -> None:
         self._models = models
         self._wire = wire
@@ -71,57 +58,52 @@ class InferenceService:
         self._request, self._response, self._piece = (
             wire.message(f"inference.{name}") for name in ("ModelInferRequest", "ModelInferResponse", "ModelStreamInferResponse")
         )
-        self.calls: Mapping[str, Callable[[Any, grpc.ServicerContext], Any]] = {
-            "ServerLive": lambda _, __: self._made("ServerLive", {"live": True}),
-            "ServerReady": lambda _, __: self._made("ServerReady", {"ready": models.is_ready()}),
-            "ModelReady": lambda it, _: self._made("ModelReady", {"ready": v2_infer.is_ready(models, it.name, it.version)}),
-            "ServerMetadata": lambda _, __: self._made("ServerMetadata", v2_about.server()),
-            "ModelMetadata": lambda it, _: self._made("ModelMetadata", v2_about.model(models, it.name, it.version)),
-            "ModelConfig": lambda it, _: self._made("ModelConfig", {"config": v2_about.config(models, it.name, it.version)}),
-            "ModelStatistics": lambda it, _: self._made("ModelStatistics", v2_about.statistics(models, it.name, it.version)),
-            "RepositoryIndex": lambda it, _: self._made("RepositoryIndex", {"models": v2_about.index(models, ready=it.ready)}),
-            "RepositoryModelLoad": self._load,
-            "RepositoryModelUnload": self._unload,
-            "ModelInfer": self._infer,
-        }
 
-    def _made(self, call: str, content: dict[str, Any]) -> Any:
+    def made(self, call: str, content: dict[str, Any]) -> Any:
         return json_format.ParseDict(content, self._wire.message(f"inference.{call}Response")())
 
-    def _load(self, request: Any, _: grpc.ServicerContext) -> Any:
+    def load(self, request: Any, _: float | None) -> Any:
         v2_about.load(self._models, request.model_name, request.parameters)
-        return self._made("RepositoryModelLoad", {})
+        return self.made("RepositoryModelLoad", {})
 
-    def _unload(self, request: Any, _: grpc.ServicerContext) -> Any:
+    def unload(self, request: Any, _: float | None) -> Any:
         v2_about.unload(self._models, request.model_name)
-        return self._made("RepositoryModelUnload", {})
+        return self.made("RepositoryModelUnload", {})
 
-    def _infer(self, request: Any, context: grpc.ServicerContext) -> Any:
-        answered = v2_infer.infer(self._models, _asked(request, context.time_remaining()))
-        return self._answer(answered, _typed_outputs(request))
+    def infer(self, request: Any, deadline: float | None) -> Any:
+        return self._answer(v2_infer.infer(self._models, _asked(request, deadline)), _typed_outputs(request))
 
     def stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
         """One answer for each request, in their order. What goes wrong with one of them is said in its answer and ends nothing."""
         if not self._streams.acquire(blocking=False):
-            context.abort(_CODES[RESOURCE_EXHAUSTED], f"{MAX_STREAMS} streams are open, which is all this server takes; use ModelInfer")
+            context.abort(CODES[RESOURCE_EXHAUSTED], f"{MAX_STREAMS} streams are open, which is all this server takes; use ModelInfer")
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else time.monotonic() + remaining
         try:
             for raw in requests:
-                yield self._streamed(raw, context)
+                yield self._streamed(raw, deadline)
         finally:
             self._streams.release()
 
-    def _streamed(self, raw: bytes, context: grpc.ServicerContext) -> Any:
+    def _streamed(self, raw: bytes, deadline: float | None) -> Any:
         answer, request = self._piece(), None
         try:
-            request = _parsed(self._request, raw)
-            answer.infer_response.CopyFrom(self._infer(request, context))
+            request = self._parsed(raw)
+            answer.infer_response.CopyFrom(self.infer(request, deadline))
         except ServeError as error:
             answer.error_message = error.message
         except Exception as error:
-            answer.error_message = _unforeseen(error)
+            traceback.print_exc(file=sys.stderr)
+            answer.error_message = f"{type(error).__name__}: {error}"[:1024]
         if answer.error_message and request is not None:
             answer.infer_response.id = request.id  # by which a client knows whose error it is
         return answer
+
+    def _parsed(self, raw: bytes) -> Any:
+        try:
+            return self._request.FromString(raw)
+        except Exception as error:  # DecodeError; its place differs between versions of protobuf
+            raise invalid("the request is no inference.ModelInferRequest") from error
 
     def _answer(self, answered: v2_infer.Answered, typed: set[str]) -> Any:
         """Raw, as Triton answers, unless the typed form was asked for. Raw stands for all outputs of an answer or for none."""
@@ -136,7 +118,7 @@ class InferenceService:
         return response
 
 
-def _asked(request: Any, remaining: float | None) -> v2_infer.Asked:
+def _asked(request: Any, deadline: float | None) -> v2_infer.Asked:
     for output in request.outputs:
         v2_infer.refuse_shared_memory(output.parameters, f"output '{output.name}'")
         v2_infer.refuse_classification(output.parameters, output.name)
@@ -148,7 +130,7 @@ def _asked(request: Any, remaining: float | None) -> v2_infer.Asked:
         inputs=_raw_inputs(request) if request.raw_input_contents else _typed_inputs(request),
         outputs=[it.name for it in request.outputs],
         signature=v2_infer.signature_name(_value(parameters["signature_name"])) if "signature_name" in parameters else "",
-        deadline=v2_infer.deadline(_value(parameters["timeout"]) if "timeout" in parameters else 0, remaining),
+        deadline=v2_infer.deadline(_value(parameters["timeout"]) if "timeout" in parameters else 0, deadline),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.serving.model_server import v2_types
 from services.serving.model_server.errors import FAILED_PRECONDITION, NOT_FOUND, UNAVAILABLE, ServeError, invalid
-from services.serving.model_server.served import Models, Served, State
+from services.serving.model_server.served import Models, Served, State, VersionStatus
 from services.serving.model_server.signatures import Signature, Tensor
 from services.serving.model_server.v2_types import Datatype
 
@@ -97,26 +97,30 @@ def _missing(models: Models, name: str, version: int | None, error: ServeError) 
     if error.code not in (NOT_FOUND, UNAVAILABLE):
         return error
     unknown = f"Request for unknown model: '{name}'"
-    try:
-        found = {it.version: it.state for it in models.versions(name)}
-    except ServeError:
+    if name not in models.names():
         return ServeError(NOT_FOUND, f"{unknown} is not found")
     if version is None:
         return ServeError(NOT_FOUND, f"{unknown} has no available versions")
-    if version not in found:
+    state = {it.version: it.state for it in known_versions(models, name)}.get(version)
+    if state is None:
         return ServeError(NOT_FOUND, f"{unknown} version {version} is not found")
-    state = found[version].name.lower()
-    return ServeError(UNAVAILABLE, f"{unknown} version {version} is not at ready state; it is {state}")
+    return ServeError(UNAVAILABLE, f"{unknown} version {version} is not at ready state; it is {state.name.lower()}")
+
+
+def known_versions(models: Models, name: str) -> Sequence[VersionStatus]:
+    """Newest first; none of a model that is unknown, or of which nothing was ever there."""
+    try:
+        return models.versions(name)
+    except ServeError as error:
+        if error.code != NOT_FOUND:
+            raise
+        return ()
 
 
 def is_ready(models: Models, name: str, version: str) -> bool:
     """An unknown model is not ready; a version that is no number is refused."""
     number = version_number(version)
-    try:
-        states = models.versions(name)
-    except ServeError:
-        return False
-    return any(it.state == State.AVAILABLE and number in (None, it.version) for it in states)
+    return any(it.state == State.AVAILABLE and number in (None, it.version) for it in known_versions(models, name))
 
 
 def chosen(served: Served, name: str = "") -> Signature:
@@ -186,12 +190,14 @@ def signature_name(value: Any) -> str:
     return value
 
 
-def deadline(timeout: Any, remaining: float | None = None) -> float | None:
-    """The earlier one of Triton's parameter `timeout`, in microseconds (0: none), and of what the call itself has left, in seconds."""
+def deadline(timeout: Any, until: float | None) -> float | None:
+    """The earlier one of Triton's parameter `timeout`, in microseconds (0: none), and of when the call itself ends."""
     if isinstance(timeout, bool) or not isinstance(timeout, int) or not 0 <= timeout < 1 << 63:
         raise invalid("parameter timeout must be a whole number of microseconds")
-    left = [seconds for seconds in (timeout / _MICROSECONDS if timeout else None, remaining) if seconds is not None]
-    return time.monotonic() + min(left) if left else None
+    if not timeout:
+        return until
+    wanted = time.monotonic() + timeout / _MICROSECONDS
+    return wanted if until is None else min(wanted, until)
 
 
 def refuse_shared_memory(parameters: Any, what: str) -> None:

@@ -52,7 +52,7 @@ def parsed_object(text: bytes) -> Mapping[str, Any]:
     return _object(parse(text), "the request")
 
 
-def asked(model: str, version: str, body: bytes, header_length: int | None) -> tuple[Asked, Form]:
+def asked(model: str, version: str, body: bytes, header_length: int | None, deadline: float | None) -> tuple[Asked, Form]:
     """`header_length`: so many bytes of the body are JSON, and binary tensors the rest; None: all is JSON. Raises ServeError."""
     request = parsed_object(body if header_length is None else body[:header_length])
     parameters = _object(request.get("parameters", {}), "'parameters'")
@@ -64,7 +64,7 @@ def asked(model: str, version: str, body: bytes, header_length: int | None) -> t
         inputs=_inputs(request, b"" if header_length is None else body[header_length:], model),
         outputs=outputs,
         signature=v2_infer.signature_name(parameters.get("signature_name", "")),
-        deadline=v2_infer.deadline(parameters.get("timeout", 0)),
+        deadline=v2_infer.deadline(parameters.get("timeout", 0), deadline),
     ), form
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-import traceback
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote
 
 from services.serving.model_server import encoding, v2_about, v2_infer, v2_json
@@ -24,6 +22,9 @@ from services.serving.model_server.errors import (
     ServeError,
     invalid,
 )
+from services.serving.model_server.grpc_calls import Observe
+from services.serving.model_server.http_messages import Answer, Request
+from services.serving.model_server.rest_front import json_answer
 from services.serving.model_server.served import Models
 
 PREFIX = "/v2"
@@ -42,47 +43,28 @@ _MODEL = r"/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
 _NOT_OFFERED = re.compile(r"/(?:systemsharedmemory|cudasharedmemory|trace|logging)(?:/.*)?|/models/[^/]+/trace/setting")
 
 
-class Headers(Protocol):
-    def get(self, name: str, /) -> str | None:
-        """By name in whatever case."""
+Work = Callable[["InferenceRoute", Request, Mapping[str, str]], Answer]
 
 
-@dataclass(frozen=True)
-class Request:
-    method: str
-    target: str
-    headers: Headers
-    body: bytes
-    """Without its Content-Encoding."""
+class InferenceRoute:
+    """A route for /v2."""
 
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-Work = Callable[["Rest", Request, Mapping[str, str]], Answer]
-
-
-class Rest:
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, is_ready: Callable[[], bool], observe: Observe, seconds: float) -> None:
+        """`seconds`: what a call has."""
         self._models = models
+        self._is_ready = is_ready
+        self._observe = observe
+        self._seconds = seconds
 
-    def answer(self, request: Request) -> Answer:
-        """Whatever comes in: it raises nothing."""
+    def __call__(self, request: Request) -> Answer:
         try:
             found = self._respond(request)
         except ServeError as error:
-            return _json({"error": error.message}, status_of(error))
-        except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            return _json({"error": f"{type(error).__name__}: {error}"[:1024]}, 500)
+            return json_answer(status_of(error), {"error": error.message})
         return _packed(found, request.headers.get("Accept-Encoding") or "")
 
     def _respond(self, request: Request) -> Answer:
-        path = request.target.partition("?")[0].removeprefix(PREFIX).rstrip("/")
+        path = request.path[len(PREFIX) :].rstrip("/")
         allowed = []
         for method, pattern, work in _ROUTES:
             if match := pattern.fullmatch(path):
@@ -90,37 +72,47 @@ class Rest:
                     return work(self, request, {name: unquote(value or "") for name, value in match.groupdict().items()})
                 allowed.append(method)
         if allowed:
-            return _json({"error": f"{PREFIX}{path} is asked by {allowed[0]}"}, 405, {"Allow": ", ".join(allowed)})
+            wrong = json_answer(405, {"error": f"{PREFIX}{path} is asked by {allowed[0]}"})
+            return replace(wrong, headers={"Allow": ", ".join(allowed)})
         if _NOT_OFFERED.fullmatch(path):
             raise ServeError(UNIMPLEMENTED, f"{PREFIX}{path} is not offered by this server; it has {', '.join(v2_about.EXTENSIONS)}")
         raise ServeError(NOT_FOUND, f"There is no {PREFIX}{path}; models are under {PREFIX}/models/")
 
     def _live(self, _: Request, __: Mapping[str, str]) -> Answer:
-        return _json({"live": True})
+        return json_answer(200, {"live": True})
 
     def _ready(self, _: Request, __: Mapping[str, str]) -> Answer:
-        return _readiness(self._models.is_ready())
+        return _readiness(self._is_ready())
 
     def _server(self, _: Request, __: Mapping[str, str]) -> Answer:
-        return _json(v2_about.server())
+        return json_answer(200, v2_about.server())
 
     def _model_ready(self, _: Request, names: Mapping[str, str]) -> Answer:
         return _readiness(v2_infer.is_ready(self._models, names["name"], names["version"]))
 
     def _model(self, _: Request, names: Mapping[str, str]) -> Answer:
-        return _json(v2_about.model(self._models, names["name"], names["version"]))
+        return json_answer(200, v2_about.model(self._models, names["name"], names["version"]))
 
     def _config(self, _: Request, names: Mapping[str, str]) -> Answer:
-        return _json(v2_about.config(self._models, names["name"], names["version"]))
+        return json_answer(200, v2_about.config(self._models, names["name"], names["version"]))
 
     def _statistics(self, _: Request, names: Mapping[str, str]) -> Answer:
-        return _json(v2_about.statistics(self._models, names.get("name", ""), names.get("version", "")))
+        return json_answer(200, v2_about.statistics(self._models, names.get("name", ""), names.get("version", "")))
 
     def _infer(self, request: Request, names: Mapping[str, str]) -> Answer:
-        asked, form = v2_json.asked(names["name"], names["version"], request.body, _header_length(request))
-        body, json_bytes = v2_json.answer(v2_infer.infer(self._models, asked), form)
+        begin, code = time.perf_counter_ns(), INTERNAL
+        try:
+            until = time.monotonic() + self._seconds
+            asked, form = v2_json.asked(names["name"], names["version"], request.body, _header_length(request), until)
+            body, json_bytes = v2_json.answer(v2_infer.infer(self._models, asked), form)
+            code = 0
+        except ServeError as error:
+            code = error.code
+            raise
+        finally:
+            self._observe(names["name"], "ModelInfer", "REST", code, time.perf_counter_ns() - begin)
         if json_bytes is None:
-            return Answer(200, body, {"Content-Type": "application/json"})
+            return Answer(200, body)
         return Answer(200, body, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(json_bytes)})
 
     def _index(self, request: Request, _: Mapping[str, str]) -> Answer:
@@ -128,7 +120,7 @@ class Rest:
         ready = asked.get("ready", False)
         if not isinstance(ready, bool):
             raise invalid("Unable to parse 'ready': it must be true or false")
-        return _json(v2_about.index(self._models, ready=ready))
+        return json_answer(200, v2_about.index(self._models, ready=ready))
 
     def _load(self, request: Request, names: Mapping[str, str]) -> Answer:
         v2_about.load(self._models, names["name"], _parameters(request))
@@ -142,7 +134,7 @@ class Rest:
 
 def _readiness(ready: bool) -> Answer:
     """The status is what the protocol says; KServe's client reads the body, which the protocol leaves open."""
-    return _json({"ready": ready}, 200 if ready else 400)
+    return json_answer(200 if ready else 400, {"ready": ready})
 
 
 def status_of(error: ServeError) -> int:
@@ -173,10 +165,6 @@ def _header_length(request: Request) -> int | None:
     return int(text)
 
 
-def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-
 def _packed(answer: Answer, accept: str) -> Answer:
     wanted = encoding.accepted(accept) if accept else ""
     packed = encoding.deflate(answer.body, wanted)
@@ -189,16 +177,16 @@ def _route(method: str, path: str, work: Work) -> tuple[str, re.Pattern[str], Wo
 
 # The first that fits: /models/stats is no model.
 _ROUTES = (
-    _route("POST", _MODEL + "/infer", Rest._infer),
-    _route("GET", "/health/live", Rest._live),
-    _route("GET", "/health/ready", Rest._ready),
-    _route("GET", "", Rest._server),
-    _route("GET", "/models/stats", Rest._statistics),
-    _route("GET", _MODEL + "/ready", Rest._model_ready),
-    _route("GET", _MODEL + "/config", Rest._config),
-    _route("GET", _MODEL + "/stats", Rest._statistics),
-    _route("GET", _MODEL, Rest._model),
-    _route("POST", "/repository/index", Rest._index),
-    _route("POST", "/repository/models/(?P<name>[^/]+)/load", Rest._load),
-    _route("POST", "/repository/models/(?P<name>[^/]+)/unload", Rest._unload),
+    _route("POST", _MODEL + "/infer", InferenceRoute._infer),
+    _route("GET", "/health/live", InferenceRoute._live),
+    _route("GET", "/health/ready", InferenceRoute._ready),
+    _route("GET", "", InferenceRoute._server),
+    _route("GET", "/models/stats", InferenceRoute._statistics),
+    _route("GET", _MODEL + "/ready", InferenceRoute._model_ready),
+    _route("GET", _MODEL + "/config", InferenceRoute._config),
+    _route("GET", _MODEL + "/stats", InferenceRoute._statistics),
+    _route("GET", _MODEL, InferenceRoute._model),
+    _route("POST", "/repository/index", InferenceRoute._index),
+    _route("POST", "/repository/models/(?P<name>[^/]+)/load", InferenceRoute._load),
+    _route("POST", "/repository/models/(?P<name>[^/]+)/unload", InferenceRoute._unload),
 )

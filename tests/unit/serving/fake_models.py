@@ -72,6 +72,7 @@ class FakeModels:
     asked: list[tuple[str, str]] = field(default_factory=list)
     counted: Statistics = field(default_factory=lambda: Statistics(3))
     lent: int = 0
+    observed: list[tuple[str, str, str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.states.setdefault(self.served.name, [VersionStatus(self.served.version, State.AVAILABLE)])
@@ -92,7 +93,7 @@ class FakeModels:
         return list(self.states)
 
     def versions(self, name: str) -> Sequence[VersionStatus]:
-        if name not in self.states:
+        if not self.states.get(name):
             raise ServeError(NOT_FOUND, f"Could not find any versions of model {name}")
         return self.states[name]
 
@@ -114,3 +115,6 @@ class FakeModels:
 
     def is_ready(self) -> bool:
         return self.ready
+
+    def observe(self, model: str, call: str, entrypoint: str, code: int, nanoseconds: int) -> None:
+        self.observed.append((model, call, entrypoint, code))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from email.message import Message
 from typing import Any
 
 import grpc
 import numpy as np
 
 from services.serving.model_server import v2_grpc, v2_types
-from services.serving.model_server.served import Models
-from services.serving.model_server.v2_rest import HEADER_LENGTH, Answer, Request, Rest
+from services.serving.model_server.http_messages import Answer, Headers, Request
+from services.serving.model_server.v2_rest import HEADER_LENGTH, InferenceRoute
 from services.serving.model_server.wire import Wire
+from tests.unit.serving.fake_models import FakeModels
 
 WIRE = Wire()
 INFER_REQUEST, INFER_RESPONSE = WIRE.message("inference.ModelInferRequest"), WIRE.message("inference.ModelInferResponse")
@@ -33,6 +33,9 @@ class Context:
 
     remaining: float | None = None
 
+    def is_active(self) -> bool:
+        return True
+
     def time_remaining(self) -> float | None:
         return self.remaining
 
@@ -46,18 +49,19 @@ class _Details:
     invocation_metadata: Sequence[Any] = field(default_factory=tuple)
 
 
-def handler(models: Models, method: str) -> Any:
-    return v2_grpc.handlers(models, WIRE).service(_Details(f"/{v2_grpc.SERVICE}/{method}"))
+def handler(models: FakeModels, method: str) -> Any:
+    service = v2_grpc.service(models, WIRE, models.is_ready, models.observe)
+    return service.handler().service(_Details(f"/{v2_grpc.SERVICE}/{method}"))
 
 
-def call(models: Models, method: str, raw: bytes = b"", context: Context | None = None) -> Any:
+def call(models: FakeModels, method: str, raw: bytes = b"", context: Context | None = None) -> Any:
     """The answer read back from its bytes. Raises Aborted."""
     found = handler(models, method)
     answer = found.unary_unary(raw, context or Context())
     return type(answer).FromString(found.response_serializer(answer))
 
 
-def ask(models: Models, method: str, **fields: Any) -> Any:
+def ask(models: FakeModels, method: str, **fields: Any) -> Any:
     return call(models, method, WIRE.message(f"inference.{method}Request")(**fields).SerializeToString())
 
 
@@ -73,7 +77,7 @@ def an_infer(array: Any, datatype: str, *, typed: bool = False, signature: str =
     return request
 
 
-def infer(models: Models, request: Any, context: Context | None = None) -> Any:
+def infer(models: FakeModels, request: Any, context: Context | None = None) -> Any:
     return call(models, "ModelInfer", request.SerializeToString(), context)
 
 
@@ -91,14 +95,12 @@ def arrays(response: Any) -> dict[str, Any]:
     return found
 
 
-def http(models: Models, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-    named = Message()
-    for name, value in (headers or {}).items():
-        named[name] = value
-    return Rest(models).answer(Request(method, target, named, body))
+def http(models: FakeModels, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+    named = Headers({name.lower(): value for name, value in (headers or {}).items()})
+    return InferenceRoute(models, models.is_ready, models.observe, 30.0)(Request(method, target, named, body))
 
 
-def post(models: Models, target: str, content: Any = None, binary: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+def post(models: FakeModels, target: str, content: Any = None, binary: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
     head = b"" if content is None else json.dumps(content).encode()
     length = {HEADER_LENGTH: str(len(head))} if binary else {}
     return http(models, "POST", target, head + binary, {**length, **(headers or {})})
