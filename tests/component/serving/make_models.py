@@ -50,7 +50,7 @@ class Half(tf.Module):  # type: ignore[misc]
     def kinds(self, *tensors):  # type: ignore[no-untyped-def]
         return {f"out_{dtype}": tf.identity(tensor) for dtype, tensor in zip(NUMBERS, tensors, strict=True)}
 
-    @tf.function(input_signature=[spec(dtype, [None]) for dtype in NUMBERS if dtype != "complex64"])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.as_dtype(dtype), dtype) for dtype in NUMBERS if dtype != "complex64"])
     def real_kinds(self, *tensors):  # type: ignore[no-untyped-def]
         return {f"{tensor.dtype.name}_out": tf.identity(tensor) for tensor in tensors}
 
