@@ -70,6 +70,17 @@ def save_half(path: Path, offset: float) -> None:
     tf.saved_model.save(made, str(path), signatures=signatures)
 
 
+def save_echo(path: Path) -> None:
+    """For each type a signature of its name that gives back what it is given, of whatever shape."""
+    module = tf.Module()
+    signatures = {}
+    for dtype in [*NUMBERS, "float32", "int64", "string"]:
+        module_function = tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[tf.TensorSpec(None, tf.as_dtype(dtype), "x")])
+        signatures[dtype] = module_function
+    module.functions = list(signatures.values())
+    tf.saved_model.save(module, str(path), signatures={**signatures, "serving_default": signatures["float32"]})
+
+
 def save_dense(path: Path) -> None:
     """A Keras model as its users export it, and what it says to one input."""
     tf.keras.utils.set_random_seed(7)
@@ -84,6 +95,7 @@ def main() -> None:
     save_half(folder / "half" / "model", 2.0)
     save_half(folder / "half-3" / "model", 3.0)
     save_dense(folder / "dense" / "model")
+    save_echo(folder / "echo" / "model")
 
 
 if __name__ == "__main__":
