@@ -50,6 +50,10 @@ class Half(tf.Module):  # type: ignore[misc]
     def kinds(self, *tensors):  # type: ignore[no-untyped-def]
         return {f"out_{dtype}": tf.identity(tensor) for dtype, tensor in zip(NUMBERS, tensors, strict=True)}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.as_dtype(dtype), dtype) for dtype in NUMBERS if dtype != "complex64"])
+    def real_kinds(self, *tensors):  # type: ignore[no-untyped-def]
+        return {f"{tensor.dtype.name}_out": tf.identity(tensor) for tensor in tensors}
+
 
 def save_half(path: Path, offset: float) -> None:
     made = Half(offset)
@@ -61,8 +65,20 @@ def save_half(path: Path, offset: float) -> None:
         "count": made.count,
         "pairs": made.pairs,
         "kinds": made.kinds,
+        "real_kinds": made.real_kinds,
     }
     tf.saved_model.save(made, str(path), signatures=signatures)
+
+
+def save_echo(path: Path) -> None:
+    """For each type a signature of its name that gives back what it is given, of whatever shape."""
+    module = tf.Module()
+    signatures = {}
+    for dtype in [*NUMBERS, "float32", "int64", "string"]:
+        module_function = tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[tf.TensorSpec(None, tf.as_dtype(dtype), "x")])
+        signatures[dtype] = module_function
+    module.functions = list(signatures.values())
+    tf.saved_model.save(module, str(path), signatures={**signatures, "serving_default": signatures["float32"]})
 
 
 def save_dense(path: Path) -> None:
@@ -146,6 +162,7 @@ def main() -> None:
     save_half(folder / "half" / "model", 2.0)
     save_half(folder / "half-3" / "model", 3.0)
     save_dense(folder / "dense" / "model")
+    save_echo(folder / "echo" / "model")
     save_examples(folder / "examples" / "model")
     save_doings(folder)
     save_lite(folder / "half" / "model", folder / "lite" / "model")
