@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from services.chassis import codec
 from services.chassis.handler import Command
+from services.serving.domain.asking import models_of
 from services.serving.handlers import MODELS, Decide
 from services.serving.shelf import Asked
 
@@ -21,5 +22,6 @@ class Deploying:
     async def __call__(self, content: bytes) -> Command:
         """Raises Unavailable, after which it may be called again."""
         asked = codec.loads(content, Asked)
-        await self._caught_up(MODELS, asked.request.model)
-        return Command(Decide(asked.request, self._clock()), asked.event_id, asked.correlation_id)
+        for named in models_of(asked.what):
+            await self._caught_up(MODELS, named.model)
+        return Command(Decide(asked.what, self._clock()), asked.event_id, asked.correlation_id)
