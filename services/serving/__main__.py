@@ -40,7 +40,7 @@ def main() -> int:
 
     def decide(context: Context) -> Worker:
         # One at a time: deployments of an endpoint are decided upon in the order in which they were asked for.
-        return Worker(DEPLOY, Deploying(context.caught_up), parallel=1)
+        return Worker(DEPLOY, Deploying(context.caught_up, context.store), parallel=1)
 
     return (
         Service("serving", settings)

@@ -31,7 +31,7 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     RollBackEndpoint,
     UpdateEndpoint,
 )
-from trainyard.model.v1.model_pb2 import ModelVersionRegistered
+from trainyard.model.v1.model_pb2 import AliasMoved, ModelVersionDeleted, ModelVersionLeaving, ModelVersionRegistered, ModelVersionRejected
 
 TOPIC = "trainyard.endpoints"
 MODELS = "trainyard.models"
@@ -52,6 +52,14 @@ class Decide:
     """All that was said of the models before the request is known here: the request may be answered."""
 
     request: Request
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Follow:
+    """The alias that the endpoint follows may have moved."""
+
+    endpoint: str
     at: datetime
 
 
@@ -83,7 +91,17 @@ class ServingHandler:
             case EndpointChanged():
                 shelf.give(message.submission_id, Answer(message.endpoint, event_id=event.causation_id, changed=True))
             case ModelVersionRegistered():
-                shelf.add(ModelVersion(message.model, message.version, message.framework_version, message.artifacts))
+                operations = tuple(message.operations)
+                shelf.add(ModelVersion(message.model, message.version, message.framework_version, message.artifacts, operations))
+            case AliasMoved():
+                shelf.move(message.model, message.alias, message.version)
+            case ModelVersionLeaving():
+                shelf.leave(message.model, message.version, message.submission_id)
+            case ModelVersionRejected():
+                shelf.stay(message.submission_id)
+            case ModelVersionDeleted():
+                for alias in message.aliases:
+                    shelf.move(message.model, alias, 0)
         # Only what could have been deployed: names become file names, and anybody may write to the log.
         if isinstance(message, _CHANGES) and not asking.name_fault(message.endpoint):
             before = shelf.endpoint(message.endpoint)
@@ -99,6 +117,10 @@ class ServingHandler:
                 if answer is None or answer.is_given:
                     return []
                 return _emits([decisions.decide(request, shelf.endpoint(request.endpoint), shelf.known(request), at)])
+            case Follow(name, at):
+                followed = shelf.endpoint(name)
+                points_at = shelf.alias(followed.latest.model, followed.latest.alias) if followed is not None else 0
+                return _emits(decisions.follow_alias(followed, points_at, at))
             case Progressed() | CameUp() | WentDown() | GaveUp() as report:
                 return _emits(reports.conclude(shelf.endpoint(report.endpoint), report))
         raise TypeError(f"no command of this service: {command.payload!r}")

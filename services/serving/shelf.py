@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.chassis import codec
 from services.chassis.store import Documents
 from services.serving.domain.asking import Request, models_of
-from services.serving.domain.decisions import Known
+from services.serving.domain.decisions import Known, roll_back_target
 from services.serving.domain.endpoint import Endpoint
 from services.serving.domain.model_version import ModelVersion
-from trainyard.endpoint.v1.endpoint_pb2 import DeployEndpoint, RollBackEndpoint, UpdateEndpoint
+from trainyard.endpoint.v1.endpoint_pb2 import DeployEndpoint, ModelReference, RollBackEndpoint, UpdateEndpoint
 from trainyard.event.v1.artifact_pb2 import Failure
 
-ENDPOINT, VERSION, ALIAS, ANSWER, DEPLOY = "endpoint", "model_version", "model_alias", "answer", "deploy"
+ENDPOINT, VERSION, ALIAS, LEAVING, ANSWER, DEPLOY = "endpoint", "model_version", "model_alias", "model_leaving", "answer", "deploy"
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,19 @@ class Shelf:
 
     # -- models
 
+    def models(self, request: Request) -> list[ModelReference]:
+        """Those that the request names, or, where it names none, those that the endpoint has, and would have again."""
+        endpoint = self.endpoint(request.endpoint)
+        if endpoint is None or isinstance(request, DeployEndpoint) or (isinstance(request, UpdateEndpoint) and request.models):
+            return models_of(request)
+        target = roll_back_target(endpoint, request.deployment) if isinstance(request, RollBackEndpoint) else endpoint.latest
+        return target.models if target is not None else []
+
     def known(self, request: Request) -> Known:
-        """All that the registry has told of the models that the request names."""
+        """All that the registry has told of those models."""
         versions, aliases = {}, {}
         alias = request.alias if isinstance(request, DeployEndpoint | UpdateEndpoint) else ""
-        for place, named in enumerate(models_of(request)):
+        for place, named in enumerate(self.models(request)):
             number = named.version
             if alias and not place:
                 number = aliases[f"{named.model}@{alias}"] = self.alias(named.model, alias)
@@ -151,3 +159,21 @@ class Shelf:
         """A version never changes: the first word counts."""
         if self.version(version.model, version.version) is None:
             self._documents.put(VERSION, version.id, codec.dumps(version))
+
+    def leave(self, model: str, number: int, submission_id: str) -> None:
+        """Nobody deploys it from now on, unless that request is refused."""
+        version = self.version(model, number)
+        if version is not None and not version.leaving:
+            self._documents.put(VERSION, version.id, codec.dumps(replace(version, leaving=submission_id)))
+            self._documents.put(LEAVING, submission_id, version.id.encode())
+
+    def stay(self, submission_id: str) -> None:
+        """That request was refused; of others nothing is known here."""
+        content = self._documents.get(LEAVING, submission_id)
+        if content is None:
+            return
+        self._documents.remove(LEAVING, submission_id)
+        model, _, number = content.decode().rpartition(":")
+        version = self.version(model, int(number))
+        if version is not None:
+            self._documents.put(VERSION, version.id, codec.dumps(replace(version, leaving="")))

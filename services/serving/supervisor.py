@@ -1,9 +1,11 @@
-"""Makes reality match the documents: a caretaker for each deployment that should have a server, and none for any other."""
+"""Makes reality match the documents: a caretaker for each deployment that should have a server, and none for any other; and a new deployment
+where an alias has moved."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -13,8 +15,10 @@ from services.chassis.engine import Engine
 from services.chassis.handler import Command
 from services.chassis.store import Store
 from services.serving.caretaker import Caretaker, World
+from services.serving.domain.decisions import follows_another
 from services.serving.domain.endpoint import Deployment, Endpoint, wanted
 from services.serving.domain.reports import GaveUp, Report
+from services.serving.handlers import Follow
 from services.serving.ports import Content, Ports
 from services.serving.shelf import Shelf
 from trainyard.endpoint.v1.endpoint_pb2 import Limits
@@ -47,7 +51,8 @@ class Supervisor:
         try:
             while True:
                 seen = self._engine.revision
-                self._reconcile()
+                for name in self._reconcile():
+                    await self._engine.command(Command(Follow(name, datetime.now(UTC)), correlation_id=name, recurs=True))
                 await self._engine.until(lambda seen=seen: self._engine.revision != seen, _LOOK_SECONDS)  # type: ignore[misc]
         finally:
             for key, post in list(self._posts.items()):
@@ -57,7 +62,8 @@ class Supervisor:
             if self._leaving:
                 await asyncio.wait(self._leaving)
 
-    def _reconcile(self) -> None:
+    def _reconcile(self) -> list[str]:
+        """Returns the endpoints whose alias has moved."""
         with self._store.reading() as documents:
             shelf = Shelf(documents)
             endpoints = shelf.endpoints()
@@ -69,6 +75,7 @@ class Supervisor:
             for key in found.keys() - self._posts.keys():
                 caretaker = self._caretaker(*found[key], shelf)
                 self._posts[key] = _Post(caretaker, asyncio.create_task(self._care(key, caretaker)))
+            return [it.name for it in endpoints if follows_another(it, shelf.alias(it.latest.model, it.latest.alias))]
 
     def _release(self, key: Key) -> None:
         """Its server drains while others go on."""

@@ -58,7 +58,7 @@ def decide(request: Request, endpoint: Endpoint | None, known: Known, at: dateti
             case UpdateEndpoint():
                 return _update(request, _there(request, endpoint), known, at)
             case RollBackEndpoint():
-                return _roll_back(request, _there(request, endpoint), at)
+                return _roll_back(request, _there(request, endpoint), known, at)
     except _Refused as error:
         return error.answer
     raise TypeError(f"no request for a deployment: {request!r}")
@@ -81,14 +81,20 @@ def decide_key(endpoint: Endpoint | None, key: Key) -> list[Fact]:
     return [EndpointKeyRegenerated(endpoint=endpoint.name, key=key, generation=made + 1)]
 
 
-def follow_alias(endpoint: Endpoint, model: str, alias: str, version: int, cause: str, at: datetime) -> list[Fact]:
-    """A new deployment where the endpoint follows the alias and serves another version. `cause` names the move."""
-    latest = endpoint.latest
-    if endpoint.deleted or not latest.alias or (latest.model, latest.alias) != (model, alias) or latest.version == version:
+def follow_alias(endpoint: Endpoint | None, version: int, at: datetime) -> list[Fact]:
+    """A new deployment where the endpoint follows an alias that points at another version than when the last one was decided."""
+    if endpoint is None or not follows_another(endpoint, version):
         return []
-    fact = _starting(f"alias-{cause}-{endpoint.name}"[:128], endpoint.name, endpoint, at)
-    _fill(fact, [ModelReference(model=model, version=version), *latest.more_models], alias, latest.scoring, latest.limits)
+    latest = endpoint.latest
+    fact = _starting(f"alias {latest.alias} of {endpoint.name} {latest.number + 1}"[:128], endpoint.name, endpoint, at)
+    models = [ModelReference(model=latest.model, version=version), *latest.more_models]
+    _fill(fact, models, latest.alias, version, latest.scoring, latest.limits)
     return [fact]
+
+
+def follows_another(endpoint: Endpoint, version: int) -> bool:
+    """`version`: where the alias that it follows points now; 0: nowhere."""
+    return not endpoint.deleted and bool(endpoint.latest.alias) and version not in (0, endpoint.latest.alias_version)
 
 
 # -- the three requests
@@ -101,7 +107,7 @@ def _deploy(request: DeployEndpoint, endpoint: Endpoint | None, known: Known, at
     scoring = request.scoring if request.HasField("scoring") else None
     models = _resolved(request, models_of(request), request.alias, known, has_code=scoring is not None)
     fact = _starting(request.submission_id, request.endpoint, endpoint, at)
-    _fill(fact, models, request.alias, scoring, request.limits if request.HasField("limits") else None)
+    _fill(fact, models, request.alias, models[0].version if models else 0, scoring, request.limits if request.HasField("limits") else None)
     fact.settings.CopyFrom(
         EndpointSettings(
             authentication=request.authentication,
@@ -119,20 +125,23 @@ def _update(request: UpdateEndpoint, endpoint: Endpoint, known: Known, at: datet
         return EndpointChanged(submission_id=request.submission_id, endpoint=endpoint.name, settings=settings)
     latest = endpoint.latest
     scoring = request.scoring if request.HasField("scoring") else latest.scoring
-    models, alias = latest.models, latest.alias
-    if request.models:
+    models, alias, alias_version = latest.models, latest.alias, latest.alias_version
+    if not request.models:
+        _resolved(request, models, "", known, has_code=scoring is not None)  # the registry may have deleted one since
+    else:
         alias = request.alias
         if scoring is None and len(request.models) != 1:
             return refused(request, "UserError", "Deployment without code takes exactly one model.", "models")
         models = _resolved(request, list(request.models), alias, known, has_code=scoring is not None)
+        alias_version = models[0].version
     fact = _starting(request.submission_id, endpoint.name, endpoint, at)
-    _fill(fact, models, alias, scoring, request.limits if request.HasField("limits") else latest.limits)
+    _fill(fact, models, alias, alias_version, scoring, request.limits if request.HasField("limits") else latest.limits)
     fact.settings.CopyFrom(settings)
     return fact
 
 
-def _roll_back(request: RollBackEndpoint, endpoint: Endpoint, at: datetime) -> Fact:
-    target = _earlier(endpoint, request.deployment)
+def _roll_back(request: RollBackEndpoint, endpoint: Endpoint, known: Known, at: datetime) -> Fact:
+    target = roll_back_target(endpoint, request.deployment)
     if target is None:
         lived = ", ".join(f"{it.number} ({it.title})" for it in endpoint.lived) or "none"
         wanted = f"deployment {request.deployment}" if request.deployment else "an earlier deployment"
@@ -140,13 +149,16 @@ def _roll_back(request: RollBackEndpoint, endpoint: Endpoint, at: datetime) -> F
             f"Endpoint {endpoint.name!r} has not had {wanted} that was live, so there is nothing to go back to. Those that were: {lived}."
         )
         return refused(request, "NothingToRollBack", what, endpoint.name)
+    _resolved(request, target.models, "", known, has_code=target.scoring is not None)  # the registry may have deleted one since
     fact = _starting(request.submission_id, endpoint.name, endpoint, at)
-    _fill(fact, target.models, target.alias, target.scoring, target.limits)
+    # It goes on following its alias, from where that points now: the next move brings a deployment.
+    alias_version = endpoint.latest.alias_version if target.alias == endpoint.latest.alias else target.version
+    _fill(fact, target.models, target.alias, alias_version, target.scoring, target.limits)
     fact.rolled_back_to = target.origin
     return fact
 
 
-def _earlier(endpoint: Endpoint, number: int) -> Deployment | None:
+def roll_back_target(endpoint: Endpoint, number: int) -> Deployment | None:
     """The one of that number; without a number the one before what was asked for last. Rolled back twice goes back by two."""
     lived = endpoint.lived
     if number:
@@ -177,6 +189,9 @@ def _resolved(request: Request, models: list[ModelReference], alias: str, known:
         if version is None:
             what = f"There is no version {number} of a model {it.model!r}. In the SDK, Model.list(ws) shows what there is."
             raise _Refused(refused(request, "ModelNotFound", what, f"{it.model}:{number}"))
+        if version.leaving:
+            what = f"Model {version.id} is being deleted from the registry. Deploy another version."
+            raise _Refused(refused(request, "ModelLeaving", what, version.id))
         if not has_code and not folder_of(version.files):
             raise _Refused(
                 EndpointRejected(submission_id=request.submission_id, endpoint=request.endpoint, failure=_no_saved_model(version))
@@ -191,9 +206,12 @@ def _starting(submission_id: str, name: str, endpoint: Endpoint | None, at: date
     return fact
 
 
-def _fill(fact: EndpointStarting, models: list[ModelReference], alias: str, scoring: Scoring | None, limits: Limits | None) -> None:
+def _fill(
+    fact: EndpointStarting, models: list[ModelReference], alias: str, alias_version: int, scoring: Scoring | None, limits: Limits | None
+) -> None:
     if models:
-        fact.model, fact.version, fact.alias = models[0].model, models[0].version, alias
+        fact.model, fact.version = models[0].model, models[0].version
+        fact.alias, fact.alias_version = alias, alias_version if alias else 0
         fact.more_models.extend(models[1:])
     if scoring is not None:
         fact.scoring.CopyFrom(scoring)

@@ -57,6 +57,7 @@ class Deployment:
     version: int
     submission_id: str
     alias: str = ""
+    alias_version: int = 0  # where the alias pointed when this was decided
     more_models: tuple[ModelReference, ...] = ()
     scoring: Scoring | None = None
     limits: Limits | None = None
@@ -149,6 +150,7 @@ def _started(endpoint: Endpoint | None, fact: EndpointStarting) -> Endpoint:
         fact.version,
         fact.submission_id,
         alias=fact.alias,
+        alias_version=fact.alias_version,
         more_models=tuple(fact.more_models),
         scoring=fact.scoring if fact.HasField("scoring") else None,
         limits=fact.limits if fact.HasField("limits") else None,
