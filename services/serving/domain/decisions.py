@@ -196,6 +196,9 @@ def _resolved(request: Request, models: list[ModelReference], alias: str, known:
             raise _Refused(
                 EndpointRejected(submission_id=request.submission_id, endpoint=request.endpoint, failure=_no_saved_model(version))
             )
+        if not has_code and version.operations:
+            what = f"Model {version.id} reads or writes files or runs Python by {', '.join(version.operations)[:1000]}; without code it is not served."
+            raise _Refused(refused(request, "ModelRefused", what, version.id))
         found.append(ModelReference(model=it.model, version=number))
     return found
 
