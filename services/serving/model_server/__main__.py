@@ -155,7 +155,7 @@ def _models(options: Options, file: ConfigFile | None) -> list[ModelConfig]:
 
 def _open(repository: Repository, options: Options, wire: Wire, ready: threading.Event) -> _Doors:
     """Opens the ports. A protocol is added here: its services to gRPC, and its first word of the path to REST."""
-    from services.serving.model_server import grpc_front, grpc_serving, rest_front, rest_serving
+    from services.serving.model_server import grpc_front, grpc_serving, rest_front, rest_serving, v2_grpc, v2_rest
     from services.serving.model_server.config_files import read_metrics_path, read_tls
     from services.serving.model_server.metrics import Metrics
     from services.serving.model_server.serving_calls import Calls
@@ -169,8 +169,9 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
     routes: dict[str, rest_front.Route] = {
         "": rest_serving.about_the_server(repository, is_ready, metrics.text, metrics_path),
         "v1": rest_serving.ServingRoute(repository, calls, wire, metrics.observe, options.rest_seconds),
+        "v2": v2_rest.InferenceRoute(repository, is_ready, metrics.observe, options.rest_seconds),
     }
-    services = grpc_serving.services(calls, wire, metrics.observe)
+    services = [*grpc_serving.services(calls, wire, metrics.observe), v2_grpc.service(repository, wire, is_ready, metrics.observe)]
     rest = None
     if options.rest_port is not None:
         rest_tls = read_tls(options.rest_tls_file, wire) if options.rest_tls_file else None

@@ -31,6 +31,7 @@ from trainyard.model.v1.model_pb2 import ModelVersionRegistered
 BUCKET = "serving-tests"
 REPO = Path(__file__).resolve().parents[3]
 WIRE = Wire()
+LINES = ("2.15", "2.21")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TensorFlow:
 
     python: Path
     models: Path  # <name>/model is a SavedModel: half, half-3, dense
+    is_newest: bool = False
 
 
 def make(framework_version: str, folder: Path) -> TensorFlow:
@@ -47,10 +49,10 @@ def make(framework_version: str, folder: Path) -> TensorFlow:
     script = Path(__file__).with_name("make_models.py")
     made = subprocess.run([python, script, folder], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    return TensorFlow(python, folder)
+    return TensorFlow(python, folder, framework_version == LINES[-1])
 
 
-@pytest.fixture(scope="session", params=["2.15", "2.21"])
+@pytest.fixture(scope="session", params=LINES)
 def tensorflow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TensorFlow:
     """Every test of the model server runs on the oldest and on the newest line."""
     return make(request.param, tmp_path_factory.mktemp(f"models-{request.param}-"))

@@ -50,6 +50,10 @@ class Half(tf.Module):  # type: ignore[misc]
     def kinds(self, *tensors):  # type: ignore[no-untyped-def]
         return {f"out_{dtype}": tf.identity(tensor) for dtype, tensor in zip(NUMBERS, tensors, strict=True)}
 
+    @tf.function(input_signature=[spec(dtype, [None]) for dtype in NUMBERS if dtype != "complex64"])
+    def real_kinds(self, *tensors):  # type: ignore[no-untyped-def]
+        return {f"{tensor.dtype.name}_out": tf.identity(tensor) for tensor in tensors}
+
 
 def save_half(path: Path, offset: float) -> None:
     made = Half(offset)
@@ -61,6 +65,7 @@ def save_half(path: Path, offset: float) -> None:
         "count": made.count,
         "pairs": made.pairs,
         "kinds": made.kinds,
+        "real_kinds": made.real_kinds,
     }
     tf.saved_model.save(made, str(path), signatures=signatures)
 

@@ -232,7 +232,12 @@ def test_closing_runs_what_waits_and_takes_no_more() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_batch_size": 0}, {"batch_timeout_micros": -1}, {"max_batch_size": 4, "allowed_batch_sizes": (1, 2)}, {"allowed_batch_sizes": (2, 1)}],
+    [
+        {"max_batch_size": 0},
+        {"batch_timeout_micros": -1},
+        {"max_batch_size": 4, "allowed_batch_sizes": (1, 2)},
+        {"allowed_batch_sizes": (2, 1)},
+    ],
 )
 def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="max_batch_size"):
