@@ -74,7 +74,10 @@ class ModelServers:
             "grpc-port": ports.grpc,
             "rest-port": ports.rest,
             "parent-pid": os.getpid(),
+            "key-file": key_file(self._home, content.endpoint),
         }
+        if content.limits.cpu_cores:
+            options["tensorflow-session-parallelism"] = math.ceil(content.limits.cpu_cores)
         words = [f"--{name}={value}" for name, value in options.items()]
         return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
 

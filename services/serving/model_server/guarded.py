@@ -8,13 +8,14 @@ from typing import Any
 import grpc
 
 from services.serving.access import Access
-from services.serving.model_server.http_messages import Answer, Request, json_answer
+from services.serving.model_server.http_messages import Answer, Request
+from services.serving.model_server.rest_front import json_answer
 
 _OPEN = ("/grpc.health.v1.Health/", "/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady")
 _OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 
 
-class GrpcDoor(grpc.ServerInterceptor):
+class GrpcDoor(grpc.ServerInterceptor):  # type: ignore[type-arg]
     """UNAUTHENTICATED for a call whose metadata `authorization` does not open the endpoint."""
 
     def __init__(self, access: Access) -> None:
