@@ -65,9 +65,9 @@ class Serving:
         event = Outgoing(topic, key, message, f"event-{self._time.timestamp()}", "a test", self._time)
         await self.engine.deliver(self._log.append(NewRecord(topic, key.encode(), event.value(), tuple(event.headers()))))
 
-    async def deploy(self, submission: str = "s1", model: str = "mnist", version: int = 1) -> None:
-        await self.publish(MODELS, model, registered(model, version))
-        request = a_request(submission, model=model, version=version, overwrite=True)
+    async def deploy(self, submission: str = "s1", model: str = "mnist", version: int = 1, **fields: Any) -> None:
+        await self.publish(MODELS, model, registered(model, version or 1))
+        request = a_request(submission, model=model, version=version, overwrite=True, **fields)
         await self.publish(TOPIC, "digits", request)
         await self.engine.command(Command(Decide(request, NOW), f"decision-{submission}"))
 
