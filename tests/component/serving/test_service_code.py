@@ -20,6 +20,7 @@ from tests.component.serving.test_service import _Through
 from tests.component.topic_log import TopicLog
 from trainyard._deployment_configuration import DeploymentConfiguration
 from trainyard._errors import WebserviceException
+from trainyard._inference import predict
 from trainyard._inference_config import InferenceConfig
 from trainyard._model import Model
 from trainyard._objects import MinioObjects
@@ -84,6 +85,11 @@ def code(folder: Path, **variables: str) -> InferenceConfig:
     return InferenceConfig("score.py", source_directory=folder, environment=environment)
 
 
+def answered_by(service: Webservice, answer: float) -> None:
+    """Once the server before it has left the port, which it drains when its successor is there."""
+    until(lambda: service.run({"instances": [1.0]}) == {"predictions": [answer]}, f"an answer of {answer}")
+
+
 def live(service: Webservice) -> Webservice:
     service.wait_for_deployment(timeout_sec=90)
     return service
@@ -125,6 +131,26 @@ def test_an_init_that_raises_is_the_error_with_its_traceback_and_the_old_code_an
     service.roll_back()
     assert live(service).state == "Healthy"
     assert service.run({"model": "notes"})["helper"] == "beside"
+
+
+def test_a_model_asks_for_its_key_on_grpc_and_rest_and_both_protocols(space: Any) -> None:
+    name = a_name("locked")
+    found = live(Model.deploy(space, name, ["half:1"], deployment_config=DeploymentConfiguration(auth_enabled=True)))
+    base = found.scoring_uri.removesuffix("/v1/models/half:predict")
+    key, _ = found.get_keys()
+
+    def rest(path: str, key: str = "") -> int:
+        return httpx.get(f"{base}{path}", headers={"authorization": f"Bearer {key}"} if key else {}, timeout=30).status_code
+
+    assert found.run({"instances": [1.0]}) == {"predictions": [2.5]}
+    assert found.predict({"x": [1.0]})["y"].tolist() == [2.5]
+    with pytest.raises(WebserviceException, match="UNAUTHENTICATED"):
+        predict(found.grpc_address, "half", {"x": [1.0]}, "serving_default", 30)
+    with pytest.raises(WebserviceException, match="UNAUTHENTICATED"):
+        predict(found.grpc_address, "half", {"x": [1.0]}, "serving_default", 30, {"authorization": "Bearer guess"})
+    assert [rest(path) for path in ("/v1/models/half", "/v2/models/half", "/v1/models/half/metadata")] == [401] * 3
+    assert [rest(path, key) for path in ("/v1/models/half", "/v2/models/half")] == [200, 200]
+    assert [rest(path) for path in ("/healthz", "/readyz", "/v2/health/ready")] == [200] * 3
 
 
 def test_keys_open_an_endpoint_from_the_moment_they_are_asked_for_and_are_in_no_event(
@@ -243,9 +269,9 @@ def test_an_endpoint_follows_its_alias(
     move(2)
     until_state(stub, name, HEALTHY, 2)
     found.update_deployment_state()
-    assert found.run({"instances": [1.0]}) == {"predictions": [3.5]}
+    answered_by(found, 3.5)
     found.roll_back()
-    assert live(found).run({"instances": [1.0]}) == {"predictions": [2.5]}
+    answered_by(live(found), 2.5)
     assert (found._message.alias, found._message.deployment) == ("champion", 3)
 
 
