@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 
 from tests.component.service_process import ServiceProcess
 from tests.component.serving.calls import HEALTHY, a_name, history, kinds, refusal, until, until_state
-from tests.component.serving.conftest import Registry
+from tests.component.serving.conftest import WIRE, Registry, predict_request, tensor
 from tests.component.serving.test_service import _Through
 from tests.component.topic_log import TopicLog
 from trainyard._deployment_configuration import DeploymentConfiguration
@@ -205,7 +206,7 @@ def test_keys_are_the_same_after_the_service_has_lost_its_database(space: Any, s
 def test_versions_change_and_come_back_under_load_and_no_call_fails(space: Any, stub: EndpointServiceStub) -> None:
     name = a_name("roll")
     found = live(Model.deploy(space, name, ["half:1"]))
-    with calls_to(found.scoring_uri) as answers:
+    with calls_to(found.scoring_uri, found.grpc_address) as answers:
         until(lambda: answers.count(2.5) > 20, "calls to the first version")
         found.update(models=["half:2"])
         live(found)
@@ -224,8 +225,8 @@ def test_versions_change_and_come_back_under_load_and_no_call_fails(space: Any, 
 
 
 @contextmanager
-def calls_to(uri: str) -> Iterator[list[float | str]]:
-    """What four callers were answered so far, or what went wrong."""
+def calls_to(uri: str, grpc_address: str = "") -> Iterator[list[float | str]]:
+    """What a few callers were answered so far, or what went wrong: over REST on kept connections and new ones, and over gRPC."""
     answers: list[float | str] = []
     over = threading.Event()
 
@@ -238,7 +239,22 @@ def calls_to(uri: str) -> Iterator[list[float | str]]:
                 except httpx.HTTPError as error:
                     answers.append(repr(error))
 
-    callers = [threading.Thread(target=call, args=(keeps,)) for keeps in (True, False, False)]
+    def call_by_grpc() -> None:
+        request = predict_request({"x": tensor(1, [1], float_val=[1.0])})
+        # What comes at the moment in which a server closes is told to come again, and gRPC does so by itself.
+        again = {"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.01s", "maxBackoff": "0.1s",
+                                   "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]}}]}  # fmt: skip
+        with grpc.insecure_channel(grpc_address, options=[("grpc.service_config", json.dumps(again))]) as channel:
+            ask = channel.unary_unary("/tensorflow.serving.PredictionService/Predict", None, WIRE.PredictResponse.FromString)
+            while not over.is_set():
+                try:
+                    answers.append(ask(request.SerializeToString(), timeout=30).outputs["y"].float_val[0])
+                except grpc.RpcError as error:
+                    answers.append(f"{error.code().name}: {error.details()}")
+
+    callers = [threading.Thread(target=call, args=(keeps,)) for keeps in (True, False)]
+    if grpc_address:
+        callers.append(threading.Thread(target=call_by_grpc))
     for caller in callers:
         caller.start()
     try:
