@@ -29,7 +29,9 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointUnhealthy,
     RegenerateEndpointKey,
     RollBackEndpoint,
+    TrafficShifted,
     UpdateEndpoint,
+    UpdateTraffic,
 )
 from trainyard.model.v1.model_pb2 import AliasMoved, ModelVersionDeleted, ModelVersionLeaving, ModelVersionRegistered, ModelVersionRejected
 
@@ -39,6 +41,7 @@ _CHANGES = (
     EndpointStarting,
     EndpointChanged,
     EndpointKeyRegenerated,
+    TrafficShifted,
     EndpointProgress,
     EndpointLive,
     EndpointUnhealthy,
@@ -64,11 +67,11 @@ class Follow:
 
 
 class ServingHandler:
-    answers = (DeployEndpoint, UpdateEndpoint, RollBackEndpoint, RegenerateEndpointKey, DeleteEndpoint)
+    answers = (DeployEndpoint, UpdateEndpoint, RollBackEndpoint, UpdateTraffic, RegenerateEndpointKey, DeleteEndpoint)
 
     def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
         match event.message:
-            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() as request:
+            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() | UpdateTraffic() as request:
                 return _emits(_first_look(event, request, Shelf(documents)))
             case RegenerateEndpointKey() as request:
                 return _emits(_make_key(event, request, Shelf(documents)))
@@ -80,7 +83,7 @@ class ServingHandler:
         shelf = Shelf(documents)
         message = event.message
         match message:
-            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() if not _unusable(event, message):
+            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() | UpdateTraffic() if not _unusable(event, message):
                 key = f"{event.partition:05}-{event.offset:019}"
                 shelf.wait(key, Asked.of(message, event.event_id, event.correlation_id or event.key))
             case EndpointRejected():
@@ -88,7 +91,7 @@ class ServingHandler:
             case EndpointStarting():
                 given = Answer(message.endpoint, deployment=message.deployment, event_id=event.causation_id)
                 shelf.give(message.submission_id, given)
-            case EndpointChanged():
+            case EndpointChanged() | TrafficShifted():
                 shelf.give(message.submission_id, Answer(message.endpoint, event_id=event.causation_id, changed=True))
             case ModelVersionRegistered():
                 operations = tuple(message.operations)

@@ -14,17 +14,20 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     ModelReference,
     RollBackEndpoint,
     Scoring,
+    TrafficSplit,
     UpdateEndpoint,
+    UpdateTraffic,
 )
 from trainyard.event.v1.artifact_pb2 import Failure
 
-Request = DeployEndpoint | UpdateEndpoint | RollBackEndpoint
+Request = DeployEndpoint | UpdateEndpoint | RollBackEndpoint | UpdateTraffic
 """Those that are answered once all is known of the models that they name."""
 
 Fault = tuple[str, str]
 """What is at fault, and why."""
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_HEADER = re.compile(r"[a-z][-a-z0-9]{0,62}")
 _NAME_RULE = "3-32 lower-case letters, digits and '-', with a letter first and no '-' last"
 _MOST_MODELS, _MOST_LABELS, _LONGEST_LABEL, _LONGEST_DESCRIPTION = 50, 50, 1000, 1000
 _LEAST_MEMORY = 64 << 20
@@ -55,6 +58,8 @@ def models_of(request: Request) -> list[ModelReference]:
             return [*first, *request.more_models]
         case UpdateEndpoint():
             return list(request.models)
+        case UpdateTraffic() if request.HasField("beside"):
+            return [request.beside]
     return []
 
 
@@ -68,6 +73,8 @@ def invalid(request: Request) -> EndpointRejected | None:
             fault = _deployment_fault(request)
         case UpdateEndpoint():
             fault = _update_fault(request)
+        case UpdateTraffic():
+            fault = _split_fault(request.split)
     return None if fault is None else refused(request, "UserError", fault[1], fault[0])
 
 
@@ -127,6 +134,14 @@ def _scoring_fault(scoring: Scoring) -> Fault | None:
     inline = scoring.source.inline.files
     if inline and script not in inline:
         return "entry_script", f"The source folder has no {script[:200]!r}; it has: {', '.join(sorted(inline)[:10])[:1000]}."
+    return None
+
+
+def _split_fault(split: TrafficSplit) -> Fault | None:
+    if not (math.isfinite(split.percent) and 0 <= split.percent <= 100):
+        return "percent", f"percent is {split.percent:g}; it goes from 0 to 100."
+    if split.sticky_by and not _HEADER.fullmatch(split.sticky_by):
+        return "sticky_by", f"{split.sticky_by[:100]!r} is no name of a header: lower-case letters, digits and '-', a letter first."
     return None
 
 

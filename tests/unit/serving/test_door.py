@@ -105,7 +105,12 @@ def test_the_models_name_is_found_whatever_comes_before_it() -> None:
     method = f"{peek.SERVING}Predict"
     assert peek.model_of(method, spec) == peek.model_of(method, moved) == "mnist"
     assert peek.model_of(method, b"") == ""
-    assert peek.model_of(f"{peek.INFERENCE}ModelInfer", WIRE.ModelInferRequest(model_name="mnist", id="1").SerializeToString()) == "mnist"
+    assert (
+        peek.model_of(
+            f"{peek.INFERENCE}ModelInfer", WIRE.message("inference.ModelInferRequest")(model_name="mnist", id="1").SerializeToString()
+        )
+        == "mnist"
+    )
 
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(peek._PATHS)))
