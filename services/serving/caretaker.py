@@ -12,7 +12,21 @@ from pathlib import Path
 import structlog
 
 from services.serving.domain.reports import CameUp, GaveUp, Progressed, Report, WentDown
-from services.serving.ports import CannotServe, Content, Doors, Environments, Fetched, Files, Logs, Ports, PortTaken, Say, Server, Servers
+from services.serving.ports import (
+    CannotServe,
+    Content,
+    Doors,
+    Environments,
+    Fetched,
+    Files,
+    Logs,
+    Ports,
+    PortTaken,
+    Say,
+    Server,
+    Servers,
+    Table,
+)
 from trainyard._errors import PlatformUnavailableException
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -33,6 +47,7 @@ class World:
     servers: Servers
     logs: Logs
     doors: Doors
+    table: Table
     host: str  # under which the servers are told to clients
     grace: float = 15.0  # between TERM and KILL
     backoff: Sequence[float] = (0.5, 1.0, 2.0, 4.0)  # before each new attempt; one more failure in a row is the last

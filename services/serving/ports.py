@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -122,6 +122,14 @@ class Logs(Protocol):
 
     def tail(self, endpoint: str, lines: int) -> list[str]:
         """The last lines of an endpoint's log, oldest first; none where there is none yet."""
+        ...
+
+
+class Table(Protocol):
+    """What the door goes by."""
+
+    def keep(self, endpoints: Sequence[Endpoint]) -> None:
+        """From here on calls go where these answer."""
         ...
 
 

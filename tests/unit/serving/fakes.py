@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.serving.domain.endpoint import Endpoint
@@ -123,3 +124,13 @@ class FakeDoors:
 
     def keep(self, endpoint: Endpoint) -> None:
         self.kept[endpoint.name] = endpoint
+
+
+class FakeTable:
+    """What the door goes by."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Endpoint] = {}
+
+    def keep(self, endpoints: Sequence[Endpoint]) -> None:
+        self.kept = {it.name: it for it in endpoints}

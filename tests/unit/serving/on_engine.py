@@ -22,7 +22,7 @@ from services.serving.handlers import MODELS, TOPIC, Decide, ServingHandler
 from services.serving.shelf import Shelf
 from services.serving.supervisor import Supervisor
 from tests.unit.serving.builders import NOW, a_request, registered
-from tests.unit.serving.fakes import FakeDoors, FakeEnvironments, FakeFiles, FakeLogs, FakeServers
+from tests.unit.serving.fakes import FakeDoors, FakeEnvironments, FakeFiles, FakeLogs, FakeServers, FakeTable
 from trainyard._cloudevents import Outgoing, decode
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 
@@ -31,13 +31,14 @@ class Serving:
     def __init__(self) -> None:
         self.store = Store("sqlite://")
         self.files, self.environments, self.servers, self.logs = FakeFiles(), FakeEnvironments(), FakeServers(), FakeLogs()
-        self.doors = FakeDoors()
+        self.doors, self.table = FakeDoors(), FakeTable()
         self.world = World(
             self.files,
             self.environments,
             self.servers,
             self.logs,
             self.doors,
+            self.table,
             "h",
             backoff=(0, 0, 0, 0),
             settled=inf,
