@@ -104,6 +104,23 @@ def roll_back(service: Webservice, deployment: int | None) -> Any:
     return clients.call(clients.endpoints.RollBackEndpoint, request, WebserviceException, timeout=_SECONDS).endpoint
 
 
+def split(service: Webservice, version: int | None, percent: float, sticky_by: str | None, shadow: bool) -> Any:
+    """The Endpoint as it stands. Raises WebserviceException."""
+    from trainyard.endpoint.v1 import endpoint_pb2
+
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
+        raise WebserviceException(f"percent is a number from 0 to 100, not {percent!r}.", code="UserError", target="percent")
+    request = endpoint_pb2.UpdateTraffic(
+        submission_id=uuid.uuid4().hex,
+        endpoint=service.name,
+        split=endpoint_pb2.TrafficSplit(percent=percent, sticky_by=(sticky_by or "").lower(), shadow=shadow),
+    )
+    if version is not None:
+        request.beside.version = version
+    clients = service.workspace._clients
+    return clients.call(clients.endpoints.UpdateTraffic, request, WebserviceException, timeout=_SECONDS).endpoint
+
+
 def parsed(text: str) -> tuple[str, int, str]:
     """ "name:3" as ("name", 3, ""), "name@champion" as ("name", 0, "champion"). Raises WebserviceException."""
     name, at, alias = text.partition("@")

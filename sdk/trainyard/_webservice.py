@@ -253,6 +253,37 @@ class Webservice(WebserviceFacts):
 
         self._message = roll_back(self, deployment)
 
+    def split_traffic(
+        self, percent: float, version: int | None = None, sticky_by: str | None = None, shadow: bool = False, wait: bool = True
+    ) -> None:
+        """So many percent of the calls that come through the door go to another version of its model, once that answers beside this one.
+
+        version: None keeps the one that is there. sticky_by: a header; calls with the same value go to the same version. shadow: calls that
+        go to this one are copied to the other, whose answers nobody sees. percent 0 without shadow ends it, as the next deployment does.
+        Raises WebserviceException: where nothing answers yet, there is no such version, or the other cannot go live.
+        """
+        from trainyard._deploying import split
+
+        self._message = split(self, version, percent, sticky_by, shadow)
+        if wait:
+            self._wait_for_second()
+
+    def _wait_for_second(self) -> None:
+        number, deadline = self._message.beside.deployment, time.monotonic() + 1800.0
+        while number and not self._message.beside_is_up:
+            if time.monotonic() >= deadline:
+                raise WebserviceException(
+                    f"Deployment {number} of {self.name!r} did not answer in time.", code="DeploymentTimedOut", target=self.name
+                )
+            time.sleep(_POLL_SECONDS)
+            self.update_deployment_state()
+            if self._message.beside.deployment != number:
+                raise WebserviceException(
+                    f"Deployment {number} does not stand beside {self.name!r} any more. {self._message.why}",
+                    code="Failed",
+                    target=self.name,
+                )
+
     def add_tags(self, tags: Mapping[str, str]) -> None:
         """Beside those that are there; one of the same name gets the new value."""
         self.update_deployment_state()

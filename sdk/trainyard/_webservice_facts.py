@@ -134,6 +134,31 @@ class WebserviceFacts:
             for it in self._message.deployments
         ]
 
+    @property
+    def traffic(self) -> dict[str, Any] | None:
+        """The version beside it: deployment, model, percent of the calls through the door, sticky_by, shadow, up; None where there is none."""
+        beside, split = self._message.beside, self._message.split
+        if not beside.deployment:
+            return None
+        return {
+            "deployment": int(beside.deployment),
+            "model": f"{beside.model}:{beside.version}" if beside.model else "",
+            "percent": float(split.percent),
+            "sticky_by": str(split.sticky_by),
+            "shadow": bool(split.shadow),
+            "up": bool(self._message.beside_is_up),
+        }
+
+    @property
+    def door_scoring_uri(self) -> str:
+        """REST address through the door, which splits calls; empty where there is no door, or nothing answers."""
+        return str(self._message.door_scoring_uri)
+
+    @property
+    def door_grpc_address(self) -> str:
+        """host:port of the door, which knows all models by name; empty where there is none, and where a script answers."""
+        return str(self._message.door_grpc_address)
+
     def serialize(self) -> dict[str, Any]:
         """Azure's shape as plain values; times are ISO 8601 in UTC. No key is in it."""
         return {
@@ -156,6 +181,9 @@ class WebserviceFacts:
             "containerResourceRequirements": {"cpu": self.cpu_cores, "memoryInGB": self.memory_gb},
             "deployment": int(self._message.deployment),
             "deployments": self.deployments,
+            "traffic": self.traffic,
+            "doorScoringUri": self.door_scoring_uri,
+            "doorGrpcAddress": self.door_grpc_address,
         }
 
     def _failure(self) -> WebserviceException:

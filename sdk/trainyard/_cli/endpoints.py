@@ -177,6 +177,26 @@ def endpoint_rollback(
     one(row(found), as_json=as_json)
 
 
+@group.command("traffic")
+def endpoint_traffic(
+    name: Name,
+    percent: Annotated[float, typer.Option(min=0, max=100, help="of the calls through the door; 0 without --shadow ends it")],
+    version: Annotated[
+        int | None, typer.Option(min=1, help="of its model, to stand beside it; without it the one that is there", show_default=False)
+    ] = None,
+    sticky_by: Annotated[str, typer.Option(help="a header: calls with the same value go to the same version", show_default=False)] = "",
+    shadow: Annotated[bool, typer.Option("--shadow", help="copy the other calls to it; nobody sees what it answers")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Split the calls that come through the door between two versions; returns once the second one answers."""
+    from trainyard._webservice import Webservice
+
+    found = Webservice(workspace(config), name)
+    found.split_traffic(percent, version, sticky_by or None, shadow)
+    one({"name": name, "doorScoringUri": found.door_scoring_uri, "traffic": found.traffic}, as_json=as_json)
+
+
 @group.command("keys")
 def endpoint_keys(
     name: Name,

@@ -61,6 +61,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.first_asked.setdefault(submission, name)
         self.service.publish(TOPIC, name, pb.RollBackEndpoint(submission_id=submission, endpoint=name, deployment=deployment))
 
+    @rule(name=NAMES, submission=SUBMISSIONS, version=st.sampled_from([0, 1, 2]), percent=st.sampled_from([0, 10, 100, 101]))
+    def somebody_splits_the_traffic(self, name: str, submission: str, version: int, percent: int) -> None:
+        self.first_asked.setdefault(submission, name)
+        request = pb.UpdateTraffic(submission_id=submission, endpoint=name, split=pb.TrafficSplit(percent=percent))
+        if version:
+            request.beside.version = version
+        self.service.publish(TOPIC, name, request)
+
     @rule(name=NAMES, submission=SUBMISSIONS)
     def somebody_deploys_by_alias(self, name: str, submission: str) -> None:
         self.first_asked.setdefault(submission, name)
@@ -140,7 +148,7 @@ class AnyOrder(RuleBasedStateMachine):
     def _number(self, name: str, behind: int) -> int:
         """Of the latest deployment, or of one before it."""
         content = self.service.documents().get((ENDPOINT, name))
-        return max(1, codec.loads(content, Endpoint).latest.number - behind) if content is not None else 1
+        return max(1, codec.loads(content, Endpoint).highest - behind) if content is not None else 1
 
     def _report(self, report: Report) -> None:
         """A report of a deployment that is not wanted leads to no fact."""
@@ -161,8 +169,12 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def numbers_only_grow_and_at_most_one_deployment_answers(self) -> None:
         for endpoint in self._endpoints():
-            assert endpoint.latest.number >= self.numbers.get(endpoint.name, 0)
-            self.numbers[endpoint.name] = endpoint.latest.number
+            assert endpoint.highest >= self.numbers.get(endpoint.name, 0)
+            self.numbers[endpoint.name] = endpoint.highest
+            if endpoint.second is not None:
+                assert endpoint.serving is not None
+                assert endpoint.second.deployment.number not in (endpoint.serving.number, endpoint.latest.number)
+                assert bool(endpoint.second.scoring_uri) == endpoint.second.lived >= endpoint.second.up
             if endpoint.serving is not None:
                 assert endpoint.serving.number <= endpoint.latest.number
                 assert endpoint.serving in endpoint.lived

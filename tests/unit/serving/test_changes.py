@@ -8,20 +8,25 @@ import pytest
 
 from services.serving.domain import decisions
 from services.serving.domain.decisions import decide_key, follow_alias
-from services.serving.domain.endpoint import Endpoint, evolve
+from services.serving.domain.endpoint import Endpoint, evolve, state_of, wanted
+from services.serving.domain.reports import conclude
 from tests.unit.serving.builders import (
     NOW,
     a_request,
     a_roll_back,
+    a_split,
     a_version,
     after,
     an_update,
+    came_up,
     deleted,
     failed,
     known,
     live,
     scoring,
     starting,
+    unhealthy,
+    went_down,
 )
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 
@@ -222,6 +227,83 @@ def test_a_rollback_stays_until_the_alias_moves_again() -> None:
     assert (back.version, back.alias) == (1, "champion")
     assert follow_alias(endpoint, 2, NOW) == []
     assert [fact.version for fact in follow_alias(endpoint, 3, NOW) if isinstance(fact, pb.EndpointStarting)] == [3]
+
+
+# -- traffic between two deployments
+
+
+def test_a_second_deployment_has_another_version_and_all_else_as_the_one_that_answers() -> None:
+    endpoint = after(starting(scoring=scoring(), limits=pb.Limits(cpu_cores=1)), live())
+
+    fact = decide(a_split(2, 25, sticky_by="x-user"), endpoint)
+    with_it = after(starting(scoring=scoring()), live(), fact)
+
+    assert (fact.deployment, fact.version, fact.scoring, fact.limits.cpu_cores) == (2, 2, scoring(), 1)
+    assert (fact.beside.percent, fact.beside.sticky_by) == (25, "x-user")
+    assert (with_it.latest.number, with_it.serving, state_of(with_it)) == (1, with_it.latest, pb.ENDPOINT_STATE_HEALTHY)
+    assert [it.number for it in wanted(with_it)] == [1, 2]
+
+
+def test_the_traffic_shifts_when_the_second_one_answers_and_then_at_once() -> None:
+    facts = [starting(), live(), decide(a_split(2), after(starting(), live()))]
+
+    loaded, up, shifted = conclude(after(*facts), came_up(2))
+    facts += [loaded, up, shifted]
+    more = decide(a_split(0, 50, "s6"), after(*facts))
+    same = decide(a_split(2, 60, "s7"), after(*facts))
+
+    assert (type(loaded), type(up), shifted.submission_id) == (pb.VersionLoaded, pb.EndpointLive, "s5")  # type: ignore[union-attr]
+    assert (more.deployment, more.split.percent, same.deployment, same.split.percent) == (2, 50, 2, 60)
+    endpoint = after(*facts, more)
+    assert endpoint.second is not None
+    assert (endpoint.second.up, endpoint.second.split.percent, endpoint.scoring_uri) == (True, 50, after(starting(), live()).scoring_uri)
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [pb.TrafficShifted(endpoint="digits"), failed(2), deleted(), failed(1)],
+    ids=["ended", "it failed", "deleted", "the first one failed"],
+)
+def test_what_ends_the_second_deployment(fact: Any) -> None:
+    endpoint = after(starting(), live(), decide(a_split(2), after(starting(), live())), live(2), fact)
+
+    assert endpoint.second is None
+    assert [it.number for it in wanted(endpoint)] in ([1], [])
+
+
+def test_a_new_deployment_ends_the_split_when_it_goes_live_and_numbers_go_on() -> None:
+    facts = [starting(), live(), decide(a_split(2), after(starting(), live())), live(2)]
+    third = decide(a_request("s8", overwrite=True), after(*facts))
+
+    assert third.deployment == 3
+    assert [it.number for it in wanted(after(*facts, third))] == [1, 2, 3]
+    assert [it.number for it in wanted(after(*facts, third, live(3)))] == [3]
+
+
+def test_the_second_one_may_go_down_and_come_back_alone() -> None:
+    facts = [starting(), live(), decide(a_split(2), after(starting(), live())), live(2)]
+
+    (down,) = conclude(after(*facts), went_down(2))
+    (back,) = conclude(after(*facts, down), came_up(2))
+
+    assert (down, type(back)) == (unhealthy(2), pb.EndpointLive)
+    assert state_of(after(*facts, down)) == pb.ENDPOINT_STATE_HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("request_", "facts", "code"),
+    [
+        (a_split(2), [starting()], "NothingToSplit"),
+        (a_split(0), [starting(), live()], "NothingToSplit"),
+        (a_split(9), [starting(), live()], "ModelNotFound"),
+        (a_split(2, 101), [starting(), live()], "UserError"),
+        (a_split(2, float("nan")), [starting(), live()], "UserError"),
+        (a_split(2, sticky_by="X User"), [starting(), live()], "UserError"),
+        (a_split(2), [starting(), live(), deleted()], "EndpointNotFound"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(request_: Any, facts: list[Any], code: str) -> None:
+    assert decide(request_, after(*facts)).failure.code == code
 
 
 # -- keys
