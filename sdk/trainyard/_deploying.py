@@ -49,8 +49,8 @@ def deploy(
     config._fill(request)
     cores, memory = _wish_of(models)
     cores, memory = config.cpu_cores or cores, config.memory_gb or memory
-    if cores or memory:
-        request.limits.CopyFrom(limits(cores, memory))
+    if cores or memory or config.idle_seconds:
+        request.limits.CopyFrom(limits(cores, memory, config.idle_seconds))
     if inference_config is not None:
         request.scoring.CopyFrom(inference_config._to_message(workspace._objects, show_progress=show_progress))
         request.description = request.description or inference_config.description or ""
@@ -79,8 +79,9 @@ def update(
         request.models.extend(named)
     if inference_config is not None:
         request.scoring.CopyFrom(inference_config._to_message(service.workspace._objects, show_progress=True))
-    if wanted.cpu_cores is not None or wanted.memory_gb is not None or wanted.anew:
-        request.limits.CopyFrom(limits(wanted.cpu_cores or service.cpu_cores, wanted.memory_gb or service.memory_gb))
+    if (wanted.cpu_cores, wanted.memory_gb, wanted.idle_seconds) != (None, None, None) or wanted.anew:
+        idle = service.idle_seconds if wanted.idle_seconds is None else wanted.idle_seconds
+        request.limits.CopyFrom(limits(wanted.cpu_cores or service.cpu_cores, wanted.memory_gb or service.memory_gb, idle))
     request.authentication = authentication(wanted.auth_enabled, wanted.token_auth_enabled)
     if wanted.tags is not None:
         request.tags.SetInParent()

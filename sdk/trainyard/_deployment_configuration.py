@@ -26,12 +26,15 @@ class DeploymentConfiguration:
     tags: Mapping[str, str] | None = None
     properties: Mapping[str, str] | None = None
     description: str | None = None
+    idle_seconds: int | None = None
     anew: bool = field(default=False, repr=False)  # a new server even where nothing changes
 
     def __post_init__(self) -> None:
         """Raises UserErrorException."""
         for option in ("cpu_cores", "memory_gb"):
             checked_amount(option, getattr(self, option))
+        if self.idle_seconds is not None and (not isinstance(self.idle_seconds, int) or not 0 <= self.idle_seconds < 1 << 32):
+            raise UserErrorException(f"idle_seconds is a whole number from 0, not {self.idle_seconds!r}.", target="idle_seconds")
         if self.auth_enabled and self.token_auth_enabled:
             raise UserErrorException("Give auth_enabled (keys) or token_auth_enabled, not both.", target="auth_enabled")
 
@@ -54,10 +57,10 @@ def checked_amount(option: str, value: Any) -> None:
         raise UserErrorException(f"{option} is a number greater than 0, not {value!r}.", target=option)
 
 
-def limits(cpu_cores: float | None, memory_gb: float | None) -> Limits:
+def limits(cpu_cores: float | None, memory_gb: float | None, idle_seconds: int | None) -> Limits:
     from trainyard.endpoint.v1.endpoint_pb2 import Limits
 
-    return Limits(cpu_cores=cpu_cores or 0.0, memory_bytes=int((memory_gb or 0.0) * 2**30))
+    return Limits(cpu_cores=cpu_cores or 0.0, memory_bytes=int((memory_gb or 0.0) * 2**30), idle_seconds=idle_seconds or 0)
 
 
 def authentication(auth_enabled: bool | None, token_auth_enabled: bool | None) -> Any:

@@ -134,17 +134,14 @@ class Webservice(WebserviceFacts):
 
         body = input_data if isinstance(input_data, bytes | str) else json.dumps(input_data, default=_plain)
         self._must_be_live()
+        uri = self.scoring_uri or self.door_scoring_uri  # one that sleeps is started by a call through the door
         headers = {"content-type": "application/json", **self._access.headers()}
         try:
-            answer = httpx.post(self.scoring_uri, content=body, headers=headers, timeout=60.0)
+            answer = httpx.post(uri, content=body, headers=headers, timeout=60.0)
         except httpx.HTTPError as error:
-            raise WebserviceException(
-                f"{self.scoring_uri} did not answer: {error}", code="Unavailable", target=self.scoring_uri, hint=MOVED
-            ) from error
+            raise WebserviceException(f"{uri} did not answer: {error}", code="Unavailable", target=uri, hint=MOVED) from error
         if answer.status_code != 200:
-            raise WebserviceException(
-                f"{self.scoring_uri} answered {answer.status_code}: {answer.text[:3000]}", code="ScoringFailed", target=self.scoring_uri
-            )
+            raise WebserviceException(f"{uri} answered {answer.status_code}: {answer.text[:3000]}", code="ScoringFailed", target=uri)
         return answer.json()
 
     def predict(self, inputs: Mapping[str, Any], signature_name: str = "serving_default", timeout: float = 60.0) -> dict[str, Any]:
@@ -159,11 +156,13 @@ class Webservice(WebserviceFacts):
                 f"inputs is a dict, not {inputs!r:.200}.", code="UserError", target="inputs", hint="write {'name of the input': values}"
             )
         self._must_be_live()
-        if not self.grpc_address:
+        address = self.grpc_address or self.door_grpc_address
+        if not address:
             raise WebserviceException(f"A script answers for {self.name!r}, over REST alone.", code="UserError", hint="call run(data)")
         # The server knows the model by the name in its REST path: /v1/models/<name>:predict
-        served_as = urlsplit(self.scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
-        return predict(self.grpc_address, served_as, inputs, signature_name, timeout, self._access.headers())
+        served_as = urlsplit(self.scoring_uri or self.door_scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
+        headers = {**self._access.headers(), "trainyard-endpoint": self.name}
+        return predict(address, served_as, inputs, signature_name, timeout, headers)
 
     def _must_be_live(self) -> None:
         if not self.scoring_uri:
@@ -220,11 +219,12 @@ class Webservice(WebserviceFacts):
         token_auth_enabled: bool | None = None,
         cpu_cores: float | None = None,
         memory_gb: float | None = None,
+        idle_seconds: int | None = None,
         deployment_config: DeploymentConfiguration | None = None,
         wait: bool = False,
         **others: Any,
     ) -> None:
-        """What is given is changed, all else stays. Other models, code, cores or memory are a new deployment, which takes over without a
+        """What is given is changed, all else stays. Other models, code, cores, memory or idle_seconds are a new deployment, which takes over without a
         dropped request once it answers: wait_for_deployment follows. All else holds at once.
 
         models: Model, "name:version" or "name@alias", all that it is to serve. tags replace those that are there; properties are added.
@@ -237,7 +237,15 @@ class Webservice(WebserviceFacts):
             models,
             inference_config,
             DeploymentConfiguration.of(
-                deployment_config, cpu_cores, memory_gb, auth_enabled, token_auth_enabled, tags, properties, description
+                deployment_config,
+                cpu_cores,
+                memory_gb,
+                auth_enabled,
+                token_auth_enabled,
+                tags,
+                properties,
+                description,
+                idle_seconds,
             ),
             others,
         )

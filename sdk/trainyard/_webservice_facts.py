@@ -111,6 +111,16 @@ class WebserviceFacts:
         return self._message.limits.memory_bytes / 2**30 or None
 
     @property
+    def idle_seconds(self) -> int:
+        """Without a call for so long its server ends, and the next call through the door starts it; 0: never."""
+        return int(self._message.limits.idle_seconds)
+
+    @property
+    def asleep(self) -> bool:
+        """Its server has ended for want of calls: run() and predict(), which go through the door then, start it."""
+        return bool(self._message.asleep)
+
+    @property
     def created_time(self) -> datetime:
         """When its first deployment was taken, in UTC."""
         when: datetime = as_utc(self._message.created_at)
@@ -127,6 +137,8 @@ class WebserviceFacts:
         """Those that were live, oldest first (the last few): number, model ("name:version") and entry_script; roll_back goes to one of them."""
         return [
             {
+                "idleSeconds": self.idle_seconds,
+                "asleep": self.asleep,
                 "deployment": int(it.deployment),
                 "model": f"{it.model}:{it.version}" if it.model else "",
                 "entry_script": str(it.entry_script),

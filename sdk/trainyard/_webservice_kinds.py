@@ -22,16 +22,18 @@ class AciWebservice(Webservice):
         location: str | None = None,
         auth_enabled: bool | None = None,
         token_auth_enabled: bool | None = None,
+        idle_seconds: int | None = None,
         **others: Any,
     ) -> DeploymentConfiguration:
         """What Model.deploy takes as deployment_config. cpu_cores bound the threads that compute, memory_gb (GiB) ends a server that takes
-        more; without them there is no bound. auth_enabled: callers must send a key.
+        more; without them there is no bound. auth_enabled: callers must send a key. idle_seconds: without a call for so long the server ends,
+        and the next call through the door starts it.
 
         Options that would promise TLS or chosen keys raise UserErrorException; those of Azure's cloud have no effect, and say so.
         """
         refuse_secrets_and_tls(others)
         warn_of({"location": location, **others})
-        return DeploymentConfiguration(cpu_cores, memory_gb, auth_enabled, token_auth_enabled, tags, properties, description)
+        return DeploymentConfiguration(cpu_cores, memory_gb, auth_enabled, token_auth_enabled, tags, properties, description, idle_seconds)
 
 
 class LocalWebservice(Webservice):
@@ -46,4 +48,4 @@ class LocalWebservice(Webservice):
     def reload(self, wait: bool = False) -> None:
         """The same models and code in a new server, which takes over once it answers."""
         self.update_deployment_state()
-        self.update(cpu_cores=self.cpu_cores, memory_gb=self.memory_gb, deployment_config=DeploymentConfiguration(anew=True), wait=wait)
+        self.update(deployment_config=DeploymentConfiguration(anew=True), wait=wait)

@@ -33,6 +33,7 @@ def main() -> int:
     keys = EndpointKeys(home, settings.serving.key_secret.get_secret_value())
     table = DoorTable(home)
     door = Door(reachable_at(settings.host), settings.serving.door_grpc_port, settings.serving.door_rest_port)
+    control = f"{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}" if settings.port else ""
     world = World(
         files=DeploymentFiles(CachedModelFiles(objects, settings.cache), CachedSources(objects, settings.cache), home),
         environments=ModelEnvironments(settings.cache),
@@ -53,7 +54,7 @@ def main() -> int:
         .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs, keys, door))
         .works(decide)
         .beside(lambda context: Supervisor(context.engine, context.store, world).run())
-        .beside(lambda _: DoorProcess(table, settings.host, door.grpc_port, door.rest_port).run())
+        .beside(lambda _: DoorProcess(table, settings.host, door.grpc_port, door.rest_port, control).run())
         .run()
     )
 

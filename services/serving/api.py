@@ -78,6 +78,13 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         endpoint, repeated = await self._asked(request, call)
         return endpoint_pb2.UpdateTrafficResponse(endpoint=endpoint, repeated_submission=repeated)
 
+    async def WakeEndpoint(
+        self, request: endpoint_pb2.WakeEndpoint, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.WakeEndpointResponse:
+        if self._endpoint(request.endpoint).asleep:
+            await self._context.request(TOPIC, request.endpoint, request)
+        return endpoint_pb2.WakeEndpointResponse()
+
     async def DeleteEndpoint(
         self, request: endpoint_pb2.DeleteEndpoint, _: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.DeleteEndpointResponse:

@@ -12,7 +12,7 @@ from services.serving.domain import asking, decisions, endpoint, reports
 from services.serving.domain.asking import Request
 from services.serving.domain.endpoint import Fact
 from services.serving.domain.model_version import ModelVersion
-from services.serving.domain.reports import CameUp, GaveUp, Progressed, WentDown
+from services.serving.domain.reports import CameUp, GaveUp, Progressed, WentDown, WentIdle
 from services.serving.shelf import Answer, Asked, Shelf
 from trainyard._cloudevents import Received
 from trainyard.endpoint.v1.endpoint_pb2 import (
@@ -25,13 +25,16 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointLive,
     EndpointProgress,
     EndpointRejected,
+    EndpointSlept,
     EndpointStarting,
     EndpointUnhealthy,
+    EndpointWoken,
     RegenerateEndpointKey,
     RollBackEndpoint,
     TrafficShifted,
     UpdateEndpoint,
     UpdateTraffic,
+    WakeEndpoint,
 )
 from trainyard.model.v1.model_pb2 import AliasMoved, ModelVersionDeleted, ModelVersionLeaving, ModelVersionRegistered, ModelVersionRejected
 
@@ -45,6 +48,8 @@ _CHANGES = (
     EndpointProgress,
     EndpointLive,
     EndpointUnhealthy,
+    EndpointSlept,
+    EndpointWoken,
     EndpointFailed,
     EndpointDeleted,
 )
@@ -75,6 +80,8 @@ class ServingHandler:
                 return _emits(_first_look(event, request, Shelf(documents)))
             case RegenerateEndpointKey() as request:
                 return _emits(_make_key(event, request, Shelf(documents)))
+            case WakeEndpoint() as request if event.key == request.endpoint:
+                return _emits(decisions.decide_wake(Shelf(documents).endpoint(request.endpoint)))
             case DeleteEndpoint() as request:
                 return _emits(_delete(event, request, Shelf(documents)))
         return []
@@ -124,7 +131,7 @@ class ServingHandler:
                 followed = shelf.endpoint(name)
                 points_at = shelf.alias(followed.latest.model, followed.latest.alias) if followed is not None else 0
                 return _emits(decisions.follow_alias(followed, points_at, at))
-            case Progressed() | CameUp() | WentDown() | GaveUp() as report:
+            case Progressed() | CameUp() | WentDown() | GaveUp() | WentIdle() as report:
                 return _emits(reports.conclude(shelf.endpoint(report.endpoint), report))
         raise TypeError(f"no command of this service: {command.payload!r}")
 

@@ -98,6 +98,10 @@ class Server(Protocol):
     @property
     def signatures(self) -> tuple[str, ...]: ...
 
+    async def calls(self) -> int | None:
+        """How many it was asked so far; None where it does not tell."""
+        ...
+
     async def wait(self) -> Failure:
         """How it ended, when it does."""
         ...

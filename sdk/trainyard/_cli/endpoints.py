@@ -42,6 +42,15 @@ EnvironmentName = Annotated[
 ]
 Cores = Annotated[float | None, typer.Option("--cpu-cores", help="bound of the threads that compute", show_default=False)]
 Memory = Annotated[float | None, typer.Option("--memory-gb", help="bound of the server's memory, in GiB", show_default=False)]
+Idle = Annotated[
+    int | None,
+    typer.Option(
+        "--idle-seconds",
+        min=0,
+        help="without a call for so long its server ends until the next call through the door; 0: never",
+        show_default=False,
+    ),
+]
 Auth = Annotated[str, typer.Option("--auth", help="who may call: none (everybody), key or token", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="return once it answers; exit code 4 where it cannot go live")]
 
@@ -130,6 +139,7 @@ def endpoint_update(
     environment: EnvironmentName = "",
     cpu_cores: Cores = None,
     memory_gb: Memory = None,
+    idle_seconds: Idle = None,
     auth: Auth = "",
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; all of them replace those that are there; may be repeated")] = None,
     description: Annotated[str | None, typer.Option(help="free text")] = None,
@@ -151,6 +161,7 @@ def endpoint_update(
         token_auth_enabled=by_token,
         cpu_cores=cpu_cores,
         memory_gb=memory_gb,
+        idle_seconds=idle_seconds,
     )
     if wait:
         wait_for(found, quiet=as_json)

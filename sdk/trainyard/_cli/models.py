@@ -132,6 +132,7 @@ def model_deploy(
     environment: endpoints.EnvironmentName = "",
     cpu_cores: endpoints.Cores = None,
     memory_gb: endpoints.Memory = None,
+    idle_seconds: endpoints.Idle = None,
     auth: endpoints.Auth = "",
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the endpoint; may be repeated")] = None,
     description: Annotated[str, typer.Option(help="free text")] = "",
@@ -146,7 +147,9 @@ def model_deploy(
     space = workspace(config)
     found = name if "@" in name else _model(config, name)
     by_key, by_token = endpoints.authentication_of(auth)
-    settings = DeploymentConfiguration(cpu_cores, memory_gb, by_key, by_token, pairs(tag, "--tag"), description=description)
+    settings = DeploymentConfiguration(
+        cpu_cores, memory_gb, by_key, by_token, pairs(tag, "--tag"), description=description, idle_seconds=idle_seconds
+    )
     code = endpoints.script_of(space, script, source, environment)
     service = Model.deploy(space, endpoint, [found], code, settings, overwrite=overwrite)
     if wait:

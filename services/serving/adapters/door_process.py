@@ -47,6 +47,7 @@ def _row(endpoint: Endpoint, serving: Deployment) -> dict[str, Any]:
         "model": serving.model,
         "has_code": serving.scoring is not None,
         "main": _backend(serving, endpoint.grpc_address, endpoint.scoring_uri),
+        "asleep": endpoint.asleep,
     }
     second = endpoint.second
     if second is not None and second.up:
@@ -61,7 +62,9 @@ def _backend(deployment: Deployment, grpc_address: str, scoring_uri: str) -> dic
 
 
 class DoorProcess:
-    def __init__(self, table: DoorTable, host: str, grpc_port: int, rest_port: int) -> None:
+    def __init__(self, table: DoorTable, host: str, grpc_port: int, rest_port: int, control: str) -> None:
+        """`control`: host:port of EndpointService; "": nobody wakes endpoints that sleep."""
+        self._control = control
         self._table = table
         self._host = host
         self._ports = (grpc_port, rest_port)
@@ -85,7 +88,14 @@ class DoorProcess:
 
     async def _start(self) -> asyncio.subprocess.Process:
         grpc_port, rest_port = self._ports
-        options = {"table": self._table.file, "grpc-port": grpc_port, "rest-port": rest_port, "host": self._host, "parent-pid": os.getpid()}
+        options = {
+            "table": self._table.file,
+            "grpc-port": grpc_port,
+            "rest-port": rest_port,
+            "host": self._host,
+            "control": self._control,
+            "parent-pid": os.getpid(),
+        }
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "services.serving.door", *(f"--{name}={value}" for name, value in options.items())),
             stdin=asyncio.subprocess.DEVNULL,

@@ -30,6 +30,7 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _HEADER = re.compile(r"[a-z][-a-z0-9]{0,62}")
 _NAME_RULE = "3-32 lower-case letters, digits and '-', with a letter first and no '-' last"
 _MOST_MODELS, _MOST_LABELS, _LONGEST_LABEL, _LONGEST_DESCRIPTION = 50, 50, 1000, 1000
+_SHORTEST_IDLE = 5
 _LEAST_MEMORY = 64 << 20
 _MOST_CORES, _MOST_MEMORY = 1024, 1 << 50
 
@@ -152,6 +153,11 @@ def _settings_fault(limits: Limits, tags: Labels, properties: Labels, descriptio
         return (
             "memory",
             f"{limits.memory_bytes} bytes of memory are no bound that a server could keep: give at least {_LEAST_MEMORY}, or 0.",
+        )
+    if 0 < limits.idle_seconds < _SHORTEST_IDLE:
+        return (
+            "idle_seconds",
+            f"{limits.idle_seconds} s without a call are too few to end a server for; {_SHORTEST_IDLE} are the least, 0 is never.",
         )
     for name, values in (("tags", tags.values), ("properties", properties.values)):
         if fault := _label_fault(name, values):

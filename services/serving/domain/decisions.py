@@ -19,6 +19,7 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointRejected,
     EndpointSettings,
     EndpointStarting,
+    EndpointWoken,
     Key,
     Limits,
     ModelReference,
@@ -83,6 +84,13 @@ def decide_key(endpoint: Endpoint | None, key: Key) -> list[Fact]:
         return []
     made = endpoint.keys_made[0 if key == KEY_PRIMARY else 1]
     return [EndpointKeyRegenerated(endpoint=endpoint.name, key=key, generation=made + 1)]
+
+
+def decide_wake(endpoint: Endpoint | None) -> list[Fact]:
+    """Nothing where there is no such endpoint, or it does not sleep."""
+    if endpoint is None or endpoint.serving is None or not endpoint.asleep:
+        return []
+    return [EndpointWoken(endpoint=endpoint.name, deployment=endpoint.serving.number)]
 
 
 def follow_alias(endpoint: Endpoint | None, version: int, at: datetime) -> list[Fact]:
@@ -164,7 +172,7 @@ def _roll_back(request: RollBackEndpoint, endpoint: Endpoint, known: Known, at: 
 
 def _split(request: UpdateTraffic, endpoint: Endpoint, known: Known, at: datetime) -> Fact:
     serving, second = endpoint.serving, endpoint.second
-    if serving is None:
+    if serving is None or endpoint.asleep:
         what = f"Nothing answers for endpoint {endpoint.name!r}, so there are no calls to split. Deploy something first."
         return refused(request, "NothingToSplit", what, endpoint.name)
     if request.HasField("beside"):

@@ -22,9 +22,11 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointProgress,
     EndpointRejected,
     EndpointSettings,
+    EndpointSlept,
     EndpointStarting,
     EndpointState,
     EndpointUnhealthy,
+    EndpointWoken,
     Key,
     Limits,
     ModelReference,
@@ -44,6 +46,8 @@ Fact = (
     | VersionLoaded
     | EndpointLive
     | EndpointUnhealthy
+    | EndpointSlept
+    | EndpointWoken
     | EndpointFailed
     | EndpointDeleted
     | EndpointRejected
@@ -122,6 +126,7 @@ class Endpoint:
     created_at: Timestamp | None = None
     keys_made: tuple[int, int] = (0, 0)  # how often the primary and the secondary key were made anew
     second: Second | None = None
+    asleep: bool = False  # what serves has no server, for want of calls
     numbered: int = 0  # the highest number that any deployment had; 0: see latest
 
     @property
@@ -161,6 +166,10 @@ def evolve(endpoint: Endpoint | None, fact: Fact) -> Endpoint | None:
             return _up(replace(endpoint, why="" if fact.deployment == endpoint.latest.number else endpoint.why), fact)
         case EndpointUnhealthy() if endpoint.serves(fact.deployment):
             return replace(endpoint, up=False, why=fact.why if fact.deployment == endpoint.latest.number else endpoint.why)
+        case EndpointSlept() if endpoint.serves(fact.deployment):
+            return replace(endpoint, asleep=True, up=False)
+        case EndpointWoken() if endpoint.serves(fact.deployment):
+            return replace(endpoint, asleep=False)
         case EndpointFailed():
             return _failed(endpoint, fact)
         case EndpointChanged():
@@ -199,7 +208,7 @@ def _started(endpoint: Endpoint | None, fact: EndpointStarting) -> Endpoint | No
 
 
 def _up(endpoint: Endpoint, fact: EndpointLive) -> Endpoint:
-    return replace(endpoint, up=True, grpc_address=fact.grpc_address, scoring_uri=fact.scoring_uri)
+    return replace(endpoint, up=True, asleep=False, grpc_address=fact.grpc_address, scoring_uri=fact.scoring_uri)
 
 
 def _failed(endpoint: Endpoint, fact: EndpointFailed) -> Endpoint:
@@ -211,7 +220,7 @@ def _failed(endpoint: Endpoint, fact: EndpointFailed) -> Endpoint:
 
 
 def _silent(endpoint: Endpoint) -> Endpoint:
-    return replace(endpoint, serving=None, up=False, grpc_address="", scoring_uri="", second=None)
+    return replace(endpoint, serving=None, up=False, grpc_address="", scoring_uri="", second=None, asleep=False)
 
 
 def _second_changed(endpoint: Endpoint, fact: EndpointLive | EndpointUnhealthy | EndpointFailed) -> Endpoint:
@@ -244,7 +253,7 @@ def _made_anew(made: tuple[int, int], key: Key, generation: int) -> tuple[int, i
 
 def wanted(endpoint: Endpoint) -> list[Deployment]:
     """The deployments that should have a server: what answers, what stands beside it, and what is to take its place."""
-    serving = [endpoint.serving] if endpoint.serving is not None else []
+    serving = [endpoint.serving] if endpoint.serving is not None and not endpoint.asleep else []
     serving += [endpoint.second.deployment] if endpoint.second is not None else []
     return [*serving, endpoint.latest] if endpoint.is_starting else serving
 
@@ -256,13 +265,15 @@ def state_of(endpoint: Endpoint) -> EndpointState:
         return ENDPOINT_STATE_FAILED
     if endpoint.is_starting:
         return ENDPOINT_STATE_TRANSITIONING
-    return ENDPOINT_STATE_HEALTHY if endpoint.up else ENDPOINT_STATE_UNHEALTHY
+    return ENDPOINT_STATE_HEALTHY if endpoint.up or endpoint.asleep else ENDPOINT_STATE_UNHEALTHY
 
 
 def why_of(endpoint: Endpoint) -> str:
     """In words, with what answers in the meantime."""
+    if endpoint.asleep and endpoint.failure is None and not endpoint.is_starting:
+        return "asleep for want of calls; the next one through the door starts it"
     older = endpoint.serving
     if older is None or older.number == endpoint.latest.number:
         return endpoint.why
-    doing = "answers meanwhile" if endpoint.up else "is being brought back meanwhile"
+    doing = "answers meanwhile" if endpoint.up else "sleeps meanwhile" if endpoint.asleep else "is being brought back meanwhile"
     return f"{endpoint.why.rstrip('.')}; {older.title} (deployment {older.number}) {doing}"

@@ -10,6 +10,7 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointFailed,
     EndpointLive,
     EndpointProgress,
+    EndpointSlept,
     EndpointUnhealthy,
     TrafficShifted,
     VersionLoaded,
@@ -53,7 +54,15 @@ class GaveUp:
     failure: Failure
 
 
-Report = Progressed | CameUp | WentDown | GaveUp
+@dataclass(frozen=True)
+class WentIdle:
+    """Nobody called for as long as its limits say."""
+
+    endpoint: str
+    deployment: int
+
+
+Report = Progressed | CameUp | WentDown | GaveUp | WentIdle
 
 
 def conclude(endpoint: Endpoint | None, report: Report) -> list[Fact]:
@@ -75,6 +84,8 @@ def conclude(endpoint: Endpoint | None, report: Report) -> list[Fact]:
             return [_live(report)]
         case WentDown() if serves and endpoint.up:
             return [EndpointUnhealthy(endpoint=endpoint.name, deployment=number, why=report.why[:_MAX_TEXT])]
+        case WentIdle() if serves and endpoint.up and endpoint.second is None and not endpoint.is_starting:
+            return [EndpointSlept(endpoint=endpoint.name, deployment=number)]
         case GaveUp() if starts or serves:
             return [EndpointFailed(endpoint=endpoint.name, deployment=number, failure=report.failure)]
     return []

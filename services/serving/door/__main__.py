@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 
 from services.serving.door import grpc_door, rest_door
+from services.serving.door.alarm import Alarm
 from services.serving.door.routes import Table
 
 PORT_TAKEN = 4
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--table", type=Path, required=True, help="what the serving service writes: which endpoint answers where")
     parser.add_argument("--grpc-port", type=int, required=True)
     parser.add_argument("--rest-port", type=int, required=True)
+    parser.add_argument("--control", default="", help="host:port of EndpointService, to wake endpoints that sleep; empty: they sleep on")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--parent-pid", type=int, default=0, help="the process to die with; 0: whoever started this one")
     options = parser.parse_args()
@@ -52,7 +54,7 @@ def _serve(options: argparse.Namespace) -> int:
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
-    table, shadows = Table(options.table), grpc_door.Shadows()
+    table, shadows = Table(options.table, wake=Alarm(options.control)), grpc_door.Shadows()
     rest = rest_door.start(table, shadows, options.host, options.rest_port)
     rpc, grpc_port = grpc_door.start(table, shadows, options.host, options.grpc_port)
     print(json.dumps({"ready": True, "grpc_port": grpc_port, "rest_port": rest.server_port}), flush=True)

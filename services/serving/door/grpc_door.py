@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from services.serving.door import peek
-from services.serving.door.routes import ENDPOINT_HEADER, Backend, NoRoute, Table
+from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Table
 
 _THREADS = 16
 _MAX_MESSAGE = 256 << 20
@@ -83,8 +83,11 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         headers = {name: value for name, value in metadata if isinstance(value, str)}
         try:
             route = self._table.by_model(peek.model_of(method, request), headers.get(ENDPOINT_HEADER, ""))
+            route = self._table.awake(route, min(AWAKE_SECONDS, context.time_remaining() or AWAKE_SECONDS))
         except peek.Malformed as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request cannot be read: {error}")
+        except NotAwake as error:
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except NoRoute as error:
             context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         chosen, copy = self._table.choose(route, headers.get)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 ENDPOINT_HEADER = "trainyard-endpoint"
 _PARTS = 10_000
+_LOOK_SECONDS = 0.1
+AWAKE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Route:
     beside: Backend | None = None
     percent: float = 0.0  # of the calls that go to the one beside
     sticky_by: str = ""  # calls with the same value of this header go to the same one
+    asleep: bool = False  # its server has to be started first
     shadow: bool = False  # the one beside gets a copy of what goes to the main one, and nobody waits for it
 
 
@@ -42,11 +46,17 @@ class NoRoute(Exception):
     """Why a call cannot be passed on."""
 
 
+class NotAwake(NoRoute):
+    """Its server is being started still."""
+
+
 class Table:
     """`<home>/door.json`, read again when it changes. A file that cannot be read leaves what was known."""
 
-    def __init__(self, file: Path, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, file: Path, chance: Callable[[], float] = random.random, wake: Callable[[str], None] = lambda _: None) -> None:
+        """`wake` asks for an endpoint's server; it may be called many times."""
         self._file = file
+        self._wake = wake
         self._chance = chance
         self._seen: tuple[int, int] | None = None
         self._routes: dict[str, Route] = {}
@@ -70,6 +80,17 @@ class Table:
             raise NoRoute(f"no endpoint serves a model {model[:100]!r}")
         names = ", ".join(sorted(it.endpoint for it in found))
         raise NoRoute(f"model {model[:100]!r} is served by {names}: say which in the header {ENDPOINT_HEADER}")
+
+    def awake(self, route: Route, seconds: float) -> Route:
+        """The route once its server answers. Raises NoRoute where that takes longer, or it is gone."""
+        deadline = time.monotonic() + seconds
+        while route.asleep:
+            self._wake(route.endpoint)
+            if time.monotonic() >= deadline:
+                raise NotAwake(f"endpoint {route.endpoint!r} slept, and did not answer within {seconds:.0f} s")
+            time.sleep(_LOOK_SECONDS)
+            route = self.by_endpoint(route.endpoint)
+        return route
 
     def choose(self, route: Route, header: Callable[[str], str | None]) -> tuple[Backend, Backend | None]:
         """Who answers, and who gets a copy."""
@@ -111,5 +132,6 @@ def parsed(endpoint: str, told: Mapping[str, Any]) -> Route:
         Backend(**beside) if beside else None,
         float(told.get("percent", 0)),
         str(told.get("sticky_by", "")).lower(),
+        bool(told.get("asleep", False)),
         bool(told.get("shadow", False)),
     )

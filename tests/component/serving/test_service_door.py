@@ -203,3 +203,24 @@ def test_a_killed_door_is_back(space: Any, model: str) -> None:
             return False
 
     until(answers, "the door's return")
+
+
+def test_an_idle_endpoint_sleeps_without_a_process_and_the_first_call_through_the_door_wakes_it(
+    space: Any, model: str, topic_log: TopicLog, tmp_path: Path
+) -> None:
+    (tmp_path / "score.py").write_text("def init(): pass\ndef run(data): return data.upper()\n")
+    name, code_name, config = a_name("idle"), a_name("idle-code"), DeploymentConfiguration(idle_seconds=5)
+    found = live(Model.deploy(space, name, [f"{model}:1"], deployment_config=config))
+    code = live(Model.deploy(space, code_name, [], InferenceConfig(str(tmp_path / "score.py")), config))
+
+    until(lambda: "EndpointSlept" in kinds(history(topic_log, name)), "sleep")
+    until(lambda: "EndpointSlept" in kinds(history(topic_log, code_name)), "sleep of the code")
+    found.update_deployment_state()
+    asleep = (found.asleep, found.state, found.scoring_uri)
+    until(lambda: json.loads(httpx.get(f"{rest_door(found)}/healthz").text)["status"] == "ok", "the door")
+    answers = [found.run(ONE), predict(found.door_grpc_address, model, {"x": [1.0]}, "serving_default", 60)["y"].tolist(), code.run("x")]
+
+    assert asleep == (True, "Healthy", "")
+    assert answers == [{"predictions": [2.5]}, [2.5], "X"]
+    facts = kinds(history(topic_log, name))
+    assert facts[facts.index("EndpointSlept") :][:4] == ["EndpointSlept", "WakeEndpoint", "EndpointWoken", "EndpointLive"]

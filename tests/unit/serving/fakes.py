@@ -51,6 +51,7 @@ class FakeServer:
         self.ports = ports
         self.signatures = ("serving_default",)
         self.stopped_after: float | None = None
+        self.called: int | None = 0
         self._end: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
 
     @property
@@ -59,6 +60,9 @@ class FakeServer:
 
     def die(self, failure: Failure = FAILURE) -> None:
         self._end.set_result(failure)
+
+    async def calls(self) -> int | None:
+        return self.called
 
     async def wait(self) -> Failure:
         return await asyncio.shield(self._end)

@@ -44,6 +44,7 @@ class Serving:
             settled=inf,
             port_patience=0,
             retry=0,
+            look=0,
         )
         self._log = MemoryLog({TOPIC: 1, MODELS: 1, "trainyard.deadletters": 1})
         self.engine = Engine("serving", self.store, ServingHandler(), MemoryReader(self._log), topics=[TOPIC, MODELS])

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from services.chassis import codec
 from services.chassis.handler import Command
 from services.serving.domain.endpoint import Endpoint, state_of, wanted
-from services.serving.domain.reports import CameUp, GaveUp, Progressed, Report, WentDown
+from services.serving.domain.reports import CameUp, GaveUp, Progressed, Report, WentDown, WentIdle
 from services.serving.handlers import MODELS, TOPIC, Decide, Follow, ServingHandler
 from services.serving.shelf import ALIAS, ANSWER, DEPLOY, ENDPOINT, LEAVING, VERSION, Answer, Asked
 from tests.unit.on_memory import OnMemory
@@ -127,6 +127,14 @@ class AnyOrder(RuleBasedStateMachine):
     def a_server_is_given_up(self, name: str, behind: int) -> None:
         self._report(GaveUp(name, self._number(name, behind), FAILURE))
 
+    @rule(name=NAMES, behind=BEHIND)
+    def nobody_calls(self, name: str, behind: int) -> None:
+        self._report(WentIdle(name, self._number(name, behind)))
+
+    @rule(name=NAMES)
+    def somebody_calls(self, name: str) -> None:
+        self.service.publish(TOPIC, name, pb.WakeEndpoint(endpoint=name))
+
     @rule(name=NAMES, behind=BEHIND, why=st.sampled_from(["fetching", "loading"]))
     def a_server_makes_progress(self, name: str, behind: int, why: str) -> None:
         self._report(Progressed(name, self._number(name, behind), why))
@@ -179,7 +187,9 @@ class AnyOrder(RuleBasedStateMachine):
                 assert endpoint.serving.number <= endpoint.latest.number
                 assert endpoint.serving in endpoint.lived
             assert bool(endpoint.scoring_uri) == (endpoint.serving is not None)
-            assert state_of(endpoint) != pb.ENDPOINT_STATE_HEALTHY or (endpoint.up and endpoint.serving == endpoint.latest)
+            assert state_of(endpoint) != pb.ENDPOINT_STATE_HEALTHY or endpoint.serving == endpoint.latest
+            assert state_of(endpoint) != pb.ENDPOINT_STATE_HEALTHY or endpoint.up != endpoint.asleep
+            assert not (endpoint.asleep and (endpoint.up or endpoint.serving is None))
 
     @invariant()
     def an_answer_never_changes_and_only_what_waits_has_none(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.serving.door import peek
-from services.serving.door.routes import NoRoute, Table, part_of
+from services.serving.door.routes import NoRoute, NotAwake, Table, part_of
 from services.serving.model_server.wire import Wire
 
 WIRE = Wire()
@@ -119,3 +119,20 @@ def test_bytes_that_are_no_message_are_told_or_name_nobody(data: bytes, method: 
         assert isinstance(peek.model_of(method, data), str)
     except peek.Malformed as error:
         assert str(error)
+
+
+def test_a_call_waits_until_an_endpoint_that_sleeps_is_awake(tmp_path: Path) -> None:
+    asked: list[str] = []
+    a_table(tmp_path, digits={"asleep": True})
+
+    def wake(endpoint: str) -> None:
+        asked.append(endpoint)
+        a_table(tmp_path, digits={})
+
+    table = Table(tmp_path / "door.json", wake=wake)
+
+    assert not table.awake(table.by_endpoint("digits"), 30).asleep
+    assert asked == ["digits"]
+    a_table(tmp_path, digits={"asleep": True})
+    with pytest.raises(NotAwake, match="slept, and did not answer"):
+        Table(tmp_path / "door.json").awake(Table(tmp_path / "door.json").by_endpoint("digits"), 0)

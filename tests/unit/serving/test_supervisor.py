@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from services.chassis.handler import Command
-from services.serving.domain.endpoint import state_of
+from services.serving.domain.endpoint import state_of, wanted
+from services.serving.domain.reports import WentIdle
 from services.serving.handlers import MODELS, TOPIC, Decide
 from services.serving.ports import CannotServe, Ports
 from tests.unit.serving.builders import FAILURE, registered, scoring, starting
@@ -304,3 +305,30 @@ async def test_who_may_call_is_written_before_a_server_starts() -> None:
         await serving.deploy(authentication=pb.AUTHENTICATION_KEY)
         await serving.until(lambda: len(serving.servers.asked) == 1)
         assert serving.doors.kept["digits"].settings.authentication == pb.AUTHENTICATION_KEY
+
+
+async def test_a_server_that_nobody_calls_ends_and_a_call_brings_it_back_under_the_same_address() -> None:
+    serving = Serving()
+    async with serving.supervised():
+        await serving.deploy(limits=pb.Limits(idle_seconds=5))
+        before = await serving.until_state(HEALTHY)
+        (server,) = serving.servers.started
+        await serving.engine.command(Command(WentIdle("digits", 1), recurs=True))
+        await serving.until(lambda: not server.is_running)
+        asleep = serving.endpoint
+        await serving.publish(TOPIC, "digits", pb.WakeEndpoint(endpoint="digits"))
+        await serving.until(lambda: serving.endpoint.up)
+
+    assert (asleep.asleep, asleep.up, state_of(asleep), wanted(asleep)) == (True, False, HEALTHY, [])
+    assert serving.endpoint.scoring_uri == before.scoring_uri
+    assert serving.changes()[-3:] == ["EndpointSlept", "EndpointWoken", "EndpointLive"]
+
+
+async def test_one_that_is_called_does_not_sleep_and_one_without_the_setting_never_does() -> None:
+    serving = Serving()
+    async with serving.supervised():
+        await serving.deploy()
+        await serving.until_state(HEALTHY)
+        await serving.publish(TOPIC, "digits", pb.WakeEndpoint(endpoint="digits"))
+
+    assert serving.changes() == ["EndpointStarting", "VersionLoaded", "EndpointLive"]
