@@ -19,6 +19,7 @@ from benchmarks import (
     platform_overhead,
     run_logging,
     scheduling,
+    serving_peers,
     simulation,
     submit_latency,
 )
@@ -35,6 +36,7 @@ BENCHES = {
     "horovod": horovod.measure,
     "run_logging": run_logging.measure,
     "scheduling": scheduling.measure,
+    "serving_peers": serving_peers.measure,
     "simulation": simulation.measure,
     "log_latency": log_latency.measure,
     "placement": placement.measure,

@@ -217,7 +217,7 @@ class _Connection:
         """Whether another request may follow."""
         request, keep = parse_head(head)
         try:
-            length = body_length(request.headers, request.method)
+            length = body_length(request.headers)
         except ServeError as error:
             self._socket.sendall(to_bytes(error_answer(error), close=True))
             return False

@@ -40,7 +40,7 @@ class TensorFlow:
     """An environment with one line of TensorFlow and what the model server needs, and the models saved with it."""
 
     python: Path
-    models: Path  # <name>/model is a SavedModel: half, half-3, dense
+    models: Path  # <name>/model is one version: half, half-3, dense and more (make_models.py)
     is_newest: bool = False
 
 
@@ -112,9 +112,21 @@ def command(python: Path, model: Path, *options: str, grpc_port: int = 0, rest_p
 
 @contextmanager
 def running(python: Path, model: Path, *options: str, grpc_port: int = 0, rest_port: int = 0) -> Iterator[Running]:
+    with started(command(python, model, *options, grpc_port=grpc_port, rest_port=rest_port)) as server:
+        yield server
+
+
+@contextmanager
+def serving(python: Path, *options: str) -> Iterator[Running]:
+    """A model server by its own flags."""
+    with started([str(python), "-m", "services.serving.model_server", "--port=0", "--rest_port=0", *options]) as server:
+        yield server
+
+
+@contextmanager
+def started(arguments: list[str]) -> Iterator[Running]:
     """Nothing of the platform's own packages is on the path: only the repository and what the environment has."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)}
-    arguments = command(python, model, *options, grpc_port=grpc_port, rest_port=rest_port)
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=sys.stderr.fileno(), text=True, env=environment) as process:
         assert process.stdout
         try:

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hn
 
 from services.serving.model_server import v2_types
 from services.serving.model_server.v2_types import BY_NAME, Datatype
-from tests.unit.serving import v2_calls
+from tests.unit.serving import open_inference, v2_calls
 from tests.unit.serving.fake_models import FakeModels
 from tests.unit.serving.v2_calls import Aborted, an_infer, arrays, binaries, post, shown
 
@@ -86,6 +86,7 @@ def test_json_over_rest(tensor: tuple[Datatype, Any], nested: bool) -> None:
     answer = post(_MODELS, "/v2/models/echo/infer", request)
 
     assert answer.status == 200, answer.body
+    assert open_inference.conforms(shown(answer), open_inference.INFERENCE)
     (output,) = shown(answer)["outputs"]
     assert (output["name"], output["datatype"], output["shape"]) == ("y", datatype.name, list(array.shape))
     values = [it.encode() for it in output["data"]] if datatype.name == "BYTES" else output["data"]
@@ -155,8 +156,8 @@ def test_json_that_is_no_request_is_refused_over_rest(content: Any, binary: byte
     answer = post(_MODELS, "/v2/models/echo/infer", content, binary)
 
     assert answer.status in (200, 400, 501)
-    if answer.status != 200:
-        assert shown(answer).keys() == {"error"}
+    if v2_calls.HEADER_LENGTH not in answer.headers:  # binary tensors are an extension
+        assert open_inference.conforms(shown(answer), open_inference.INFERENCE if answer.status == 200 else open_inference.ERROR)
 
 
 @given(st.binary(max_size=100), st.none() | st.integers(-5, 200).map(str) | st.text(max_size=5))
@@ -167,6 +168,33 @@ def test_bytes_that_are_no_request_are_refused_over_rest(body: bytes, length: st
 
     assert answer.status == 400
     assert shown(answer).keys() == {"error"}
+
+
+_NAMES = st.sampled_from(["echo", "none", "%2e%2e", "a%2Fb", "%ff", "stats", "*", "ready"]) | st.text(
+    st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=8
+)
+
+
+@given(
+    _NAMES,
+    st.none() | st.sampled_from(["3", "9", "x", "-1", "1" * 30]) | _NAMES,
+    st.sampled_from(["", "/ready", "/config", "/stats", "/infer", "/x"]),
+)
+def test_whatever_is_looked_for_is_there_or_is_refused_in_words(name: str, version: str | None, rest: str) -> None:
+    which = name if version is None else f"{name}/versions/{version}"
+
+    answer = v2_calls.http(_MODELS, "GET", f"/v2/models/{which}{rest}")
+
+    assert answer.status in (200, 400, 404, 405, 501)
+    if answer.status == 200 and which in ("echo", "echo/versions/3") and not rest:
+        assert open_inference.conforms(shown(answer), open_inference.MODEL)
+    if answer.status != 200 and not rest.startswith("/ready"):
+        assert shown(answer).keys() <= {"error", "ready"}
+
+
+def test_the_server_describes_itself_as_the_description_has_it() -> None:
+    assert open_inference.conforms(shown(v2_calls.http(_MODELS, "GET", "/v2/")), open_inference.SERVER)
+    assert open_inference.conforms(shown(v2_calls.http(_MODELS, "GET", "/v2/models/echo")), open_inference.MODEL)
 
 
 @given(st.data())

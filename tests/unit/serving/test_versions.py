@@ -90,7 +90,7 @@ def test_a_list_of_models_that_makes_no_sense_is_refused() -> None:
         ({"a": a}, [other], "Illegal to change a model's platform"),
     ]:
         with pytest.raises(ServeError, match=text) as caught:
-            check_change(before, after)  # type: ignore[arg-type]
+            check_change(before, after)
         assert caught.value.code == INVALID_ARGUMENT
 
 
