@@ -63,6 +63,9 @@ class Agent(BaseModel):
 
 class Serving(BaseModel):
     load_seconds: float = Field(600.0, gt=0, description="deadline from the start of a model server to its first answer")
+    key_secret: SecretStr = Field(
+        SecretStr(""), description="what the keys of endpoints are made from; empty: a file in home, made at the first start"
+    )
 
 
 class Settings(BaseSettings):

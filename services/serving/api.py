@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -12,7 +13,9 @@ from services.chassis.choices import close_to, told
 from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
 from services.chassis.store import Documents
-from services.serving.domain import decisions
+from services.serving.adapters.endpoint_keys import REFRESH_AFTER, TOKEN_LASTS, EndpointKeys
+from services.serving.domain import asking
+from services.serving.domain.asking import Request
 from services.serving.domain.endpoint import Endpoint, state_of, why_of
 from services.serving.handlers import TOPIC
 from services.serving.ports import Logs
@@ -22,6 +25,8 @@ from trainyard.endpoint.v1 import endpoint_pb2, endpoint_pb2_grpc
 _STATUS = {
     "UserError": Code.INVALID_ARGUMENT,
     "ModelNotFound": Code.NOT_FOUND,
+    "AliasNotFound": Code.NOT_FOUND,
+    "EndpointNotFound": Code.NOT_FOUND,
     "AlreadyExists": Code.ALREADY_EXISTS,
     "NotASavedModel": Code.FAILED_PRECONDITION,
     "EndpointDeleted": Code.ABORTED,
@@ -31,30 +36,36 @@ _LINES, _MOST_LINES = 200, 20_000
 _MOST_BYTES = 3 << 20
 
 
-def endpoints(logs: Logs) -> Callable[[grpc.aio.Server, Context], None]:
+def endpoints(logs: Logs, keys: EndpointKeys) -> Callable[[grpc.aio.Server, Context], None]:
     def register(server: grpc.aio.Server, context: Context) -> None:
-        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs), server)
+        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs, keys), server)
 
     return register
 
 
 class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
-    def __init__(self, context: Context, logs: Logs) -> None:
+    def __init__(self, context: Context, logs: Logs, keys: EndpointKeys) -> None:
         self._context = context
         self._logs = logs
+        self._keys = keys
 
     async def DeployEndpoint(
         self, request: endpoint_pb2.DeployEndpoint, call: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.DeployEndpointResponse:
-        if why := decisions.unanswerable(request) or decisions.name_fault(request.endpoint):
-            raise refuse(Code.INVALID_ARGUMENT, "UserError", why, "endpoint")
-        event_id = await self._context.request(TOPIC, request.endpoint, request)
-        answer = await self._answer(request.submission_id, call.time_remaining())
-        if answer.failure is not None:
-            raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
-        return endpoint_pb2.DeployEndpointResponse(
-            endpoint=_shown(self._endpoint(answer.endpoint)), repeated_submission=answer.event_id != event_id
-        )
+        endpoint, repeated = await self._asked(request, call)
+        return endpoint_pb2.DeployEndpointResponse(endpoint=endpoint, repeated_submission=repeated)
+
+    async def UpdateEndpoint(
+        self, request: endpoint_pb2.UpdateEndpoint, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.UpdateEndpointResponse:
+        endpoint, repeated = await self._asked(request, call)
+        return endpoint_pb2.UpdateEndpointResponse(endpoint=endpoint, repeated_submission=repeated)
+
+    async def RollBackEndpoint(
+        self, request: endpoint_pb2.RollBackEndpoint, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.RollBackEndpointResponse:
+        endpoint, repeated = await self._asked(request, call)
+        return endpoint_pb2.RollBackEndpointResponse(endpoint=endpoint, repeated_submission=repeated)
 
     async def DeleteEndpoint(
         self, request: endpoint_pb2.DeleteEndpoint, _: grpc.aio.ServicerContext[Any, Any]
@@ -81,6 +92,53 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         name = self._endpoint(request.endpoint).name
         lines = await asyncio.to_thread(self._logs.tail, name, min(request.last_lines or _LINES, _MOST_LINES))
         return endpoint_pb2.GetEndpointLogsResponse(lines=_last(lines, _MOST_BYTES))
+
+    async def GetEndpointKeys(
+        self, request: endpoint_pb2.GetEndpointKeysRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.GetEndpointKeysResponse:
+        primary, secondary = self._keys.keys(self._asking_for(request.endpoint, endpoint_pb2.AUTHENTICATION_KEY, "key"))
+        return endpoint_pb2.GetEndpointKeysResponse(primary=primary, secondary=secondary)
+
+    async def RegenerateEndpointKey(
+        self, request: endpoint_pb2.RegenerateEndpointKey, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.RegenerateEndpointKeyResponse:
+        self._asking_for(request.endpoint, endpoint_pb2.AUTHENTICATION_KEY, "key")
+        if request.key not in (endpoint_pb2.KEY_PRIMARY, endpoint_pb2.KEY_SECONDARY):
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", "There are a primary and a secondary key; name one.", "key")
+        await self._context.request(TOPIC, request.endpoint, request)
+        self._keys.keep(self._endpoint(request.endpoint))
+        return endpoint_pb2.RegenerateEndpointKeyResponse()
+
+    async def GetEndpointToken(
+        self, request: endpoint_pb2.GetEndpointTokenRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.GetEndpointTokenResponse:
+        token, ends = self._keys.token(self._asking_for(request.endpoint, endpoint_pb2.AUTHENTICATION_TOKEN, "token"), datetime.now(UTC))
+        answer = endpoint_pb2.GetEndpointTokenResponse(token=token)
+        answer.expires_at.FromDatetime(ends)
+        answer.refresh_after.FromDatetime(ends - TOKEN_LASTS + REFRESH_AFTER)
+        return answer
+
+    async def _asked(self, request: Request, call: grpc.aio.ServicerContext[Any, Any]) -> tuple[endpoint_pb2.Endpoint, bool]:
+        """The endpoint once the request is answered, and whether another one had been answered so before."""
+        if why := asking.unanswerable(request) or asking.name_fault(request.endpoint):
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", why, "endpoint")
+        event_id = await self._context.request(TOPIC, request.endpoint, request)
+        answer = await self._answer(request.submission_id, call.time_remaining())
+        if answer.failure is not None:
+            raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
+        endpoint = self._endpoint(answer.endpoint)
+        self._keys.keep(endpoint)
+        return _shown(endpoint), answer.event_id != event_id
+
+    def _asking_for(self, name: str, authentication: int, what: str) -> Endpoint:
+        """The endpoint, which lets in by that. Raises Refused."""
+        endpoint = self._endpoint(name)
+        if endpoint.deleted:
+            raise self._unknown(name)
+        if endpoint.settings.authentication != authentication:
+            why = f"Endpoint {name!r} asks for no {what}: it was deployed without, or asks for something else."
+            raise refuse(Code.FAILED_PRECONDITION, "UserError", why, name)
+        return endpoint
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
         def given(documents: Documents) -> Answer | None:
@@ -119,15 +177,33 @@ def _last(lines: Sequence[str], room: int) -> list[str]:
 
 
 def _shown(endpoint: Endpoint) -> endpoint_pb2.Endpoint:
+    latest = endpoint.latest
     return endpoint_pb2.Endpoint(
         endpoint=endpoint.name,
         state=state_of(endpoint),
         why=why_of(endpoint),
-        model=endpoint.latest.model,
-        version=endpoint.latest.version,
-        deployment=endpoint.latest.number,
+        model=latest.model,
+        version=latest.version,
+        deployment=latest.number,
         grpc_address=endpoint.grpc_address,
         scoring_uri=endpoint.scoring_uri,
         failure=endpoint.failure,
-        submission_id=endpoint.latest.submission_id,
+        submission_id=latest.submission_id,
+        alias=latest.alias,
+        more_models=latest.more_models,
+        has_code=latest.scoring is not None,
+        limits=latest.limits,
+        settings=endpoint.settings,
+        created_at=endpoint.created_at,
+        updated_at=latest.at,
+        entry_script=latest.scoring.entry_script if latest.scoring is not None else "",
+        deployments=[
+            endpoint_pb2.DeploymentSummary(
+                deployment=it.number,
+                model=it.model,
+                version=it.version,
+                entry_script=it.scoring.entry_script if it.scoring is not None else "",
+            )
+            for it in endpoint.lived
+        ],
     )

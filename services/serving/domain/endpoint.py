@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from trainyard.endpoint.v1.endpoint_pb2 import (
     ENDPOINT_STATE_DELETED,
@@ -10,20 +12,31 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     ENDPOINT_STATE_HEALTHY,
     ENDPOINT_STATE_TRANSITIONING,
     ENDPOINT_STATE_UNHEALTHY,
+    KEY_PRIMARY,
+    KEY_SECONDARY,
+    EndpointChanged,
     EndpointDeleted,
     EndpointFailed,
+    EndpointKeyRegenerated,
     EndpointLive,
     EndpointProgress,
     EndpointRejected,
+    EndpointSettings,
     EndpointStarting,
     EndpointState,
     EndpointUnhealthy,
+    Key,
+    Limits,
+    ModelReference,
+    Scoring,
     VersionLoaded,
 )
 from trainyard.event.v1.artifact_pb2 import Failure
 
 Fact = (
     EndpointStarting
+    | EndpointChanged
+    | EndpointKeyRegenerated
     | EndpointProgress
     | VersionLoaded
     | EndpointLive
@@ -32,20 +45,46 @@ Fact = (
     | EndpointDeleted
     | EndpointRejected
 )
+_REMEMBERED = 10
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """One attempt to put a version behind an endpoint; the number fences its servers."""
+    """One attempt to put models behind an endpoint; the number fences its servers."""
 
     number: int
     model: str
     version: int
     submission_id: str
+    alias: str = ""
+    alias_version: int = 0  # where the alias pointed when this was decided
+    more_models: tuple[ModelReference, ...] = ()
+    scoring: Scoring | None = None
+    limits: Limits | None = None
+    rolled_back_to: int = 0
+    at: Timestamp | None = None
 
     @property
     def model_id(self) -> str:
         return f"{self.model}:{self.version}"
+
+    @property
+    def title(self) -> str:
+        """What it serves, for people."""
+        models = [f"{it.model}:{it.version}" for it in self.models]
+        if self.scoring is None:
+            return ", ".join(models)
+        return " with ".join(filter(None, (self.scoring.entry_script, ", ".join(models))))
+
+    @property
+    def models(self) -> list[ModelReference]:
+        first = [ModelReference(model=self.model, version=self.version)] if self.model else []
+        return [*first, *self.more_models]
+
+    @property
+    def origin(self) -> int:
+        """The deployment that first had this content."""
+        return self.rolled_back_to or self.number
 
 
 @dataclass(frozen=True)
@@ -62,6 +101,11 @@ class Endpoint:
     grpc_address: str = ""
     scoring_uri: str = ""
     deleted: bool = False
+    settings: EndpointSettings = field(default_factory=EndpointSettings)
+    lived: tuple[Deployment, ...] = ()  # that went live, oldest first; the last few
+    born: int = 1  # number of the first deployment since the name was free
+    created_at: Timestamp | None = None
+    keys_made: tuple[int, int] = (0, 0)  # how often the primary and the secondary key were made anew
 
     @property
     def is_starting(self) -> bool:
@@ -82,25 +126,43 @@ def evolve(endpoint: Endpoint | None, fact: Fact) -> Endpoint | None:
         case EndpointProgress() if fact.deployment == endpoint.latest.number and endpoint.failure is None:
             return replace(endpoint, why=fact.why)
         case EndpointLive() if endpoint.is_starting and fact.deployment == endpoint.latest.number:
-            return _up(replace(endpoint, serving=endpoint.latest, why=""), fact)
+            lived = (*endpoint.lived, endpoint.latest)[-_REMEMBERED:]
+            return _up(replace(endpoint, serving=endpoint.latest, lived=lived, why=""), fact)
         case EndpointLive() if endpoint.serves(fact.deployment):
             return _up(replace(endpoint, why="" if fact.deployment == endpoint.latest.number else endpoint.why), fact)
         case EndpointUnhealthy() if endpoint.serves(fact.deployment):
             return replace(endpoint, up=False, why=fact.why if fact.deployment == endpoint.latest.number else endpoint.why)
         case EndpointFailed():
             return _failed(endpoint, fact)
+        case EndpointChanged():
+            return replace(endpoint, settings=fact.settings)
+        case EndpointKeyRegenerated():
+            return replace(endpoint, keys_made=_made_anew(endpoint.keys_made, fact.key, fact.generation))
         case EndpointDeleted():
             return _silent(replace(endpoint, deleted=True, why=""))
     return endpoint
 
 
 def _started(endpoint: Endpoint | None, fact: EndpointStarting) -> Endpoint:
-    latest = Deployment(fact.deployment, fact.model, fact.version, fact.submission_id)
-    if endpoint is None:
-        return Endpoint(fact.endpoint, latest, why="accepted")
+    latest = Deployment(
+        fact.deployment,
+        fact.model,
+        fact.version,
+        fact.submission_id,
+        alias=fact.alias,
+        alias_version=fact.alias_version,
+        more_models=tuple(fact.more_models),
+        scoring=fact.scoring if fact.HasField("scoring") else None,
+        limits=fact.limits if fact.HasField("limits") else None,
+        rolled_back_to=fact.rolled_back_to,
+        at=fact.at,
+    )
+    if endpoint is None or (endpoint.deleted and fact.deployment > endpoint.latest.number):
+        return Endpoint(fact.endpoint, latest, why="accepted", settings=fact.settings, born=fact.deployment, created_at=fact.at)
     if fact.deployment <= endpoint.latest.number:
         return endpoint
-    return replace(endpoint, latest=latest, why="accepted", failure=None, deleted=False)
+    settings = fact.settings if fact.HasField("settings") else endpoint.settings
+    return replace(endpoint, latest=latest, why="accepted", failure=None, settings=settings)
 
 
 def _up(endpoint: Endpoint, fact: EndpointLive) -> Endpoint:
@@ -117,6 +179,13 @@ def _failed(endpoint: Endpoint, fact: EndpointFailed) -> Endpoint:
 
 def _silent(endpoint: Endpoint) -> Endpoint:
     return replace(endpoint, serving=None, up=False, grpc_address="", scoring_uri="")
+
+
+def _made_anew(made: tuple[int, int], key: Key, generation: int) -> tuple[int, int]:
+    primary, secondary = made
+    if key == KEY_PRIMARY:
+        return max(primary, generation), secondary
+    return (primary, max(secondary, generation)) if key == KEY_SECONDARY else made
 
 
 def wanted(endpoint: Endpoint) -> list[Deployment]:
@@ -141,4 +210,4 @@ def why_of(endpoint: Endpoint) -> str:
     if older is None or older.number == endpoint.latest.number:
         return endpoint.why
     doing = "answers meanwhile" if endpoint.up else "is being brought back meanwhile"
-    return f"{endpoint.why.rstrip('.')}; {older.model_id} (deployment {older.number}) {doing}"
+    return f"{endpoint.why.rstrip('.')}; {older.title} (deployment {older.number}) {doing}"

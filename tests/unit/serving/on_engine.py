@@ -22,7 +22,7 @@ from services.serving.handlers import MODELS, TOPIC, Decide, ServingHandler
 from services.serving.shelf import Shelf
 from services.serving.supervisor import Supervisor
 from tests.unit.serving.builders import NOW, a_request, registered
-from tests.unit.serving.fakes import FakeEnvironments, FakeFiles, FakeLogs, FakeServers
+from tests.unit.serving.fakes import FakeDoors, FakeEnvironments, FakeFiles, FakeLogs, FakeServers
 from trainyard._cloudevents import Outgoing, decode
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 
@@ -31,8 +31,18 @@ class Serving:
     def __init__(self) -> None:
         self.store = Store("sqlite://")
         self.files, self.environments, self.servers, self.logs = FakeFiles(), FakeEnvironments(), FakeServers(), FakeLogs()
+        self.doors = FakeDoors()
         self.world = World(
-            self.files, self.environments, self.servers, self.logs, "h", backoff=(0, 0, 0, 0), settled=inf, port_patience=0, retry=0
+            self.files,
+            self.environments,
+            self.servers,
+            self.logs,
+            self.doors,
+            "h",
+            backoff=(0, 0, 0, 0),
+            settled=inf,
+            port_patience=0,
+            retry=0,
         )
         self._log = MemoryLog({TOPIC: 1, MODELS: 1, "trainyard.deadletters": 1})
         self.engine = Engine("serving", self.store, ServingHandler(), MemoryReader(self._log), topics=[TOPIC, MODELS])

@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from services.chassis import codec
 from services.chassis.handler import Command
-from services.serving.domain.decisions import CameUp, GaveUp, Progressed, Report, WentDown
 from services.serving.domain.endpoint import Endpoint, state_of, wanted
+from services.serving.domain.reports import CameUp, GaveUp, Progressed, Report, WentDown
 from services.serving.handlers import MODELS, TOPIC, Decide, ServingHandler
 from services.serving.shelf import ANSWER, DEPLOY, ENDPOINT, VERSION, Answer, Asked
 from tests.unit.on_memory import OnMemory
@@ -52,14 +52,14 @@ class AnyOrder(RuleBasedStateMachine):
         pending = self.service.pending(DEPLOY)
         if pending:
             asked = codec.loads(pending[chosen % len(pending)], Asked)
-            self.seen[asked.request.submission_id] = asked
-            self.service.command(Command(Decide(asked.request, self.service.now()), asked.event_id, asked.correlation_id))
+            self.seen[asked.what.submission_id] = asked
+            self.service.command(Command(Decide(asked.what, self.service.now()), asked.event_id, asked.correlation_id))
 
     @rule(submission=SUBMISSIONS)
     def the_worker_comes_back_once_more(self, submission: str) -> None:
         if submission in self.seen:
             asked, before = self.seen[submission], self._facts()
-            self.service.command(Command(Decide(asked.request, self.service.now()), asked.event_id, asked.correlation_id))
+            self.service.command(Command(Decide(asked.what, self.service.now()), asked.event_id, asked.correlation_id))
             assert self._facts() == before
 
     @rule(name=NAMES, behind=BEHIND)

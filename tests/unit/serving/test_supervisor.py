@@ -104,7 +104,7 @@ async def test_what_is_overtaken_while_it_loads_is_given_up() -> None:
         serving.servers.loading.set()
         await serving.until_state(HEALTHY, 2)
 
-        assert [server.version.id for server in serving.servers.started] == ["mnist:2"]
+        assert [server.content.title for server in serving.servers.started] == ["mnist:2"]
 
 
 async def test_a_new_deployment_that_cannot_be_brought_up_is_not_tried_again() -> None:
