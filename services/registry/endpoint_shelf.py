@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from google.protobuf.message import Message
 
@@ -11,7 +11,7 @@ from services.chassis.store import Documents
 from services.registry.domain import endpoints
 from services.registry.domain.endpoints import Asked, Endpoint
 from trainyard._cloudevents import Received
-from trainyard.endpoint.v1.endpoint_pb2 import DeleteEndpoint, DeployEndpoint
+from trainyard.endpoint.v1.endpoint_pb2 import DeleteEndpoint, DeployEndpoint, RollBackEndpoint, UpdateEndpoint
 
 TOPIC = "trainyard.endpoints"
 ENDPOINT, ASKED, ANSWERED = "endpoint", "endpoint-asked", "endpoint-answered"
@@ -25,27 +25,21 @@ class EndpointShelf:
 
     def apply(self, event: Received) -> None:
         match event.message:
-            case DeployEndpoint() as request if endpoints.is_answerable(request, event.key):
+            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() as request if endpoints.is_answerable(request, event.key):
                 if self._documents.get(ANSWERED, request.submission_id) is None:
-                    asked = Asked(request.endpoint, endpoints.uses_of(request))
-                    self._documents.put(ASKED, request.submission_id, codec.dumps(asked))
+                    self._documents.put(ASKED, request.submission_id, codec.dumps(endpoints.asked_by(request)))
             case DeleteEndpoint() as request:
                 self._forget(request.endpoint)
             case fact if isinstance(fact, endpoints.FACTS):
                 self._fold(fact)
 
-    def users(self, model: str, version: int, pointing: Iterable[str]) -> list[str]:
-        """What uses the version, or is asked to, in words. `pointing`: the aliases that point at it."""
-        aliases = frozenset(pointing)
-        deployed = [codec.loads(content, Endpoint) for _, content in self._documents.all(ENDPOINT)]
+    def users(self, model: str, version: int, aliases: Mapping[str, int]) -> list[str]:
+        """What uses the version, or is asked to, in words. `aliases` are the model's."""
+        deployed = {name: codec.loads(content, Endpoint) for name, content in self._documents.all(ENDPOINT)}
         asked = [codec.loads(content, Asked) for _, content in self._documents.all(ASKED)]
-        found = {words for endpoint in deployed for words in endpoints.told(endpoint, model, version, aliases)}
-        found |= {
-            f"endpoint {it.endpoint!r} is about to be deployed with it"
-            for it in asked
-            if any(u.is_of(model, version, aliases) for u in it.uses)
-        }
-        return sorted(found)
+        found = [words for it in deployed.values() for words in endpoints.told(it, model, version, aliases)]
+        found += [words for it in asked for words in endpoints.told_asked(it, deployed.get(it.endpoint), model, version, aliases)]
+        return sorted(set(found))
 
     def _fold(self, fact: Message) -> None:
         if submission_id := getattr(fact, "submission_id", ""):

@@ -107,8 +107,7 @@ class RegistryHandler:
                 return _emits(registration.conclude(known, checked.run, checked.missing, checked.at))
             case LookedAtEndpoints() as looked if (leaving := shelf.deletion(looked.submission_id)) is not None:
                 state = shelf.state(leaving.model, leaving.version, leaving.submission_id)
-                aliases = model.pointing(state.aliases, leaving.version)
-                users = EndpointShelf(documents).users(leaving.model, leaving.version, aliases)
+                users = EndpointShelf(documents).users(leaving.model, leaving.version, state.aliases)
                 return _emits(changes.conclude(state, leaving, users, looked.at))
         return []
 

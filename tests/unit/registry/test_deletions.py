@@ -31,6 +31,8 @@ from trainyard.model.v1.model_pb2 import (
 )
 
 MODEL, NAME = "mnist", "mnist-svc"
+REFERENCE = endpoint.ModelReference(model=MODEL, version=1)
+FOLLOWS: Any = {"alias": "champion", "alias_version": 2}
 
 
 @pytest.fixture
@@ -66,6 +68,10 @@ def deploy(version: int = 1, submission: str = "d1") -> endpoint.DeployEndpoint:
 
 def starting(version: int = 1, deployment: int = 1, submission: str = "d1") -> endpoint.EndpointStarting:
     return endpoint.EndpointStarting(submission_id=submission, endpoint=NAME, model=MODEL, version=version, deployment=deployment)
+
+
+def update() -> endpoint.UpdateEndpoint:
+    return endpoint.UpdateEndpoint(submission_id="u1", endpoint=NAME, models=[REFERENCE])
 
 
 def live(deployment: int = 1) -> endpoint.EndpointLive:
@@ -110,6 +116,12 @@ def test_a_deleted_version_is_in_no_list_and_its_number_is_not_given_again(servi
         ([starting(), live(), endpoint.EndpointDeleted(endpoint=NAME)], False),
         ([deploy(), endpoint.DeleteEndpoint(endpoint=NAME)], False),
         ([endpoint.DeployEndpoint(submission_id="", endpoint=NAME, model=MODEL, version=1)], False),
+        ([endpoint.DeployEndpoint(submission_id="d1", endpoint=NAME, model="other", version=1, more_models=[REFERENCE])], True),
+        ([endpoint.UpdateEndpoint(submission_id="d1", endpoint=NAME, models=[REFERENCE])], True),
+        ([update(), endpoint.EndpointChanged(submission_id="u1", endpoint=NAME)], False),
+        ([starting(), live(), starting(2, 2, "d2"), live(2), endpoint.RollBackEndpoint(submission_id="b1", endpoint=NAME)], True),
+        ([starting(), failed(), starting(2, 2, "d2"), live(2), endpoint.RollBackEndpoint(submission_id="b1", endpoint=NAME)], False),
+        ([endpoint.RollBackEndpoint(submission_id="b1", endpoint=NAME)], False),
     ],
 )
 def test_what_an_endpoint_has_or_is_to_have_is_not_deleted(service: OnMemory, told: list[Message], is_used: bool) -> None:
@@ -125,6 +137,32 @@ def test_what_an_endpoint_has_or_is_to_have_is_not_deleted(service: OnMemory, to
     else:
         assert isinstance(fact, ModelVersionDeleted)
     assert service.replayed() == service.documents()
+
+
+@pytest.mark.parametrize(
+    ("moves", "told", "is_used"),
+    [
+        ([1], [endpoint.DeployEndpoint(submission_id="d1", endpoint=NAME, model=MODEL, alias="champion")], True),
+        ([2], [endpoint.DeployEndpoint(submission_id="d1", endpoint=NAME, model=MODEL, alias="champion")], False),
+        ([2], [endpoint.EndpointStarting(submission_id="d1", endpoint=NAME, model=MODEL, version=2, deployment=1, **FOLLOWS)], False),
+        (
+            [2, 1, 2, 3],
+            [endpoint.EndpointStarting(submission_id="d1", endpoint=NAME, model=MODEL, version=2, deployment=1, **FOLLOWS)],
+            True,
+        ),
+        ([2, 0], [endpoint.EndpointStarting(submission_id="d1", endpoint=NAME, model=MODEL, version=2, deployment=1, **FOLLOWS)], False),
+    ],
+)
+def test_what_an_alias_leads_an_endpoint_to_is_not_deleted(service: OnMemory, moves: list[int], told: list[Message], is_used: bool) -> None:
+    service.publish(TOPIC, MODEL, ModelVersionRegistered(submission_id="r3", model=MODEL, version=3))
+    for number, version in enumerate(moves):
+        service.publish(TOPIC, MODEL, SetAlias(submission_id=f"a{number}", model=MODEL, alias="champion", version=version))
+    say(service, *told)
+    ask_to_delete(service, with_aliases=True)
+
+    fact = look(service)
+
+    assert isinstance(fact, ModelChangeRejected if is_used else ModelVersionDeleted)
 
 
 def test_a_deployment_that_is_asked_for_while_the_version_leaves_keeps_it(service: OnMemory) -> None:
