@@ -9,6 +9,7 @@ from services.chassis.store import Documents
 from services.registry.domain.model import Leaving, State, pointing
 from services.registry.domain.registration import Answer, Asked, Known
 from services.registry.domain.runs import Run
+from trainyard._model_version import registered
 from trainyard._times import order
 from trainyard.model.v1.model_pb2 import ModelVersion, ModelVersionRegistered
 
@@ -101,7 +102,7 @@ class Shelf:
         return {} if content is None else codec.loads(content, dict[str, int])
 
     def add(self, fact: ModelVersionRegistered) -> None:
-        self._documents.put(VERSION, f"{fact.model}:{fact.version}", _shown(fact).SerializeToString(deterministic=True))
+        self._documents.put(VERSION, f"{fact.model}:{fact.version}", registered(fact).SerializeToString(deterministic=True))
         self._documents.put(LATEST, fact.model, str(fact.version).encode())
 
     def latest(self, model: str) -> int:
@@ -141,24 +142,3 @@ class Shelf:
         ages = sorted(((order(it.registered_at), it.model, it.version) for it in found if it is not None), reverse=True)
         again = (self.version(model, number) for at, model, number in ages if before is None or (at, model) < before)
         return (version for version in again if version is not None)
-
-
-def _shown(fact: ModelVersionRegistered) -> ModelVersion:
-    return ModelVersion(
-        model=fact.model,
-        version=fact.version,
-        digest=fact.digest,
-        artifacts=fact.artifacts,
-        lineage=fact.lineage,
-        framework=fact.framework,
-        framework_version=fact.framework_version,
-        description=fact.description,
-        tags=fact.tags,
-        properties=fact.properties,
-        requirements=fact.requirements if fact.HasField("requirements") else None,
-        registered_at=fact.registered_at,
-        signatures=fact.signatures,
-        tag_sets=fact.tag_sets,
-        operations=fact.operations,
-        warnings=fact.warnings,
-    )

@@ -10,13 +10,13 @@ from typing import Any
 from services.registry.domain.model import Fact, Leaving, Request, State, failure_of, id_of, pointing
 from services.registry.domain.objections import objection, pointed_at, too_much
 from services.registry.domain.registration import Answer
+from trainyard._model_version import after
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.model.v1.model_pb2 import (
     AliasMoved,
     DatasetRef,
     DeleteModelVersion,
     ModelChangeRejected,
-    ModelVersion,
     ModelVersionDeleted,
     ModelVersionLeaving,
     ModelVersionUpdated,
@@ -92,17 +92,12 @@ def evolve(state: State, fact: Fact, cause_id: str = "") -> State:
             if fact.version:
                 aliases[fact.alias] = fact.version
             return replace(state, aliases=aliases, answer=Answer(fact.model, fact.version or fact.previous_version, cause_id))
-        case StageChanged() if state.is_there:
-            version = _changed(state, fact)
-            version.stage = fact.stage
-            return replace(state, version=version, answer=Answer(fact.model, fact.version, cause_id))
-        case ModelVersionUpdated() if state.is_there:
-            return replace(state, version=_said(state, fact), answer=Answer(fact.model, fact.version, cause_id))
+        case StageChanged() | ModelVersionUpdated() if state.version is not None and state.is_there:
+            return replace(state, version=after(state.version, fact), answer=Answer(fact.model, fact.version, cause_id))
         case ModelVersionLeaving() if state.is_there and not state.leaving:
             return replace(state, leaving=fact.submission_id)
-        case ModelVersionDeleted() if state.is_there:
-            version = _changed(state, fact)
-            version.deleted_at.CopyFrom(fact.at)
+        case ModelVersionDeleted() if state.version is not None and state.is_there:
+            version = after(state.version, fact)
             aliases = {name: number for name, number in state.aliases.items() if number != fact.version}
             return replace(state, version=version, aliases=aliases, leaving="", answer=Answer(fact.model, fact.version, cause_id))
     return state
@@ -160,32 +155,6 @@ def _with(there: Iterable[DatasetRef], added: Iterable[DatasetRef]) -> list[Data
 
 
 # -- small things
-
-
-def _changed(state: State, fact: StageChanged | ModelVersionUpdated | ModelVersionDeleted) -> ModelVersion:
-    """A copy to be changed."""
-    version = ModelVersion()
-    if state.version is not None:
-        version.CopyFrom(state.version)
-    version.updated_at.CopyFrom(fact.at)
-    return version
-
-
-def _said(state: State, fact: ModelVersionUpdated) -> ModelVersion:
-    version = _changed(state, fact)
-    for name in ("tags", "properties", "description", "requirements"):
-        version.ClearField(name)
-    version.MergeFrom(
-        ModelVersion(
-            tags=fact.tags,
-            properties=fact.properties,
-            description=fact.description,
-            requirements=fact.requirements if fact.HasField("requirements") else None,
-        )
-    )
-    del version.lineage.datasets[:]
-    version.lineage.datasets.extend(fact.datasets)
-    return version
 
 
 def _stamped(fact: Any, at: datetime) -> Any:
