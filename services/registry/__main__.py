@@ -22,7 +22,7 @@ def main() -> int:
     objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
 
     def register(context: Context) -> Worker:
-        return Worker(REGISTER, Checking(FoldedRuns(context), objects), parallel=32)
+        return Worker(REGISTER, Checking(FoldedRuns(context), objects, risky_operations=settings.registry.operations), parallel=32)
 
     def delete(context: Context) -> Worker:
         return Worker(DELETE, Deleting(context.in_log, context.caught_up_whole))

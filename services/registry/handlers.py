@@ -12,7 +12,8 @@ from services.chassis.store import Documents
 from services.registry import environment_handlers
 from services.registry.domain import changes, model, objections, registration, runs
 from services.registry.domain.model import Leaving
-from services.registry.domain.registration import Asked, Fact
+from services.registry.domain.reading import Reading
+from services.registry.domain.registration import NOTHING_READ, Asked, Fact
 from services.registry.domain.runs import Run
 from services.registry.endpoint_shelf import EndpointShelf
 from services.registry.shelf import Shelf
@@ -41,12 +42,13 @@ JOBS = "trainyard.jobs"
 
 @dataclass(frozen=True)
 class Checked:
-    """What the worker found for a submission: the run as it looked at it, and what the object store lacks of its files."""
+    """What the worker found for a submission: the run as it looked at it, what is wrong with its files, and what they say."""
 
     submission_id: str
     run: Run | None
     missing: Failure | None
     at: datetime
+    reading: Reading = NOTHING_READ
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class RegistryHandler:
                 if pending is None:
                     return []
                 known = shelf.known(pending.request.model, checked.submission_id)
-                return _emits(registration.conclude(known, checked.run, checked.missing, checked.at))
+                return _emits(registration.conclude(known, checked.run, checked.missing, checked.at, checked.reading))
             case LookedAtEndpoints() as looked if (leaving := shelf.deletion(looked.submission_id)) is not None:
                 state = shelf.state(leaving.model, leaving.version, leaving.submission_id)
                 users = EndpointShelf(documents).users(leaving.model, leaving.version, state.aliases)

@@ -36,7 +36,9 @@ class Shelf:
     # -- submissions
 
     def known(self, model: str, submission_id: str) -> Known:
-        return Known(self.latest(model), self.pending(submission_id), self.answer(submission_id))
+        pending = self.pending(submission_id)
+        named = self.stored(model, pending.request.version) if pending is not None and pending.request.version else None
+        return Known(self.latest(model), pending, self.answer(submission_id), named.digest if named is not None else "")
 
     def keep(self, submission_id: str, before: Known, after: Known) -> None:
         if after.pending is None:

@@ -110,6 +110,29 @@ def test_what_no_store_can_keep_is_refused_before_anything_is_sent(platform: Pla
     assert platform.asked == []
 
 
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("weights.h5", b"", "is HDF5"),
+        ("model.pkl", b"", "is a pickle"),
+        ("more.bin", b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x01w\x94.", "is a pickle"),
+        ("assets", b"PK\x03\x04", "is an archive"),
+        ("whole.keras", b"PK\x03\x04", "no Keras archive"),
+    ],
+)
+def test_what_no_model_may_hold_is_refused_before_anything_is_sent(
+    platform: Platform, folder: Path, name: str, content: bytes, said: str
+) -> None:
+    (folder / name).write_bytes(content)
+
+    with pytest.raises(UserErrorException, match=said) as caught:
+        register(platform, folder)
+
+    assert (caught.value.code, caught.value.target) == ("ModelRefused", str(folder / name))
+    assert platform.objects.kept == {} and platform.asked == []
+
+
 def test_more_files_than_one_event_can_list_are_refused_before_anything_is_sent(platform: Platform, tmp_path: Path) -> None:
     deep = tmp_path / "model" / ("d" * 200) / ("e" * 200)
     deep.mkdir(parents=True)
