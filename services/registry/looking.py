@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from trainyard._paths import safe_relpath, sha256_file
 from trainyard.event.v1.artifact_pb2 import Artifact
 
 _CONFIG_BYTES = 64 << 20
+_SMALL = 1 << 20
 _LAMBDA = b'"class_name": "Lambda"'
 
 
@@ -37,10 +39,15 @@ def look_at(objects: Objects, file: Artifact, *, every_byte: bool) -> Looked:
     except UserErrorException:
         return Looked(file.path, f"{file.object_key[:200]!r} is no key of the object store")
     try:
-        size = objects.size(file.object_key)
+        head = _beginning(objects, file.object_key, _SMALL + 1 if file.size_bytes <= _SMALL else HEAD_BYTES)
+        # A small file is here as a whole, and needs no second question.
+        size = len(head) if len(head) <= _SMALL and file.size_bytes <= _SMALL else objects.size(file.object_key)
         if size != file.size_bytes:
             return Looked(file.path, f"{file.object_key} has {size} bytes, not {file.size_bytes}")
-        head = _head(objects, file.object_key) if size else b""
+        if every_byte and size <= _SMALL and (found := hashlib.sha256(head).hexdigest()) != file.sha256:
+            return Looked(file.path, _other_bytes(file, found))
+        head = head[:HEAD_BYTES]
+        every_byte = every_byte and size > _SMALL
         whole = every_byte or is_keras(file.path) or (may_be_keras_config(file.path, head) and size <= _CONFIG_BYTES)
         trouble, refused = _wrong_with(objects, file, head, every_byte) if whole else ("", "")
     except ObjectMissing:
@@ -51,14 +58,18 @@ def look_at(objects: Objects, file: Artifact, *, every_byte: bool) -> Looked:
     return Looked(file.path, trouble, refused or by_head(file.path, head, size), warning)
 
 
-def _head(objects: Objects, key: str) -> bytes:
-    head = b""
+def _beginning(objects: Objects, key: str, most: int) -> bytes:
+    found = b""
     with closing(objects.read(key)) as blocks:  # type: ignore[type-var]  # a generator, which ends the transfer when it is closed
         for block in blocks:
-            head += block
-            if len(head) >= HEAD_BYTES:
+            found += block
+            if len(found) >= most:
                 break
-    return head[:HEAD_BYTES]
+    return found[:most]
+
+
+def _other_bytes(file: Artifact, found: str) -> str:
+    return f"{file.object_key} has the digest {found}, not {file.sha256}"
 
 
 def _wrong_with(objects: Objects, file: Artifact, head: bytes, every_byte: bool) -> tuple[str, str]:
@@ -67,7 +78,7 @@ def _wrong_with(objects: Objects, file: Artifact, head: bytes, every_byte: bool)
         copy = Path(folder) / "file"
         objects.get_file(file.object_key, copy)
         if every_byte and (found := sha256_file(copy)) != file.sha256:
-            return f"{file.object_key} has the digest {found}, not {file.sha256}", ""
+            return _other_bytes(file, found), ""
         if is_keras(file.path):
             with copy.open("rb") as content:
                 return "", by_head(file.path, head, file.size_bytes) or _keras_archive.refused(content)
