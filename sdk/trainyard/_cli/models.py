@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainyard._cli import completion, endpoints, models_change
+from trainyard._cli import completion, endpoints, models_change, models_history
 from trainyard._cli.common import (
     All,
     AsOf,
@@ -106,9 +106,9 @@ def model_list(
 
 
 @group.command("show")
-def model_show(name: Name, as_json: Json = False, config: Config = None) -> None:
-    """A version: the latest, NAME:VERSION or NAME@ALIAS; of a SavedModel its signatures too."""
-    shown = model_of(config, name).serialize()
+def model_show(name: Name, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
+    """A version: the latest, NAME:VERSION or NAME@ALIAS, now or as it was; of a SavedModel its signatures too."""
+    shown = (models_history.model_then(config, name, at) if at else model_of(config, name)).serialize()
     if as_json:
         emit(shown)
         return
@@ -195,5 +195,6 @@ for _name, _command in (
     ("stage", models_change.model_stage),
     ("update", models_change.model_update),
     ("delete", models_change.model_delete),
+    ("history", models_history.model_history),
 ):
     group.command(_name)(_command)

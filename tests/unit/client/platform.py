@@ -207,6 +207,12 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
     def GetLineage(self, request: Any, context: Any) -> Any:
         return self.platform.lineage
 
+    def GetModel(self, request: Any, context: Any) -> Any:
+        version = self.platform.models[request.model.model][(request.model.version or 1) - 1]
+        answer = history_pb2.GetModelResponse(version=version, turns=[history_pb2.Turn(what="StageChanged", why="Production")])
+        answer.services.add(endpoint="web", deployment=3)
+        return answer
+
     def GetPolicy(self, request: Any, context: Any) -> Any:
         return history_pb2.GetPolicyResponse(policy=self.platform.policy)
 
