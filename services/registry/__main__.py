@@ -12,7 +12,8 @@ from services.registry.checking import Checking
 from services.registry.deleting import Deleting
 from services.registry.endpoint_shelf import TOPIC as ENDPOINTS
 from services.registry.handlers import JOBS, TOPIC, RegistryHandler
-from services.registry.shelf import DELETE, REGISTER
+from services.registry.removing import Removing
+from services.registry.shelf import DELETE, REGISTER, REMOVE, Shelf
 from trainyard._objects import MinioObjects
 
 
@@ -22,7 +23,13 @@ def main() -> int:
     objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
 
     def register(context: Context) -> Worker:
-        return Worker(REGISTER, Checking(FoldedRuns(context), objects, risky_operations=settings.registry.operations), parallel=32)
+        def is_being_removed(digest: str) -> bool:
+            with context.store.reading() as documents:
+                return Shelf(documents).is_being_removed(digest)
+
+        risky = settings.registry.operations
+        checking = Checking(FoldedRuns(context), objects, risky_operations=risky, is_being_removed=is_being_removed)
+        return Worker(REGISTER, checking, parallel=32)
 
     def delete(context: Context) -> Worker:
         return Worker(DELETE, Deleting(context.in_log, context.caught_up_whole))
@@ -34,6 +41,7 @@ def main() -> int:
         .serves("trainyard.environment.v1.EnvironmentService", environment_api.environments)
         .works(register)
         .works(delete)
+        .works(lambda _: Worker(REMOVE, Removing(objects)))
         .run()
     )
 

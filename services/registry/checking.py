@@ -13,9 +13,10 @@ import structlog
 from services.chassis import codec
 from services.chassis.handler import Command
 from services.chassis.logs import about
+from services.chassis.records import Unavailable
 from services.registry.adapters import saved_model
 from services.registry.domain import registration, uploads
-from services.registry.domain.files import saved_model_of
+from services.registry.domain.files import digest, saved_model_of
 from services.registry.domain.reading import Reading
 from services.registry.domain.registration import Asked
 from services.registry.domain.runs import Run
@@ -42,11 +43,13 @@ class Checking:
         objects: Objects,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         risky_operations: Collection[str] = (),
+        is_being_removed: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._runs = runs
         self._objects = objects
         self._clock = clock
         self._risky = frozenset(risky_operations)
+        self._is_being_removed = is_being_removed
 
     async def __call__(self, content: bytes) -> Command:
         """Raises Unavailable or PlatformUnavailableException, after which it may be called again."""
@@ -60,6 +63,9 @@ class Checking:
             reading = registration.NOTHING_READ
             if missing is None and registration.refused(run, request) is None:
                 recorded = registration.chosen_files(run, request)
+                # Looked at in the middle of it they would be there, and gone once they were registered.
+                if uploaded and self._is_being_removed(digest(recorded)):
+                    raise Unavailable("files of a deleted version with the same digest are being removed")
                 missing, warnings = await self._look(recorded, request)
                 if missing is None:
                     reading = await asyncio.to_thread(self._read, recorded)

@@ -11,7 +11,7 @@ from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.store import Documents
 from services.registry import environment_handlers
 from services.registry.domain import changes, model, objections, registration, runs
-from services.registry.domain.model import Leaving
+from services.registry.domain.model import Leaving, Removal
 from services.registry.domain.reading import Reading
 from services.registry.domain.registration import NOTHING_READ, Asked, Fact
 from services.registry.domain.runs import Run
@@ -24,6 +24,7 @@ from trainyard.model.v1.model_pb2 import (
     AliasMoved,
     DeleteModelVersion,
     ModelChangeRejected,
+    ModelFilesRemoved,
     ModelVersionDeleted,
     ModelVersionLeaving,
     ModelVersionRegistered,
@@ -59,6 +60,13 @@ class LookedAtEndpoints:
     at: datetime
 
 
+@dataclass(frozen=True)
+class Removed:
+    """The object store has the files no more."""
+
+    submission_id: str
+
+
 class RegistryHandler:
     answers = (RegisterModelVersion, SetAlias, SetStage, UpdateModelVersion, DeleteModelVersion, RegisterEnvironment)
 
@@ -85,8 +93,13 @@ class RegistryHandler:
                 _fold(shelf, request, _asked(event, request))
             case ModelVersionRegistered() | ModelVersionRejected() as fact:
                 _fold(shelf, fact, fact, event.causation_id)
-            case AliasMoved() | StageChanged() | ModelVersionUpdated() | ModelVersionDeleted() as fact:
+            case AliasMoved() | StageChanged() | ModelVersionUpdated() as fact:
                 _fold_change(shelf, fact, fact.version, event.causation_id)
+            case ModelVersionDeleted() as fact:
+                if _fold_change(shelf, fact, fact.version, event.causation_id) and fact.files_go:
+                    shelf.begin_removal(_removal(shelf, fact, event))
+            case ModelFilesRemoved() as fact if (removal := shelf.removal(fact.submission_id)) is not None:
+                shelf.end_removal(removal)
             case ModelChangeRejected() as fact:
                 deletion = shelf.deletion(fact.submission_id)
                 _fold_change(shelf, fact, deletion.version if deletion is not None else 0, event.causation_id)
@@ -110,7 +123,19 @@ class RegistryHandler:
             case LookedAtEndpoints() as looked if (leaving := shelf.deletion(looked.submission_id)) is not None:
                 state = shelf.state(leaving.model, leaving.version, leaving.submission_id)
                 users = EndpointShelf(documents).users(leaving.model, leaving.version, state.aliases)
-                return _emits(changes.conclude(state, leaving, users, looked.at))
+                digest = state.version.digest if state.version is not None else ""
+                shared = shelf.shares(digest, but=(leaving.model, leaving.version))
+                return _emits(changes.conclude(state, leaving, users, looked.at, shared=shared))
+            case Removed() as removed if (removal := shelf.removal(removed.submission_id)) is not None:
+                fact = ModelFilesRemoved(
+                    submission_id=removal.submission_id,
+                    model=removal.model,
+                    version=removal.version,
+                    digest=removal.digest,
+                    files=len(removal.keys),
+                    size_bytes=removal.size_bytes,
+                )
+                return [Emit(TOPIC, fact.model, fact)]
         return []
 
     def reset(self, documents: Documents) -> None:
@@ -142,6 +167,21 @@ def _fold_change(shelf: Shelf, fact: model.Fact, version: int, cause_id: str) ->
         return False
     shelf.keep_state(fact.model, version, fact.submission_id, before, after)
     return True
+
+
+def _removal(shelf: Shelf, fact: ModelVersionDeleted, event: Received) -> Removal:
+    version = shelf.stored(fact.model, fact.version)
+    kept = list(version.artifacts.files) if version is not None else []
+    return Removal(
+        fact.submission_id,
+        fact.model,
+        fact.version,
+        fact.digest,
+        tuple(file.object_key for file in kept),
+        sum(file.size_bytes for file in kept),
+        event.causation_id,
+        event.correlation_id or event.key,
+    )
 
 
 def _demand_key(event: Received, name: str, why: str) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from services.chassis import codec
 from services.chassis.store import Documents
-from services.registry.domain.model import Leaving, State, pointing
+from services.registry.domain import files, uploads
+from services.registry.domain.model import Leaving, Removal, State, pointing
 from services.registry.domain.registration import Answer, Asked, Known
 from services.registry.domain.runs import Run
 from trainyard._model_version import registered
@@ -15,7 +16,8 @@ from trainyard.model.v1.model_pb2 import ModelVersion, ModelVersionRegistered
 
 RUN, LATEST, VERSION, ANSWER, REGISTER = "run", "model", "version", "answer", "register"
 ALIASES, LEAVING, DELETE, CHANGED = "aliases", "leaving", "delete", "change-answer"
-KINDS = (RUN, LATEST, VERSION, ANSWER, REGISTER, ALIASES, LEAVING, DELETE, CHANGED)
+REMOVE, REMOVING = "remove", "removing"
+KINDS = (RUN, LATEST, VERSION, ANSWER, REGISTER, ALIASES, LEAVING, DELETE, CHANGED, REMOVE, REMOVING)
 
 
 class Shelf:
@@ -93,6 +95,32 @@ class Shelf:
 
     def begin_deletion(self, leaving: Leaving) -> None:
         self._documents.put(DELETE, leaving.submission_id, codec.dumps(leaving))
+
+    # -- files that go
+
+    def shares(self, digest: str, but: tuple[str, int]) -> bool:
+        """Whether a version other than that one has these files, or one that waits for its answer is to have them."""
+        for _, content in self._documents.all(VERSION):
+            version = ModelVersion.FromString(content)
+            if version.digest == digest and not version.HasField("deleted_at") and (version.model, version.version) != but:
+                return True
+        waiting = (codec.loads(content, Asked).request for _, content in self._documents.all(REGISTER))
+        return any(uploads.is_upload(request) and files.digest(request.files.files) == digest for request in waiting)
+
+    def removal(self, submission_id: str) -> Removal | None:
+        content = self._documents.get(REMOVE, submission_id)
+        return None if content is None else codec.loads(content, Removal)
+
+    def begin_removal(self, removal: Removal) -> None:
+        self._documents.put(REMOVE, removal.submission_id, codec.dumps(removal))
+        self._documents.put(REMOVING, removal.digest, removal.submission_id.encode())
+
+    def end_removal(self, removal: Removal) -> None:
+        self._documents.remove(REMOVE, removal.submission_id)
+        self._documents.remove(REMOVING, removal.digest)
+
+    def is_being_removed(self, digest: str) -> bool:
+        return self._documents.get(REMOVING, digest) is not None
 
     def _leaving(self, model: str, version: int) -> str:
         return (self._documents.get(LEAVING, f"{model}:{version}") or b"").decode()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from services.registry.domain import uploads
 from services.registry.domain.model import Fact, Leaving, Request, State, failure_of, id_of, pointing
 from services.registry.domain.objections import objection, pointed_at, too_much
 from services.registry.domain.registration import Answer
@@ -56,8 +57,9 @@ def decide(state: State, request: Request, at: datetime) -> list[Fact]:
             ]
 
 
-def conclude(state: State, leaving: Leaving, users: Collection[str], at: datetime) -> list[Fact]:
-    """The end of a deletion. `users` are the endpoints that serve the version, or are to, in words, by all that was said before now."""
+def conclude(state: State, leaving: Leaving, users: Collection[str], at: datetime, *, shared: bool = True) -> list[Fact]:
+    """The end of a deletion. `users` are the endpoints that serve the version, or are to, in words, by all that was said before now.
+    `shared`: another version has its files, or is about to."""
     if state.leaving != leaving.submission_id or state.version is None:
         return []
     request = DeleteModelVersion(
@@ -75,6 +77,7 @@ def conclude(state: State, leaving: Leaving, users: Collection[str], at: datetim
         version=request.version,
         digest=state.version.digest,
         aliases=pointing(state.aliases, request.version),
+        files_go=not shared and uploads.are_own(state.version),
     )
     return [_stamped(fact, at)]
 

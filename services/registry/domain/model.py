@@ -38,6 +38,20 @@ class Leaving:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """Files of a deleted version that are to go, by their keys; `event_id` is the event that asked for the deletion."""
+
+    submission_id: str
+    model: str
+    version: int
+    digest: str
+    keys: tuple[str, ...]
+    size_bytes: int
+    event_id: str
+    correlation_id: str
+
+
+@dataclass(frozen=True)
 class State:
     """All that counts for a request: the version that it names (deleted ones too; None: there is none of that number), its model's
     latest number and aliases, the submission of a deletion of that version that is under way, and what its own submission came to, or

@@ -104,6 +104,27 @@ def test_numbers_are_never_given_again(models: ModelServiceStub, objects: MinioO
     assert register(models, wanted).version.version == 3
 
 
+def test_files_go_with_the_last_version_that_has_them(
+    models: ModelServiceStub, objects: MinioObjects, topic_log: TopicLog, two: str
+) -> None:
+    contents = {"model/weights": f"{two} 1".encode()}
+    same = an_upload(contents, f"{two}-again", f"{two}-too")
+    register(models, same)
+    (key,) = [file.object_key for file in same.files.files]
+
+    models.DeleteModelVersion(deletion(two, 1), timeout=SECONDS)
+    assert objects.exists(key)
+    models.DeleteModelVersion(deletion(f"{two}-too", 1), timeout=SECONDS)
+    # Who registers them meanwhile is answered once they are gone.
+    _, error = refusal(lambda: register(models, an_upload(contents, f"{two}-early", f"{two}-too")))
+    assert (error.code, objects.exists(key)) == ("ArtifactMissing", False)
+    told = [event.message for event in topic_log.events(MODELS) if event.key == f"{two}-too"]
+    assert [(it.version, it.files) for it in told if isinstance(it, pb.ModelFilesRemoved)] == [(1, 1)]
+
+    upload(objects, same, contents)
+    assert register(models, an_upload(contents, f"{two}-anew", f"{two}-too")).version.version == 2
+
+
 def test_of_many_that_delete_one_version_one_does(models: ModelServiceStub, two: str) -> None:
     def attempt(number: int) -> str:
         try:

@@ -12,13 +12,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from services.chassis import codec
 from services.chassis.handler import Command
-from services.registry.domain.model import Leaving
+from services.registry.domain.model import Leaving, Removal
 from services.registry.domain.registration import Asked
 from services.registry.domain.runs import Run
 from services.registry.endpoint_shelf import ANSWERED, ASKED, ENDPOINT
 from services.registry.endpoint_shelf import TOPIC as ENDPOINTS
-from services.registry.handlers import JOBS, TOPIC, Checked, LookedAtEndpoints, RegistryHandler
-from services.registry.shelf import ALIASES, ANSWER, CHANGED, DELETE, KINDS, LATEST, LEAVING, REGISTER, RUN, VERSION
+from services.registry.handlers import JOBS, TOPIC, Checked, LookedAtEndpoints, RegistryHandler, Removed
+from services.registry.shelf import ALIASES, ANSWER, CHANGED, DELETE, KINDS, LATEST, LEAVING, REGISTER, REMOVE, RUN, VERSION
 from tests.unit.on_memory import OnMemory
 from tests.unit.registry import builders
 from tests.unit.registry.builders import a_request, canceled, completed, queued
@@ -130,6 +130,12 @@ class AnyOrder(RuleBasedStateMachine):
             self.service.command(
                 Command(LookedAtEndpoints(leaving.submission_id, self.service.now()), leaving.event_id, leaving.correlation_id)
             )
+
+    @rule()
+    def files_are_removed(self) -> None:
+        for content in self.service.pending(REMOVE):
+            removal = codec.loads(content, Removal)
+            self.service.command(Command(Removed(removal.submission_id), removal.event_id, removal.correlation_id))
 
     @rule(submission=SUBMISSIONS)
     def a_result_comes_for_what_is_answered_or_was_never_asked(self, submission: str) -> None:

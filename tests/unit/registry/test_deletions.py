@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,13 +16,17 @@ from services.registry.deleting import Deleting
 from services.registry.domain.model import Leaving
 from services.registry.endpoint_shelf import ANSWERED, ASKED, ENDPOINT
 from services.registry.endpoint_shelf import TOPIC as ENDPOINTS
-from services.registry.handlers import JOBS, TOPIC, LookedAtEndpoints, RegistryHandler
-from services.registry.shelf import DELETE, KINDS, Shelf
+from services.registry.handlers import JOBS, TOPIC, LookedAtEndpoints, RegistryHandler, Removed
+from services.registry.removing import Removing
+from services.registry.shelf import DELETE, KINDS, REMOVE, Shelf
 from tests.unit.on_memory import START, OnMemory
+from tests.unit.registry.builders import an_upload, artifacts
+from trainyard._objects import MemoryObjects
 from trainyard.endpoint.v1 import endpoint_pb2 as endpoint
 from trainyard.model.v1.model_pb2 import (
     DeleteModelVersion,
     ModelChangeRejected,
+    ModelFilesRemoved,
     ModelVersion,
     ModelVersionDeleted,
     ModelVersionLeaving,
@@ -246,3 +251,67 @@ async def test_a_log_that_does_not_take_the_beginning_ends_no_deletion() -> None
 
     with pytest.raises(Unavailable):
         await Deleting(not_in_log, caught_up)(codec.dumps(Leaving("s1", MODEL, 1, False, "e1", "c1")))
+
+
+# -- files that go
+
+
+def an_uploaded(service: OnMemory, submission: str, model: str, contents: dict[str, bytes]) -> ModelVersionRegistered:
+    request = an_upload(contents, submission, model)
+    fact = ModelVersionRegistered(submission_id=submission, model=model, version=1, artifacts=request.files)
+    fact.digest = request.files.files[0].object_key.split("/")[2]
+    service.publish(TOPIC, model, fact)
+    return fact
+
+
+def test_files_that_nothing_else_has_go_and_that_is_told(service: OnMemory) -> None:
+    objects = MemoryObjects()
+    for file in an_uploaded(service, "u1", "alone", {"model/a": b"aa", "model/b": b"b"}).artifacts.files:
+        objects.put_bytes(file.object_key, b"x" * file.size_bytes)
+    service.publish(TOPIC, "alone", DeleteModelVersion(submission_id="s1", model="alone", version=1))
+    fact = look(service)
+    assert isinstance(fact, ModelVersionDeleted) and fact.files_go
+
+    (content,) = service.pending(REMOVE)
+    asyncio.run(Removing(objects)(content))
+    # Killed before it told of it, it removes them once more.
+    command = asyncio.run(Removing(objects)(content))
+
+    assert list(objects.list("")) == []
+    assert command.payload == Removed("s1")
+
+
+def test_the_end_of_a_removal_is_told_once(service: OnMemory) -> None:
+    an_uploaded(service, "u1", "alone", {"model/a": b"aa", "model/b": b"b"})
+    service.publish(TOPIC, "alone", DeleteModelVersion(submission_id="s1", model="alone", version=1))
+    look(service)
+    for _ in range(2):
+        service.command(Command(Removed("s1"), "e1"))
+    service.flush()
+
+    (told,) = [event.message for event in service.events(TOPIC) if isinstance(event.message, ModelFilesRemoved)]
+    assert (told.model, told.version, told.files, told.size_bytes) == ("alone", 1, 2, 3)
+    assert service.pending(REMOVE) == []
+    assert service.replayed() == service.documents()
+
+
+def test_files_that_another_version_has_or_waits_for_stay(service: OnMemory) -> None:
+    contents = {"model/a": b"same"}
+    for number, model in enumerate(("one", "two")):
+        an_uploaded(service, f"u{number}", model, contents)
+    service.publish(TOPIC, "three", an_upload(contents, "u3", "three"))
+
+    for number, model in enumerate(("one", "two")):
+        service.publish(TOPIC, model, DeleteModelVersion(submission_id=f"s{number}", model=model, version=1))
+        fact = look(service)
+        assert isinstance(fact, ModelVersionDeleted) and not fact.files_go
+
+
+def test_a_runs_files_stay_with_the_run(service: OnMemory) -> None:
+    fact = ModelVersionRegistered(submission_id="u1", model="of-a-run", version=1, digest="e" * 64, artifacts=artifacts("outputs/model/a"))
+    service.publish(TOPIC, "of-a-run", fact)
+    service.publish(TOPIC, "of-a-run", DeleteModelVersion(submission_id="s1", model="of-a-run", version=1))
+
+    told = look(service)
+
+    assert isinstance(told, ModelVersionDeleted) and not told.files_go

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from services.chassis import codec
+from services.chassis.records import Unavailable
 from services.registry.checking import Checking
 from services.registry.domain import registration
 from services.registry.domain.registration import NOTHING_READ, Asked, Known
@@ -253,3 +254,12 @@ async def test_an_uploaded_file_that_is_missing_or_shorter_is_told_by_its_key() 
     assert found.missing is not None
     assert f"{request.files.files[0].object_key} is missing" in found.missing.message
     assert "has 1 bytes, not 7" in found.missing.message
+
+
+async def test_an_upload_whose_files_are_just_being_removed_waits() -> None:
+    request = an_upload(CONTENTS)
+    digest = request.files.files[0].object_key.split("/")[2]
+    checking = Checking(NoRuns(), store_of(request, CONTENTS), lambda: AT, is_being_removed=lambda asked: asked == digest)
+
+    with pytest.raises(Unavailable):
+        await checking(codec.dumps(Asked(request, "e1", "c1")))
