@@ -207,6 +207,12 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
     def GetLineage(self, request: Any, context: Any) -> Any:
         return self.platform.lineage
 
+    def GetModel(self, request: Any, context: Any) -> Any:
+        version = self.platform.models[request.model.model][(request.model.version or 1) - 1]
+        answer = history_pb2.GetModelResponse(version=version, turns=[history_pb2.Turn(what="StageChanged", why="Production")])
+        answer.services.add(endpoint="web", deployment=3)
+        return answer
+
     def GetPolicy(self, request: Any, context: Any) -> Any:
         return history_pb2.GetPolicyResponse(policy=self.platform.policy)
 
@@ -318,9 +324,39 @@ class _Models(_Part, model_pb2_grpc.ModelServiceServicer):
 
     def GetModelVersion(self, request: Any, context: Any) -> Any:
         versions = self.platform.models.get(request.model, [])
-        if not versions or request.version > len(versions):
+        version = next((it.version for it in versions if request.alias in it.aliases), 0) if request.alias else request.version
+        if not versions or version > len(versions) or (request.alias and not version):
             refuse(context, grpc.StatusCode.NOT_FOUND, "ModelNotFound", f"There is no model {request.model!r}; there is: none.")
-        return model_pb2.GetModelVersionResponse(version=versions[request.version - 1])
+        return model_pb2.GetModelVersionResponse(version=versions[version - 1])
+
+    def SetAlias(self, request: Any, context: Any) -> Any:
+        versions = self.platform.models[request.model]
+        for it in versions:
+            it.aliases[:] = [alias for alias in it.aliases if alias != request.alias]
+        if request.version:
+            versions[request.version - 1].aliases.append(request.alias)
+        return model_pb2.SetAliasResponse(version=versions[request.version - 1])
+
+    def SetStage(self, request: Any, context: Any) -> Any:
+        version = self.platform.models[request.model][request.version - 1]
+        version.stage = request.stage
+        return model_pb2.SetStageResponse(version=version)
+
+    def UpdateModelVersion(self, request: Any, context: Any) -> Any:
+        version = self.platform.models[request.model][request.version - 1]
+        for name in request.remove_tags:
+            version.tags.pop(name, None)
+        version.tags.MergeFrom(request.tags)
+        version.properties.MergeFrom(request.properties)
+        if request.HasField("description"):
+            version.description = request.description
+        if request.HasField("requirements"):
+            version.requirements.CopyFrom(request.requirements)
+        version.lineage.datasets.extend(request.datasets)
+        return model_pb2.UpdateModelVersionResponse(version=version)
+
+    def DeleteModelVersion(self, request: Any, context: Any) -> Any:
+        return model_pb2.DeleteModelVersionResponse()
 
     def ListModelVersions(self, request: Any, context: Any) -> Any:
         if request.model:
