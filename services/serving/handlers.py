@@ -36,7 +36,7 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     UpdateTraffic,
     WakeEndpoint,
 )
-from trainyard.model.v1.model_pb2 import AliasMoved, ModelVersionDeleted, ModelVersionLeaving, ModelVersionRegistered, ModelVersionRejected
+from trainyard.model.v1.model_pb2 import AliasMoved, ModelChangeRejected, ModelVersionDeleted, ModelVersionLeaving, ModelVersionRegistered
 
 TOPIC = "trainyard.endpoints"
 MODELS = "trainyard.models"
@@ -107,7 +107,7 @@ class ServingHandler:
                 shelf.move(message.model, message.alias, message.version)
             case ModelVersionLeaving():
                 shelf.leave(message.model, message.version, message.submission_id)
-            case ModelVersionRejected():
+            case ModelChangeRejected():
                 shelf.stay(message.submission_id)
             case ModelVersionDeleted():
                 for alias in message.aliases:

@@ -15,7 +15,7 @@ from services.serving.shelf import ALIAS, ANSWER, DEPLOY, ENDPOINT, LEAVING, VER
 from tests.unit.on_memory import OnMemory
 from tests.unit.serving.builders import FAILURE, a_request, registered, scoring
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
-from trainyard.model.v1.model_pb2 import AliasMoved, ModelVersionLeaving, ModelVersionRejected
+from trainyard.model.v1.model_pb2 import AliasMoved, ModelChangeRejected, ModelVersionLeaving
 
 NAMES = st.sampled_from(["digits"] * 6 + ["words", "NO"])
 SUBMISSIONS = st.sampled_from([f"s{number}" for number in range(12)])
@@ -89,7 +89,7 @@ class AnyOrder(RuleBasedStateMachine):
     def a_version_leaves_the_registry(self, version: int, stays: bool) -> None:
         self.service.publish(MODELS, "mnist", ModelVersionLeaving(submission_id=f"d{version}", model="mnist", version=version))
         if stays:
-            self.service.publish(MODELS, "mnist", ModelVersionRejected(submission_id=f"d{version}", model="mnist"))
+            self.service.publish(MODELS, "mnist", ModelChangeRejected(submission_id=f"d{version}", model="mnist"))
 
     @rule(name=NAMES, key=st.sampled_from([pb.KEY_PRIMARY, pb.KEY_SECONDARY, pb.KEY_UNSPECIFIED]))
     def somebody_makes_a_key_anew(self, name: str, key: pb.Key) -> None:
