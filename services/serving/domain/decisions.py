@@ -236,7 +236,7 @@ def _resolved(request: Request, models: list[ModelReference], alias: str, known:
             what = f"There is no version {number} of a model {it.model!r}. In the SDK, Model.list(ws) shows what there is."
             raise _Refused(refused(request, "ModelNotFound", what, f"{it.model}:{number}"))
         if version.leaving:
-            what = f"Model {version.id} is being deleted from the registry. Deploy another version."
+            what = f"Model {version.id} was deleted from the registry, or is leaving it. Deploy another version."
             raise _Refused(refused(request, "ModelLeaving", what, version.id))
         if not has_code and not folder_of(version.files):
             raise _Refused(

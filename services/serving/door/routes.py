@@ -38,7 +38,7 @@ class Route:
     beside: Backend | None = None
     percent: float = 0.0  # of the calls that go to the one beside
     sticky_by: str = ""  # calls with the same value of this header go to the same one
-    asleep: bool = False  # its server has to be started first
+    asleep: bool = False  # its server has to be started first, or is being started
     shadow: bool = False  # the one beside gets a copy of what goes to the main one, and nobody waits for it
 
 
@@ -87,7 +87,7 @@ class Table:
         while route.asleep:
             self._wake(route.endpoint)
             if time.monotonic() >= deadline:
-                raise NotAwake(f"endpoint {route.endpoint!r} slept, and did not answer within {seconds:.0f} s")
+                raise NotAwake(f"the server of endpoint {route.endpoint!r} is being started, and did not answer within {seconds:.0f} s")
             time.sleep(_LOOK_SECONDS)
             route = self.by_endpoint(route.endpoint)
         return route

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.serving.adapters.door_process import DoorTable
 from services.serving.door import peek
 from services.serving.door.routes import NoRoute, NotAwake, Table, part_of
 from services.serving.model_server.wire import Wire
+from tests.unit.serving.builders import after, failed, live, starting, unhealthy
+from trainyard.endpoint.v1 import endpoint_pb2 as pb
 
 WIRE = Wire()
 MAIN, BESIDE = {"deployment": 1, "grpc": "h:1", "rest": "h:2"}, {"deployment": 2, "grpc": "h:3", "rest": "h:4"}
@@ -134,5 +137,22 @@ def test_a_call_waits_until_an_endpoint_that_sleeps_is_awake(tmp_path: Path) -> 
     assert not table.awake(table.by_endpoint("digits"), 30).asleep
     assert asked == ["digits"]
     a_table(tmp_path, digits={"asleep": True})
-    with pytest.raises(NotAwake, match="slept, and did not answer"):
+    with pytest.raises(NotAwake, match="is being started, and did not answer"):
         Table(tmp_path / "door.json").awake(Table(tmp_path / "door.json").by_endpoint("digits"), 0)
+
+
+def test_the_table_says_of_whom_callers_have_to_wait_for(tmp_path: Path) -> None:
+    def row(*facts: Any) -> dict[str, Any]:
+        written = DoorTable(tmp_path)
+        written.keep([after(*facts)])
+        found: dict[str, Any] = json.loads(written.file.read_text()).get("digits", {})
+        return found
+
+    slept, woken = pb.EndpointSlept(endpoint="digits", deployment=1), pb.EndpointWoken(endpoint="digits", deployment=1)
+    up = row(starting(), live())
+
+    assert (up["asleep"], up["main"]) == (False, {"deployment": 1, "grpc": "h:7001", "rest": "h:8001"})
+    assert [row(starting(), live(), *more)["asleep"] for more in ([slept], [slept, woken], [slept, woken, live()], [unhealthy()])] == [
+        True, True, False, True,
+    ]  # fmt: skip
+    assert row(starting()) == row(starting(), live(), failed()) == {}
