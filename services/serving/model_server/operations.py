@@ -1,6 +1,7 @@
 """Which operations the graph of a model may have: a SavedModel is a program, and this is the list of what it may do.
 
-Allowed is whatever has no state, and what keeps its state to itself: variables, tables, random numbers, control flow. Reading and writing
+Allowed is whatever has no state, and what keeps its state to itself: variables, tables, random numbers, control flow, and tables that are
+filled from a file that comes with the model. Reading and writing
 files, Python, datasets, queues, messages to other machines and the rest are refused, with the operation named. Looked at is what is run:
 by callers, and once at the start; variables may be restored there. What would save them is never run.
 """
@@ -11,138 +12,41 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from services.serving.model_server.errors import FAILED_PRECONDITION, ServeError
+from services.serving.model_server.vocabulary import FILLING, Assets
 
 # What does have state, and keeps it to itself.
 STATEFUL = frozenset(
-    [
-        "Assert",
-        "AssignAddVariableOp",
-        "AssignSubVariableOp",
-        "AssignVariableOp",
-        "AnonymousHashTable",
-        "AnonymousMutableDenseHashTable",
-        "AnonymousMutableHashTable",
-        "AnonymousMutableHashTableOfTensors",
-        "AnonymousSeedGenerator",
-        "BoostedTreesEnsembleResourceHandleOp",
-        "BoostedTreesPredict",
-        "BoostedTreesDeserializeEnsemble",
-        "BoostedTreesCreateEnsemble",
-        "IsBoostedTreesEnsembleInitialized",
-        "Case",
-        "CheckNumerics",
-        "CheckNumericsV2",
-        "CudnnRNN",
-        "CudnnRNNV2",
-        "CudnnRNNV3",
-        "DestroyResourceOp",
-        "DisableCopyOnRead",
-        "Empty",
-        "GuaranteeConst",
-        "HashTable",
-        "HashTableV2",
-        "If",
-        "InitializeTableV2",
-        "LookupTableExportV2",
-        "LookupTableFindV2",
-        "LookupTableImportV2",
-        "LookupTableInsertV2",
-        "LookupTableRemoveV2",
-        "LookupTableSizeV2",
-        "Multinomial",
-        "MutableDenseHashTable",
-        "MutableDenseHashTableV2",
-        "MutableHashTable",
-        "MutableHashTableOfTensors",
-        "MutableHashTableOfTensorsV2",
-        "MutableHashTableV2",
-        "MutexLock",
-        "MutexV2",
-        "ConsumeMutexLock",
-        "NonDeterministicInts",
-        "ParameterizedTruncatedNormal",
-        "RandomCrop",
-        "RandomGamma",
-        "RandomPoisson",
-        "RandomPoissonV2",
-        "RandomShuffle",
-        "RandomStandardNormal",
-        "RandomUniform",
-        "RandomUniformInt",
-        "ReadVariableOp",
-        "ResourceGather",
-        "ResourceGatherNd",
-        "ResourceScatterAdd",
-        "ResourceScatterDiv",
-        "ResourceScatterMax",
-        "ResourceScatterMin",
-        "ResourceScatterMul",
-        "ResourceScatterNdAdd",
-        "ResourceScatterNdMax",
-        "ResourceScatterNdMin",
-        "ResourceScatterNdSub",
-        "ResourceScatterNdUpdate",
-        "ResourceScatterSub",
-        "ResourceScatterUpdate",
-        "ResourceStridedSliceAssign",
-        "RngReadAndSkip",
-        "RngSkip",
-        "Stack",
-        "StackCloseV2",
-        "StackPopV2",
-        "StackPushV2",
-        "StackV2",
-        "StatefulPartitionedCall",
-        "StatefulRandomBinomial",
-        "StatefulStandardNormal",
-        "StatefulStandardNormalV2",
-        "StatefulTruncatedNormal",
-        "StatefulUniform",
-        "StatefulUniformFullInt",
-        "StatefulUniformInt",
-        "StatelessRandomGetAlg",
-        "TemporaryVariable",
-        "TensorArray",
-        "TensorArrayCloseV3",
-        "TensorArrayConcatV3",
-        "TensorArrayGatherV3",
-        "TensorArrayReadV3",
-        "TensorArrayScatterV3",
-        "TensorArraySizeV3",
-        "TensorArraySplitV3",
-        "TensorArrayV2",
-        "TensorArrayV3",
-        "TensorArrayWriteV3",
-        "Timestamp",
-        "TruncatedNormal",
-        "VarHandleOp",
-        "VarIsInitializedOp",
-        "Variable",
-        "VariableShape",
-        "VariableV2",
-        "While",
-        "XlaLaunch",
-    ]
-)
+    {
+        "Assert", "AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "AnonymousHashTable",
+        "AnonymousMutableDenseHashTable", "AnonymousMutableHashTable", "AnonymousMutableHashTableOfTensors", "AnonymousSeedGenerator",
+        "BoostedTreesEnsembleResourceHandleOp", "BoostedTreesPredict", "BoostedTreesDeserializeEnsemble", "BoostedTreesCreateEnsemble",
+        "IsBoostedTreesEnsembleInitialized", "Case", "CheckNumerics", "CheckNumericsV2", "CudnnRNN", "CudnnRNNV2", "CudnnRNNV3",
+        "DestroyResourceOp", "DisableCopyOnRead", "Empty", "GuaranteeConst", "HashTable", "HashTableV2", "If", "InitializeTableV2",
+        "LookupTableExportV2", "LookupTableFindV2", "LookupTableImportV2", "LookupTableInsertV2", "LookupTableRemoveV2",
+        "LookupTableSizeV2", "Multinomial", "MutableDenseHashTable", "MutableDenseHashTableV2", "MutableHashTable",
+        "MutableHashTableOfTensors", "MutableHashTableOfTensorsV2", "MutableHashTableV2", "MutexLock", "MutexV2", "ConsumeMutexLock",
+        "NonDeterministicInts", "ParameterizedTruncatedNormal", "RandomCrop", "RandomGamma", "RandomPoisson", "RandomPoissonV2",
+        "RandomShuffle", "RandomStandardNormal", "RandomUniform", "RandomUniformInt", "ReadVariableOp", "ResourceGather",
+        "ResourceGatherNd", "ResourceScatterAdd", "ResourceScatterDiv", "ResourceScatterMax", "ResourceScatterMin", "ResourceScatterMul",
+        "ResourceScatterNdAdd", "ResourceScatterNdMax", "ResourceScatterNdMin", "ResourceScatterNdSub", "ResourceScatterNdUpdate",
+        "ResourceScatterSub", "ResourceScatterUpdate", "ResourceStridedSliceAssign", "RngReadAndSkip", "RngSkip", "Stack",
+        "StackCloseV2", "StackPopV2", "StackPushV2", "StackV2", "StatefulPartitionedCall", "StatefulRandomBinomial",
+        "StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal", "StatefulUniform", "StatefulUniformFullInt",
+        "StatefulUniformInt", "StatelessRandomGetAlg", "TemporaryVariable", "TensorArray", "TensorArrayCloseV3", "TensorArrayConcatV3",
+        "TensorArrayGatherV3", "TensorArrayReadV3", "TensorArrayScatterV3", "TensorArraySizeV3", "TensorArraySplitV3", "TensorArrayV2",
+        "TensorArrayV3", "TensorArrayWriteV3", "Timestamp", "TruncatedNormal", "VarHandleOp", "VarIsInitializedOp", "Variable",
+        "VariableShape", "VariableV2", "While", "XlaLaunch",
+    }
+)  # fmt: skip
 # What TensorFlow declares to have no state, and reaches out of the process or the graph all the same.
 REACHING_OUT = frozenset(
-    [
-        "ReadFile",
-        "MatchingFiles",
-        "PyFuncStateless",
-        "InitializeTableFromTextFile",
-        "ReaderRead",
-        "ReaderReadUpTo",
-        "ReaderReset",
-        "ReaderRestoreState",
-        "ReaderSerializeState",
-        "ReaderNumRecordsProduced",
-        "ReaderNumWorkUnitsCompleted",
-    ]
-)
+    {
+        "ReadFile", "MatchingFiles", "PyFuncStateless", "InitializeTableFromTextFile", "ReaderRead", "ReaderReadUpTo", "ReaderReset",
+        "ReaderRestoreState", "ReaderSerializeState", "ReaderNumRecordsProduced", "ReaderNumWorkUnitsCompleted",
+    }
+)  # fmt: skip
 _RESTORING = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 _DATA = ("Dataset", "Iterator")
-_VOCABULARY = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 
 
 def check(meta_graph: Any, is_stateful: Callable[[str], bool | None], allowed: Iterable[str] = ()) -> None:
@@ -153,21 +57,24 @@ def check(meta_graph: Any, is_stateful: Callable[[str], bool | None], allowed: I
     extra = frozenset(allowed)
     called = _reachable(meta_graph, _roots(meta_graph))
     restored = _reachable(meta_graph, [meta_graph.saver_def.restore_op_name] if meta_graph.HasField("saver_def") else [])
-    for operation, where in [*called, *(found for found in restored if found[0] not in _RESTORING)]:
-        if operation in extra or (operation in _VOCABULARY and meta_graph.asset_file_def):
+    assets = Assets(meta_graph)
+    for node, scope in [*called, *((node, scope) for node, scope in restored if node.op not in _RESTORING)]:
+        operation = node.op
+        if operation in extra or (operation in FILLING and assets.fill(node, scope)):
             continue
         stateful = is_stateful(operation)
         quiet = stateful is False and operation not in REACHING_OUT and not any(word in operation for word in _DATA)
         if not (quiet or operation in STATEFUL):
             raise ServeError(
                 FAILED_PRECONDITION,
-                f"the model may not be served: its graph has the operation {operation} ({where}), which is not on the list of those allowed; "
+                f"the model may not be served: its graph has the operation {operation} ({node.name}{f' in function {scope}' if scope else ''}), "
+                f"which is not on the list of those allowed; "
                 f"whoever trusts the model starts the server with --allowed_operations={operation}",
             )
 
 
-def _reachable(meta_graph: Any, roots: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Operations, each with the name of a node that is one."""
+def _reachable(meta_graph: Any, roots: Iterable[str]) -> Iterator[tuple[Any, str]]:
+    """Nodes, each with the name of the function that has it, or "" for the graph itself."""
     nodes = {node.name: node for node in meta_graph.graph_def.node}
     functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
     waiting = [_node_name(name) for name in roots]
@@ -176,7 +83,8 @@ def _reachable(meta_graph: Any, roots: Iterable[str]) -> Iterator[tuple[str, str
         node = nodes.get(waiting.pop())
         if node is None:
             continue
-        yield node.op, node.name
+        if node.op not in functions:
+            yield node, ""
         yield from _called(node, functions, called)
         for name in map(_node_name, node.input):
             if name not in seen:
@@ -184,7 +92,7 @@ def _reachable(meta_graph: Any, roots: Iterable[str]) -> Iterator[tuple[str, str
                 waiting.append(name)
 
 
-def _called(node: Any, functions: Mapping[str, Any], called: set[str]) -> Iterator[tuple[str, str]]:
+def _called(node: Any, functions: Mapping[str, Any], called: set[str]) -> Iterator[tuple[Any, str]]:
     """Whole bodies: what a function does besides its results counts too."""
     waiting = [node]
     while waiting:
@@ -194,7 +102,8 @@ def _called(node: Any, functions: Mapping[str, Any], called: set[str]) -> Iterat
             if name in functions and name not in called:
                 called.add(name)
                 for inner in functions[name].node_def:
-                    yield inner.op, f"{inner.name} in function {name}"
+                    if inner.op not in functions:  # a function that is called as if it were an operation
+                        yield inner, name
                     waiting.append(inner)
 
 

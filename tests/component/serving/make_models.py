@@ -125,6 +125,16 @@ class Doing(tf.Module):  # type: ignore[misc]
         return {"place": self.table.lookup(s)}
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="path")])
+    def fill(self, path):  # type: ignore[no-untyped-def]
+        """A table from any file, in a model that has an asset as well."""
+        table = tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64, shared_name="any")
+        filled = tf.raw_ops.InitializeTableFromTextFileV2(
+            table_handle=table, filename=path, key_index=-2, value_index=-1, vocab_size=-1, delimiter="\t"
+        )
+        with tf.control_dependencies([filled]):
+            return {"size": tf.raw_ops.LookupTableSizeV2(table_handle=table) + tf.cast(self.table.size(), tf.int64)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="path")])
     def read(self, path):  # type: ignore[no-untyped-def]
         return {"content": tf.io.read_file(path)}
 
@@ -139,7 +149,12 @@ def save_doings(folder: Path) -> None:
     vocabulary = folder / "vocabulary.txt"
     vocabulary.write_text("zero\none\n")
     doing = Doing(vocabulary)
-    for name, function in (("vocabulary", doing.look_up), ("reader", doing.read), ("python", doing.python)):
+    for name, function in (
+        ("vocabulary", doing.look_up),
+        ("filler", doing.fill),
+        ("reader", doing.read),
+        ("python", doing.python),
+    ):
         tf.saved_model.save(doing, str(folder / name / "model"), signatures=function)
 
 

@@ -300,7 +300,9 @@ def test_the_list_is_read_again_when_it_changes(fleet: Fleet) -> None:
     assert fleet.answers() == 3.5
 
 
-@pytest.mark.parametrize(("what", "operation"), [("reader", "ReadFile"), ("python", "EagerPyFunc")])
+@pytest.mark.parametrize(
+    ("what", "operation"), [("reader", "ReadFile"), ("python", "EagerPyFunc"), ("filler", "InitializeTableFromTextFileV2")]
+)
 def test_a_model_that_reads_files_or_runs_python_is_refused_with_the_operation_named(fleet: Fleet, what: str, operation: str) -> None:
     fleet.put(what, what, 1)
 
