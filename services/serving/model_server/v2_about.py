@@ -25,7 +25,7 @@ _STATES = {
     State.UNLOADING: "UNLOADING",
     State.END: "UNAVAILABLE",
 }
-_FILES = {"tensorflow_savedmodel": "model.savedmodel", "tflite": "model.tflite"}
+_BACKENDS = {"tensorflow_savedmodel": "tensorflow"}  # any other is called like its platform
 
 
 def server() -> dict[str, Any]:
@@ -65,13 +65,12 @@ def config(models: Models, name: str, version: str) -> dict[str, Any]:
         return {
             "name": served.name,
             "platform": served.platform,
-            "backend": "tensorflow",
+            "backend": _BACKENDS.get(served.platform, served.platform),
             "version_policy": {"specific": {"versions": [int(it) for it in _ready_versions(models, name)]}},
             "max_batch_size": 0,
             "input": _config_tensors(signature.inputs),
             "output": _config_tensors(signature.outputs),
             "instance_group": [{"name": f"{served.name}_0", "kind": "KIND_CPU", "count": 1, "gpus": []}],
-            "default_model_filename": _FILES.get(served.platform, ""),
             "model_transaction_policy": {"decoupled": False},
         }
 

@@ -14,7 +14,7 @@ import grpc
 from google.protobuf import json_format
 
 from services.serving.model_server import v2_about, v2_infer, v2_types
-from services.serving.model_server.errors import RESOURCE_EXHAUSTED, ServeError, invalid
+from services.serving.model_server.errors import INTERNAL, RESOURCE_EXHAUSTED, ServeError, invalid
 from services.serving.model_server.grpc_calls import CODES, Observe, Service, Work, serialize, unary
 from services.serving.model_server.served import Models
 from services.serving.model_server.v2_types import Datatype
@@ -27,7 +27,7 @@ MAX_STREAMS = 2
 
 def service(models: Models, wire: Wire, is_ready: Callable[[], bool], observe: Observe) -> Service:
     """Shared memory, tracing and log settings are not among its methods: gRPC itself answers those with UNIMPLEMENTED."""
-    calls = _Calls(models, wire)
+    calls = _Calls(models, wire, observe)
     work: dict[str, Work] = {
         "ServerLive": lambda _, __: calls.made("ServerLive", {"live": True}),
         "ServerReady": lambda _, __: calls.made("ServerReady", {"ready": is_ready()}),
@@ -51,9 +51,10 @@ def _model(request: Any) -> str:
 
 
 class _Calls:
-    def __init__(self, models: Models, wire: Wire) -> None:
+    def __init__(self, models: Models, wire: Wire, observe: Observe) -> None:
         self._models = models
         self._wire = wire
+        self._observe = observe
         self._streams = threading.Semaphore(MAX_STREAMS)
         self._request, self._response, self._piece = (
             wire.message(f"inference.{name}") for name in ("ModelInferRequest", "ModelInferResponse", "ModelStreamInferResponse")
@@ -86,17 +87,19 @@ class _Calls:
             self._streams.release()
 
     def _streamed(self, raw: bytes, deadline: float | None) -> Any:
-        answer, request = self._piece(), None
+        begin, code = time.perf_counter_ns(), 0
+        answer, request = self._piece(), self._request()
         try:
             request = self._parsed(raw)
             answer.infer_response.CopyFrom(self.infer(request, deadline))
         except ServeError as error:
-            answer.error_message = error.message
+            code, answer.error_message = error.code, error.message
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            answer.error_message = f"{type(error).__name__}: {error}"[:1024]
-        if answer.error_message and request is not None:
+            code, answer.error_message = INTERNAL, f"{type(error).__name__}: {error}"[:1024]
+        if code:
             answer.infer_response.id = request.id  # by which a client knows whose error it is
+        self._observe(request.model_name, "ModelStreamInfer", "GRPC", code, time.perf_counter_ns() - begin)
         return answer
 
     def _parsed(self, raw: bytes) -> Any:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.serving.model_server import v2_types
 from services.serving.model_server.errors import FAILED_PRECONDITION, NOT_FOUND, UNAVAILABLE, ServeError, invalid
@@ -20,8 +19,7 @@ from services.serving.model_server.v2_types import Datatype
 _MICROSECONDS = 1e6
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(NamedTuple):
     """An input as it came: `read` makes it a flat array of so many elements."""
 
     name: str
@@ -30,8 +28,7 @@ class Sent:
     read: Callable[[Datatype, int], Any]
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     model: str
     version: str
     id: str
@@ -43,19 +40,17 @@ class Asked:
     """By time.monotonic()."""
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     name: str
     datatype: Datatype
     array: Any
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     model: str
     version: str
     id: str
-    outputs: Sequence[Output] = field(default_factory=list)
+    outputs: Sequence[Output]
 
 
 def infer(models: Models, asked: Asked) -> Answered:

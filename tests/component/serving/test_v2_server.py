@@ -62,7 +62,7 @@ def asked(tensor: Tensor) -> Any:
 
 
 @given(st.lists(tensors(), min_size=1, max_size=8))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_raw_over_grpc(echo: Running, sent: list[Tensor]) -> None:
     with grpc.insecure_channel(echo.grpc_address) as channel:
         call = channel.unary_unary(_INFER, bytes, RESPONSE.FromString)
@@ -75,7 +75,7 @@ def test_raw_over_grpc(echo: Running, sent: list[Tensor]) -> None:
 
 
 @given(st.lists(tensors(), min_size=1, max_size=8), st.sampled_from(["", "gzip", "deflate"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_binary_over_rest(echo: Running, sent: list[Tensor], encoding: str) -> None:
     pack = {"gzip": gzip.compress, "deflate": zlib.compress}.get(encoding, bytes)
     with httpx.Client(base_url=echo.rest, timeout=60) as client:
@@ -99,7 +99,7 @@ def test_binary_over_rest(echo: Running, sent: list[Tensor], encoding: str) -> N
 
 
 @given(st.lists(tensors(tuple(_IN_JSON)), min_size=1, max_size=8))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_json_over_rest(echo: Running, sent: list[Tensor]) -> None:
     with httpx.Client(base_url=echo.rest, timeout=60) as client:
         for name, shape, raw in sent:
@@ -127,7 +127,7 @@ def test_json_over_rest(echo: Running, sent: list[Tensor]) -> None:
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=10))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_garbage_is_refused_in_words(echo: Running, bodies: list[bytes]) -> None:
     with grpc.insecure_channel(echo.grpc_address) as channel, httpx.Client(base_url=echo.rest, timeout=60) as client:
         for body in bodies:

@@ -206,14 +206,16 @@ def test_a_stream_answers_each_request_in_its_place_and_outlives_a_wrong_one() -
     wrong = an_infer(_X, "FP32", id="b")
     wrong.model_name = "none"
     requests = [an_infer(_X, "FP32", id="a"), wrong, an_infer(_X, "FP32", id="c")]
+    models = FakeModels()
 
     answers = list(
-        handler(FakeModels(), "ModelStreamInfer").stream_stream(iter([it.SerializeToString() for it in requests] + [b"\xff"]), Context())
+        handler(models, "ModelStreamInfer").stream_stream(iter([it.SerializeToString() for it in requests] + [b"\xff"]), Context())
     )
 
     assert [it.infer_response.id for it in answers] == ["a", "b", "c", ""]
     assert [it.error_message for it in answers][:3] == ["", "Request for unknown model: 'none' is not found", ""]
     assert answers[3].error_message == "the request is no inference.ModelInferRequest"
+    assert [(model, code) for model, _, _, code in models.observed] == [("echo", 0), ("none", 5), ("echo", 0), ("", 3)]
 
 
 def test_streams_beyond_the_limit_are_told_so_until_one_ends() -> None:
