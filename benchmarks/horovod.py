@@ -20,7 +20,7 @@ from services.trainer_agent.horovod import Ring
 from trainyard._environment_cache import default_cache
 from trainyard.job.v1.job_pb2 import GangFormed, GangMember
 
-TRIALS = 3
+TRIALS = 9
 STEPS = 300
 SCRIPT = f"""
 import json, os, time

@@ -31,7 +31,7 @@ _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "dataset": {"datastores/*": (_READ,), "datastores/manifests/*": (_WRITE,)},
     "registry": {"runs/*": (_READ,), "uploads/*": (_READ,)},
-    "serving": {"runs/*": (_READ,), "uploads/*": (_READ,)},
+    "serving": {"runs/*": (_READ,), "uploads/*": (_READ,), "snapshots/*": (_READ,)},
     "history": {"runs/*": (_READ,), "uploads/*": (_READ,)},
 }
 

@@ -16,6 +16,8 @@ from trainyard._resource_configuration import ResourceConfiguration
 
 if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
+    from trainyard._deployment_configuration import DeploymentConfiguration
+    from trainyard._inference_config import InferenceConfig
     from trainyard._webservice import Webservice
     from trainyard._workspace import Workspace
 
@@ -212,43 +214,37 @@ class Model(ModelChanges):
     def deploy(
         workspace: Workspace,
         name: str,
-        models: Sequence[Model],
-        inference_config: object = None,
-        deployment_config: object = None,
+        models: Sequence[Model | str],
+        inference_config: InferenceConfig | None = None,
+        deployment_config: DeploymentConfiguration | None = None,
         deployment_target: object = None,
         overwrite: bool = False,
+        show_output: bool = False,
     ) -> Webservice:
-        """A SavedModel behind gRPC and REST, without code. Returns at once: wait_for_deployment follows.
+        """Models behind an address. Returns at once: wait_for_deployment follows.
 
-        name: 3-32 characters of a-z, 0-9 and -, a letter first. Raises WebserviceException for what cannot be served, and where the
-        name is taken and overwrite is False.
+        Without inference_config one SavedModel is served over gRPC and REST as it is; with one its script answers over REST, with the models
+        in the folder AZUREML_MODEL_DIR. models: Model, "name:version", or "name@alias" for the first: whenever the alias moves, the
+        endpoint follows. name: 3-32 characters of a-z, 0-9 and -, a letter first. Cores and memory that deployment_config does not bound
+        are bounded as the model's ResourceConfiguration says.
+
+        Raises WebserviceException for what cannot be served, and where the name is taken and overwrite is False.
         """
+        from trainyard._deploying import deploy
         from trainyard._webservice import Webservice
-        from trainyard.endpoint.v1 import endpoint_pb2
 
-        for option, value in (
-            ("inference_config", inference_config),
-            ("deployment_config", deployment_config),
-            ("deployment_target", deployment_target),
-        ):
-            if value is not None:
-                raise WebserviceException(
-                    f"{option} is not supported yet.", code="UserError", target=option, hint="deploy one SavedModel without code"
-                )
-        if not isinstance(models, Sequence) or any(not isinstance(model, Model) for model in models):
+        if deployment_target is not None:
             raise WebserviceException(
-                f"models is a list of Model, not {models!r}.", code="UserError", target="models", hint="write [model]"
+                "deployment_target has no meaning here: endpoints run on this platform.",
+                code="UserError",
+                target="deployment_target",
+                hint="leave it out",
             )
-        if len(models) != 1:
-            raise WebserviceException(
-                f"Deployment without code takes exactly one model; {len(models)} were given.", code="UserError", target="models"
-            )
-        request = endpoint_pb2.DeployEndpoint(
-            submission_id=uuid.uuid4().hex, endpoint=name, model=models[0].name, version=models[0].version, overwrite=overwrite
-        )
-        clients = workspace._clients
-        answer = clients.call(clients.endpoints.DeployEndpoint, request, WebserviceException, timeout=120.0)
-        return Webservice._from_message(workspace, answer.endpoint)
+        made = deploy(workspace, name, models, inference_config, deployment_config, overwrite=overwrite, show_progress=show_output)
+        service = Webservice._from_message(workspace, made)
+        if show_output:
+            service.wait_for_deployment(show_output=True)
+        return service
 
     @staticmethod
     def package(workspace: Workspace, models: Sequence[Model], *_: object, **__: object) -> None:

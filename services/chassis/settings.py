@@ -78,6 +78,8 @@ class Registry(BaseModel):
 
 class Serving(BaseModel):
     load_seconds: float = Field(600.0, gt=0, description="deadline from the start of a model server to its first answer")
+    door_grpc_port: int = Field(0, ge=0, le=65535, description="gRPC of all models by name; 0, or no door_rest_port: there is no such door")
+    door_rest_port: int = Field(0, ge=0, le=65535, description="REST of all models by name")
     key_secret: SecretStr = Field(
         SecretStr(""), description="what the keys of endpoints are made from; empty: a file in home, made at the first start"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -87,19 +88,18 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def ListRuns(self, request: Any, _: object) -> Any:
         limit = min(request.limit or _DEFAULT_PAGE, _LONGEST_PAGE)
         if request.queue_of:
-            return job_pb2.ListRunsResponse(runs=self._queue(request.queue_of)[:limit])
+            return job_pb2.ListRunsResponse(runs=self._queue(request.queue_of, limit))
         with self._context.store.reading() as documents:
             kind = NEWEST_OF.format(request.experiment) if request.experiment else NEWEST
             found = [load_run(documents, content.decode()) for _, content in documents.newest(kind, limit)]
         return job_pb2.ListRunsResponse(runs=[self._wire(run, whole=False) for run in found if run is not None])
 
-    def _queue(self, pool: str) -> list[Any]:
-        waiting = (run for run in self._handler.state.runs.values() if run.waits_for_a_node and run.spec.compute_target == pool)
-        wires = [self._wire(run) for run in sorted(waiting, key=lambda run: run.order)]
+    def _queue(self, pool: str, limit: int) -> list[Any]:
+        wires = [run_to_wire(run, at, why) for run, at, why in itertools.islice(self._handler.queue(pool), limit)]
         for wire in wires:
             for large in ("source", "environment", "inputs"):
                 wire.spec.ClearField(large)
-        return sorted(wires, key=lambda wire: wire.position)
+        return wires
 
     async def WatchRun(self, request: Any, _: object) -> AsyncIterator[Any]:
         sent = -1

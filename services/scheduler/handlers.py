@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
 from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold, policy
-from services.scheduler.domain.placing import explain
+from services.scheduler.domain.placing import explain, line, why_at
 from services.scheduler.liveness import Liveness
 from services.scheduler.pool_health import PoolHealth
 from trainyard._cloudevents import Received
@@ -61,6 +61,10 @@ class SchedulerHandler:
         """Position in its pool's queue, from 1, and why it waits; (0, why it is as it is) of a run that does not wait."""
         now = self.state.runs.get(run.id)
         return (0, run.why) if now is None or not now.waits_for_a_node else explain(self.state, self._world(), run.id)
+
+    def queue(self, pool: str) -> Iterator[tuple[Run, int, str]]:
+        """(run, its position from 1, why it waits), in the order of their turn."""
+        return ((run, at, why_at(run, at)) for at, run in enumerate(line(self.state, self._world(), pool), 1))
 
     # -- the Handler's part
 

@@ -25,9 +25,13 @@ class Liveness:
         self._open: dict[tuple[str, int], int] = {}
         self._forming: dict[tuple[str, int], int] = {}
         self._declined: dict[str, int] = {}
+        self._silent: frozenset[str] = frozenset()
+        """Asked for with every event, and changed by few."""
 
     def beat(self, agent_id: str, incarnation: str) -> None:
         self._missed[agent_id, incarnation] = 0
+        if agent_id in self._silent:
+            self._silent = self._now_silent()
 
     def declined(self, agent_id: str) -> None:
         self._declined[agent_id] = _DECLINED_PULSES
@@ -37,6 +41,9 @@ class Liveness:
         return frozenset(self._declined)
 
     def silent(self) -> frozenset[str]:
+        return self._silent
+
+    def _now_silent(self) -> frozenset[str]:
         return frozenset(name for (name, _), missed in self._missed.items() if missed >= self._suspect_after)
 
     def pulse(
@@ -54,6 +61,7 @@ class Liveness:
         self._missed = {key: missed + 1 for key, missed in self._missed.items() if key in known}
         for key in known - self._missed.keys():
             self._missed[key] = 0
+        self._silent = self._now_silent()
         return Tick(
             silent=self._names(range(self._suspect_after, self._lost_after)),
             heard=tuple(sorted(name for (name, _), missed in self._missed.items() if missed <= 1)),

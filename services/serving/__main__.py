@@ -8,6 +8,7 @@ from services.chassis.settings import Settings
 from services.chassis.worker import Worker
 from services.serving import api
 from services.serving.adapters.deployment_files import DeploymentFiles
+from services.serving.adapters.door_process import DoorProcess, DoorTable
 from services.serving.adapters.endpoint_keys import EndpointKeys
 from services.serving.adapters.endpoint_logs import EndpointLogs
 from services.serving.adapters.model_environments import ModelEnvironments
@@ -18,6 +19,7 @@ from services.serving.caretaker import World
 from services.serving.deploying import Deploying
 from services.serving.handlers import MODELS, TOPIC, ServingHandler
 from services.serving.shelf import DEPLOY
+from services.serving.shown import Door
 from services.serving.supervisor import Supervisor
 from trainyard._objects import MinioObjects
 
@@ -29,12 +31,16 @@ def main() -> int:
     home = settings.home.resolve()
     logs = EndpointLogs(home)
     keys = EndpointKeys(home, settings.serving.key_secret.get_secret_value())
+    table = DoorTable(home)
+    door = Door(reachable_at(settings.host), settings.serving.door_grpc_port, settings.serving.door_rest_port)
+    control = f"{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}" if settings.port else ""
     world = World(
         files=DeploymentFiles(CachedModelFiles(objects, settings.cache), CachedSources(objects, settings.cache), home),
         environments=ModelEnvironments(settings.cache),
         servers=ModelServers(settings.host, home, settings.serving.load_seconds),
         logs=logs,
         doors=keys,
+        table=table,
         host=reachable_at(settings.host),
     )
 
@@ -45,9 +51,10 @@ def main() -> int:
     return (
         Service("serving", settings)
         .listens(TOPIC, MODELS, to=ServingHandler())
-        .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs, keys))
+        .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs, keys, door))
         .works(decide)
         .beside(lambda context: Supervisor(context.engine, context.store, world).run())
+        .beside(lambda _: DoorProcess(table, settings.host, door.grpc_port, door.rest_port, control).run())
         .run()
     )
 

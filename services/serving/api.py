@@ -16,10 +16,11 @@ from services.chassis.store import Documents
 from services.serving.adapters.endpoint_keys import REFRESH_AFTER, TOKEN_LASTS, EndpointKeys
 from services.serving.domain import asking
 from services.serving.domain.asking import Request
-from services.serving.domain.endpoint import Endpoint, state_of, why_of
+from services.serving.domain.endpoint import Endpoint
 from services.serving.handlers import TOPIC
 from services.serving.ports import Logs
 from services.serving.shelf import Answer, Shelf
+from services.serving.shown import Door, shown
 from trainyard.endpoint.v1 import endpoint_pb2, endpoint_pb2_grpc
 
 _STATUS = {
@@ -36,18 +37,19 @@ _LINES, _MOST_LINES = 200, 20_000
 _MOST_BYTES = 3 << 20
 
 
-def endpoints(logs: Logs, keys: EndpointKeys) -> Callable[[grpc.aio.Server, Context], None]:
+def endpoints(logs: Logs, keys: EndpointKeys, door: Door) -> Callable[[grpc.aio.Server, Context], None]:
     def register(server: grpc.aio.Server, context: Context) -> None:
-        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs, keys), server)
+        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs, keys, door), server)
 
     return register
 
 
 class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
-    def __init__(self, context: Context, logs: Logs, keys: EndpointKeys) -> None:
+    def __init__(self, context: Context, logs: Logs, keys: EndpointKeys, door: Door) -> None:
         self._context = context
         self._logs = logs
         self._keys = keys
+        self._door = door
 
     async def DeployEndpoint(
         self, request: endpoint_pb2.DeployEndpoint, call: grpc.aio.ServicerContext[Any, Any]
@@ -67,6 +69,22 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         endpoint, repeated = await self._asked(request, call)
         return endpoint_pb2.RollBackEndpointResponse(endpoint=endpoint, repeated_submission=repeated)
 
+    async def UpdateTraffic(
+        self, request: endpoint_pb2.UpdateTraffic, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.UpdateTrafficResponse:
+        if not self._door.is_open:
+            what = "Calls are split by the door, and there is none: set serving.door_grpc_port and serving.door_rest_port."
+            raise refuse(Code.FAILED_PRECONDITION, "NothingToSplit", what, request.endpoint)
+        endpoint, repeated = await self._asked(request, call)
+        return endpoint_pb2.UpdateTrafficResponse(endpoint=endpoint, repeated_submission=repeated)
+
+    async def WakeEndpoint(
+        self, request: endpoint_pb2.WakeEndpoint, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.WakeEndpointResponse:
+        if self._endpoint(request.endpoint).asleep:
+            await self._context.request(TOPIC, request.endpoint, request)
+        return endpoint_pb2.WakeEndpointResponse()
+
     async def DeleteEndpoint(
         self, request: endpoint_pb2.DeleteEndpoint, _: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.DeleteEndpointResponse:
@@ -78,13 +96,13 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
     async def GetEndpoint(
         self, request: endpoint_pb2.GetEndpointRequest, _: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.GetEndpointResponse:
-        return endpoint_pb2.GetEndpointResponse(endpoint=_shown(self._endpoint(request.endpoint)))
+        return endpoint_pb2.GetEndpointResponse(endpoint=shown(self._endpoint(request.endpoint), self._door))
 
     async def ListEndpoints(
         self, _request: endpoint_pb2.ListEndpointsRequest, _: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.ListEndpointsResponse:
         with self._context.store.reading() as documents:
-            return endpoint_pb2.ListEndpointsResponse(endpoints=[_shown(endpoint) for endpoint in Shelf(documents).endpoints()])
+            return endpoint_pb2.ListEndpointsResponse(endpoints=[shown(endpoint, self._door) for endpoint in Shelf(documents).endpoints()])
 
     async def GetEndpointLogs(
         self, request: endpoint_pb2.GetEndpointLogsRequest, _: grpc.aio.ServicerContext[Any, Any]
@@ -128,7 +146,7 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
             raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
         endpoint = self._endpoint(answer.endpoint)
         self._keys.keep(endpoint)
-        return _shown(endpoint), answer.event_id != event_id
+        return shown(endpoint, self._door), answer.event_id != event_id
 
     def _asking_for(self, name: str, authentication: int, what: str) -> Endpoint:
         """The endpoint, which lets in by that. Raises Refused."""
@@ -174,36 +192,3 @@ def _last(lines: Sequence[str], room: int) -> list[str]:
             break
         kept.append(line)
     return kept[::-1]
-
-
-def _shown(endpoint: Endpoint) -> endpoint_pb2.Endpoint:
-    latest = endpoint.latest
-    return endpoint_pb2.Endpoint(
-        endpoint=endpoint.name,
-        state=state_of(endpoint),
-        why=why_of(endpoint),
-        model=latest.model,
-        version=latest.version,
-        deployment=latest.number,
-        grpc_address=endpoint.grpc_address,
-        scoring_uri=endpoint.scoring_uri,
-        failure=endpoint.failure,
-        submission_id=latest.submission_id,
-        alias=latest.alias,
-        more_models=latest.more_models,
-        has_code=latest.scoring is not None,
-        limits=latest.limits,
-        settings=endpoint.settings,
-        created_at=endpoint.created_at,
-        updated_at=latest.at,
-        entry_script=latest.scoring.entry_script if latest.scoring is not None else "",
-        deployments=[
-            endpoint_pb2.DeploymentSummary(
-                deployment=it.number,
-                model=it.model,
-                version=it.version,
-                entry_script=it.scoring.entry_script if it.scoring is not None else "",
-            )
-            for it in endpoint.lived
-        ],
-    )

@@ -11,8 +11,22 @@ from pathlib import Path
 
 import structlog
 
-from services.serving.domain.reports import CameUp, GaveUp, Progressed, Report, WentDown
-from services.serving.ports import CannotServe, Content, Doors, Environments, Fetched, Files, Logs, Ports, PortTaken, Say, Server, Servers
+from services.serving.domain.reports import CameUp, GaveUp, Progressed, Report, WentDown, WentIdle
+from services.serving.ports import (
+    CannotServe,
+    Content,
+    Doors,
+    Environments,
+    Fetched,
+    Files,
+    Logs,
+    Ports,
+    PortTaken,
+    Say,
+    Server,
+    Servers,
+    Table,
+)
 from trainyard._errors import PlatformUnavailableException
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -33,11 +47,13 @@ class World:
     servers: Servers
     logs: Logs
     doors: Doors
+    table: Table
     host: str  # under which the servers are told to clients
     grace: float = 15.0  # between TERM and KILL
     backoff: Sequence[float] = (0.5, 1.0, 2.0, 4.0)  # before each new attempt; one more failure in a row is the last
     settled: float = 60.0  # a server that was up so long begins a new row
     port_patience: float = 3.0  # how long to wait for a port that was ours
+    look: float = 15.0  # at most between two looks at whether anybody calls
     retry: float = 2.0  # between questions to an object store that does not answer
 
 
@@ -161,13 +177,31 @@ class Caretaker:
             await self._report(self._came_up(server, fetched))
             log.info("serves", endpoint=self._endpoint, deployment=self._content.deployment, model=self._content.title, ports=server.ports)
             began = time.monotonic()
-            failure = await server.wait()
+            watching = asyncio.create_task(self._watch_calls(server))
+            try:
+                failure = await server.wait()
+            finally:
+                watching.cancel()
         finally:
             await server.stop(self.grace)
         if time.monotonic() - began >= self._world.settled:
             self._failures = 0
         await self._report(WentDown(self._endpoint, self._content.deployment, failure.message))
         return failure
+
+    async def _watch_calls(self, server: Server) -> None:
+        """Says when nobody called for as long as the limits have it; what follows from that is decided elsewhere."""
+        idle = self._content.limits.idle_seconds
+        if not idle:
+            return
+        seen, since = await server.calls(), time.monotonic()
+        while True:
+            await asyncio.sleep(min(idle / 4, self._world.look))
+            if (count := await server.calls()) is None or count != seen:
+                seen, since = count, time.monotonic()
+            elif time.monotonic() - since >= idle:
+                since = time.monotonic()
+                await self._report(WentIdle(self._endpoint, self._content.deployment))
 
     def _came_up(self, server: Server, fetched: Fetched) -> CameUp:
         host, ports = self._world.host, server.ports

@@ -12,7 +12,7 @@ from services.serving.domain import asking, decisions, endpoint, reports
 from services.serving.domain.asking import Request
 from services.serving.domain.endpoint import Fact
 from services.serving.domain.model_version import ModelVersion
-from services.serving.domain.reports import CameUp, GaveUp, Progressed, WentDown
+from services.serving.domain.reports import CameUp, GaveUp, Progressed, WentDown, WentIdle
 from services.serving.shelf import Answer, Asked, Shelf
 from trainyard._cloudevents import Received
 from trainyard.endpoint.v1.endpoint_pb2 import (
@@ -25,13 +25,18 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointLive,
     EndpointProgress,
     EndpointRejected,
+    EndpointSlept,
     EndpointStarting,
     EndpointUnhealthy,
+    EndpointWoken,
     RegenerateEndpointKey,
     RollBackEndpoint,
+    TrafficShifted,
     UpdateEndpoint,
+    UpdateTraffic,
+    WakeEndpoint,
 )
-from trainyard.model.v1.model_pb2 import AliasMoved, ModelVersionDeleted, ModelVersionLeaving, ModelVersionRegistered, ModelVersionRejected
+from trainyard.model.v1.model_pb2 import AliasMoved, ModelChangeRejected, ModelVersionDeleted, ModelVersionLeaving, ModelVersionRegistered
 
 TOPIC = "trainyard.endpoints"
 MODELS = "trainyard.models"
@@ -39,9 +44,12 @@ _CHANGES = (
     EndpointStarting,
     EndpointChanged,
     EndpointKeyRegenerated,
+    TrafficShifted,
     EndpointProgress,
     EndpointLive,
     EndpointUnhealthy,
+    EndpointSlept,
+    EndpointWoken,
     EndpointFailed,
     EndpointDeleted,
 )
@@ -64,14 +72,16 @@ class Follow:
 
 
 class ServingHandler:
-    answers = (DeployEndpoint, UpdateEndpoint, RollBackEndpoint, RegenerateEndpointKey, DeleteEndpoint)
+    answers = (DeployEndpoint, UpdateEndpoint, RollBackEndpoint, UpdateTraffic, RegenerateEndpointKey, DeleteEndpoint)
 
     def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
         match event.message:
-            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() as request:
+            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() | UpdateTraffic() as request:
                 return _emits(_first_look(event, request, Shelf(documents)))
             case RegenerateEndpointKey() as request:
                 return _emits(_make_key(event, request, Shelf(documents)))
+            case WakeEndpoint() as request if event.key == request.endpoint:
+                return _emits(decisions.decide_wake(Shelf(documents).endpoint(request.endpoint)))
             case DeleteEndpoint() as request:
                 return _emits(_delete(event, request, Shelf(documents)))
         return []
@@ -80,7 +90,7 @@ class ServingHandler:
         shelf = Shelf(documents)
         message = event.message
         match message:
-            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() if not _unusable(event, message):
+            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() | UpdateTraffic() if not _unusable(event, message):
                 key = f"{event.partition:05}-{event.offset:019}"
                 shelf.wait(key, Asked.of(message, event.event_id, event.correlation_id or event.key))
             case EndpointRejected():
@@ -88,7 +98,7 @@ class ServingHandler:
             case EndpointStarting():
                 given = Answer(message.endpoint, deployment=message.deployment, event_id=event.causation_id)
                 shelf.give(message.submission_id, given)
-            case EndpointChanged():
+            case EndpointChanged() | TrafficShifted():
                 shelf.give(message.submission_id, Answer(message.endpoint, event_id=event.causation_id, changed=True))
             case ModelVersionRegistered():
                 operations = tuple(message.operations)
@@ -97,7 +107,7 @@ class ServingHandler:
                 shelf.move(message.model, message.alias, message.version)
             case ModelVersionLeaving():
                 shelf.leave(message.model, message.version, message.submission_id)
-            case ModelVersionRejected():
+            case ModelChangeRejected():
                 shelf.stay(message.submission_id)
             case ModelVersionDeleted():
                 for alias in message.aliases:
@@ -121,7 +131,7 @@ class ServingHandler:
                 followed = shelf.endpoint(name)
                 points_at = shelf.alias(followed.latest.model, followed.latest.alias) if followed is not None else 0
                 return _emits(decisions.follow_alias(followed, points_at, at))
-            case Progressed() | CameUp() | WentDown() | GaveUp() as report:
+            case Progressed() | CameUp() | WentDown() | GaveUp() | WentIdle() as report:
                 return _emits(reports.conclude(shelf.endpoint(report.endpoint), report))
         raise TypeError(f"no command of this service: {command.payload!r}")
 

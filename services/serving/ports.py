@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -98,6 +98,10 @@ class Server(Protocol):
     @property
     def signatures(self) -> tuple[str, ...]: ...
 
+    async def calls(self) -> int | None:
+        """How many it was asked so far; None where it does not tell."""
+        ...
+
     async def wait(self) -> Failure:
         """How it ended, when it does."""
         ...
@@ -122,6 +126,14 @@ class Logs(Protocol):
 
     def tail(self, endpoint: str, lines: int) -> list[str]:
         """The last lines of an endpoint's log, oldest first; none where there is none yet."""
+        ...
+
+
+class Table(Protocol):
+    """What the door goes by."""
+
+    def keep(self, endpoints: Sequence[Endpoint]) -> None:
+        """From here on calls go where these answer."""
         ...
 
 

@@ -11,7 +11,7 @@ from services.serving.domain.asking import Request, models_of
 from services.serving.domain.decisions import Known, roll_back_target
 from services.serving.domain.endpoint import Endpoint
 from services.serving.domain.model_version import ModelVersion
-from trainyard.endpoint.v1.endpoint_pb2 import DeployEndpoint, ModelReference, RollBackEndpoint, UpdateEndpoint
+from trainyard.endpoint.v1.endpoint_pb2 import DeployEndpoint, ModelReference, RollBackEndpoint, UpdateEndpoint, UpdateTraffic
 from trainyard.event.v1.artifact_pb2 import Failure
 
 ENDPOINT, VERSION, ALIAS, LEAVING, ANSWER, DEPLOY = "endpoint", "model_version", "model_alias", "model_leaving", "answer", "deploy"
@@ -19,13 +19,14 @@ ENDPOINT, VERSION, ALIAS, LEAVING, ANSWER, DEPLOY = "endpoint", "model_version",
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that waits for its decision (it is one of the three), and the event that brought it."""
+    """A request that waits for its decision (it is one of the four), and the event that brought it."""
 
     request: DeployEndpoint | None
     event_id: str
     correlation_id: str
     update: UpdateEndpoint | None = None
     roll_back: RollBackEndpoint | None = None
+    traffic: UpdateTraffic | None = None
 
     @classmethod
     def of(cls, request: Request, event_id: str, correlation_id: str) -> Asked:
@@ -34,11 +35,13 @@ class Asked:
                 return cls(request, event_id, correlation_id)
             case UpdateEndpoint():
                 return cls(None, event_id, correlation_id, update=request)
+            case UpdateTraffic():
+                return cls(None, event_id, correlation_id, traffic=request)
         return cls(None, event_id, correlation_id, roll_back=request)
 
     @property
     def what(self) -> Request:
-        found = self.request or self.update or self.roll_back
+        found = self.request or self.update or self.roll_back or self.traffic
         assert found is not None
         return found
 
@@ -123,6 +126,8 @@ class Shelf:
         endpoint = self.endpoint(request.endpoint)
         if endpoint is None or isinstance(request, DeployEndpoint) or (isinstance(request, UpdateEndpoint) and request.models):
             return models_of(request)
+        if isinstance(request, UpdateTraffic):
+            return [ModelReference(model=it.model or endpoint.latest.model, version=it.version) for it in models_of(request)]
         target = roll_back_target(endpoint, request.deployment) if isinstance(request, RollBackEndpoint) else endpoint.latest
         return target.models if target is not None else []
 

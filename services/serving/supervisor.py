@@ -16,7 +16,7 @@ from services.chassis.handler import Command
 from services.chassis.store import Store
 from services.serving.caretaker import Caretaker, World
 from services.serving.domain.decisions import follows_another
-from services.serving.domain.endpoint import Deployment, Endpoint, wanted
+from services.serving.domain.endpoint import Deployment, Endpoint, Second, wanted
 from services.serving.domain.reports import GaveUp, Report
 from services.serving.handlers import Follow
 from services.serving.ports import Content, Ports
@@ -69,6 +69,7 @@ class Supervisor:
             endpoints = shelf.endpoints()
             for endpoint in endpoints:
                 self._world.doors.keep(endpoint)  # before a server of it starts
+            self._world.table.keep(endpoints)
             found = {(it.name, deployment.number): (it, deployment) for it in endpoints for deployment in wanted(it)}
             for key in self._posts.keys() - found.keys():
                 self._release(key)
@@ -97,6 +98,8 @@ class Supervisor:
         if content is None:
             return None
         asked = shelf.answer(deployment.submission_id)
+        if (second := endpoint.second) is not None and endpoint.is_second(deployment.number):
+            return self._caretaker_of_second(second, content, shelf)
         older = endpoint.serving
         is_new = not endpoint.serves(deployment.number)
         # Clients keep their address when a new version takes over; with another model the path would be another one anyway.
@@ -109,6 +112,12 @@ class Supervisor:
             ports=_ports(endpoint) if keeps else Ports(),
             shares=is_new and keeps,
         )
+
+    def _caretaker_of_second(self, second: Second, content: Content, shelf: Shelf) -> Caretaker:
+        """It has addresses of its own, which the door knows."""
+        asked = shelf.answer(second.deployment.submission_id)
+        report = partial(self._report, asked.event_id if asked is not None else "")
+        return Caretaker(self._world, report, content, is_new=not second.lived, ports=_ports(second), shares=False)
 
     async def _report(self, cause_id: str, report: Report) -> None:
         """A server may come up and go down many times for one request."""
@@ -135,6 +144,6 @@ def _without_version(endpoint: str, deployment: int) -> GaveUp:
     return GaveUp(endpoint, deployment, Failure(code="ModelNotFound", message=message, target=endpoint))
 
 
-def _ports(endpoint: Endpoint) -> Ports:
+def _ports(endpoint: Endpoint | Second) -> Ports:
     grpc, rest = endpoint.grpc_address.rpartition(":")[2], urlsplit(endpoint.scoring_uri).port
     return Ports(int(grpc or 0), rest or 0)

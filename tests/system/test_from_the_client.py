@@ -11,6 +11,7 @@ import pytest
 
 from tests.system.platform import Platform
 from trainyard import AmlCompute, ComputeTarget, ComputeTargetException, Model, UserErrorException
+from trainyard.job.v1.job_pb2 import RunQueued
 
 
 def trainyard(platform: Platform, *words: str) -> subprocess.CompletedProcess[str]:
@@ -72,3 +73,21 @@ def test_doctor_and_status_look_at_the_whole_platform(platform: Platform) -> Non
     assert {found[part]["state"] for part in ("kafka", "object store", "topics", "clock", "versions", "scheduler", "registry")} == {"ok"}
     assert {json.loads(line)["state"] for line in status.stdout.splitlines()} == {"ok"}
     assert status.returncode == 0
+
+
+def test_the_recorded_log_is_run_again_under_another_policy(platform: Platform, tmp_path: Path) -> None:
+    platform.pool("client-replay")
+    runs = [platform.submit(tmp_path / name, "print('ran')", "client-replay") for name in ("a", "b")]
+    for run in runs:
+        platform.until_status(run.id, "COMPLETED")
+    queued = next(it for it in platform.log.events("trainyard.jobs") if isinstance(it.message, RunQueued) and it.key == runs[0].id)
+    (tmp_path / "policy.yaml").write_text("backfill: false\n")
+    words = ["--policy", str(tmp_path / "policy.yaml"), "--from", f"{queued.topic}/{queued.partition}@{queued.offset}"]
+
+    told = trainyard(platform, "scheduler", "replay", *words, "--json")
+
+    assert told.returncode == 0, told
+    found = json.loads(told.stdout)
+    assert found["runs"] >= 2
+    assert all(found[column]["runs"]["completed"] >= 2 for column in ("recorded", "replayed", "policy"))
+    assert found["difference"]["runs"]["all"] == 0

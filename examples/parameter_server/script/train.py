@@ -35,8 +35,11 @@ with tf.device(tf.train.replica_device_setter(worker_device=f"/job:{task}/task:{
     step = tf.train.get_or_create_global_step()
     train = tf.train.GradientDescentOptimizer(arguments.learning_rate).minimize(loss, global_step=step)
 
+# Without these filters a session waits for every other worker, and one that comes late for those that are done already: for ever.
+filters = ["/job:ps", f"/job:{task}/task:{index}"]
 with tf.train.MonitoredTrainingSession(
     master=server.target,
+    config=tf.ConfigProto(device_filters=filters),
     is_chief=task == "chief" or ("chief" not in config["cluster"] and index == 0),
     checkpoint_dir="outputs/checkpoints",
     save_checkpoint_secs=5,

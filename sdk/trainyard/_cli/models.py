@@ -136,18 +136,36 @@ def model_download(
 
 @group.command("deploy")
 def model_deploy(
-    name: Name,
+    name: Annotated[
+        str, typer.Argument(help="NAME, NAME:VERSION, or NAME@ALIAS: then the endpoint follows the alias", autocompletion=completion.models)
+    ],
     endpoint: Annotated[str, typer.Argument(help="the endpoint's name: 3-32 of a-z, 0-9 and -")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="take the place of what the endpoint serves")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="return once it answers; exit code 4 where it cannot go live")] = False,
+    script: endpoints.Script = "",
+    source: endpoints.Source = "",
+    environment: endpoints.EnvironmentName = "",
+    cpu_cores: endpoints.Cores = None,
+    memory_gb: endpoints.Memory = None,
+    idle_seconds: endpoints.Idle = None,
+    auth: endpoints.Auth = "",
+    tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the endpoint; may be repeated")] = None,
+    description: Annotated[str, typer.Option(help="free text")] = "",
+    wait: endpoints.Wait = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """A SavedModel behind gRPC and REST, without code."""
+    """Behind an address: a SavedModel over gRPC and REST as it is, or with a script that answers."""
+    from trainyard._deployment_configuration import DeploymentConfiguration
     from trainyard._model import Model
 
-    found = model_of(config, name)
-    service = Model.deploy(found.workspace, endpoint, [found], overwrite=overwrite)
+    space = workspace(config)
+    found = name if "@" in name else model_of(config, name)
+    by_key, by_token = endpoints.authentication_of(auth)
+    settings = DeploymentConfiguration(
+        cpu_cores, memory_gb, by_key, by_token, pairs(tag, "--tag"), description=description, idle_seconds=idle_seconds
+    )
+    code = endpoints.script_of(space, script, source, environment)
+    service = Model.deploy(space, endpoint, [found], code, settings, overwrite=overwrite)
     if wait:
         endpoints.wait_for(service, quiet=as_json)
     one(endpoints.row(service), as_json=as_json)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from datetime import timedelta
 
 from services.scheduler.domain import gang
+from services.scheduler.domain.changing import replace
 from services.scheduler.domain.facts import Fact, about_run
 from services.scheduler.domain.restarting import may_restart
 from services.scheduler.domain.state import Member, Run, World

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.scheduler.domain import labels, life, policy, pools
+from services.scheduler.domain import changing, labels, life, policy, pools
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.state import Agent, Run, State
 from services.scheduler.domain.times import when
@@ -46,14 +46,14 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
     if added is None and run.is_terminal and isinstance(message, job.RunWarned):
         added = {"warnings": (*run.warnings, message.message)[-life.WARNINGS :]}
     if added is not None:
-        return state.with_run(replace(run, revision=run.revision + 1, **added))
+        return state.with_run(changing.replace(run, revision=run.revision + 1, **added))
     if run.is_terminal:
         return state
     changed = life.evolve(run, message, at)
     if changed is run:
         return state
     held = () if changed.is_terminal else changed.members
-    state = state.with_run(replace(changed, revision=run.revision + 1))
+    state = state.with_run(changing.replace(changed, revision=run.revision + 1))
     return _freed(state, {it.agent_id for it in run.members} - {it.agent_id for it in held}, at) if len(held) < len(run.members) else state
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
+from services.scheduler.domain.changing import replace
 from services.scheduler.domain.facts import Fact, about_run, to_agent
 from services.scheduler.domain.state import Member, Run
 from trainyard import _gang

@@ -145,7 +145,9 @@ class Index:
             holds = _held(holds, new, before, now)
             used = _summed(used, self.holds, holds, {it.agent_id for part in (before, now) for it in part})
         if now:
-            phase = (new.started_at, new.is_elastic and new.formed and not new.is_ending, new.deadline)
+            # When it began says when its nodes come back, if it has a limit at all.
+            began = new.started_at if new.spec.HasField("max_duration") else None
+            phase = (began, new.is_elastic and new.formed and not new.is_ending, new.deadline)
             if attempts.get(new.id) != phase:
                 attempts = attempts.set(new.id, phase)
         elif new.id in attempts:

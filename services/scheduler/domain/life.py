@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from services.scheduler.domain import checkpoints, gang, reports
+from services.scheduler.domain.changing import replace
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.state import Run
 from services.scheduler.domain.times import when

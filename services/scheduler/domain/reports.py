@@ -3,11 +3,11 @@ process is void, whatever it says."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from services.scheduler.domain import checkpoints, elastic
+from services.scheduler.domain.changing import replace
 from services.scheduler.domain.failures import of_exit
 from services.scheduler.domain.state import Member, Run
 from services.scheduler.domain.times import when

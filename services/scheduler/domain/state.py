@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from immutables import Map
 
+from services.scheduler.domain import changing
 from services.scheduler.domain.index import Index
 from services.scheduler.domain.need import Device, Need, Size, size_of
 from trainyard import _gang
@@ -198,7 +199,7 @@ class Run:
         return next((it for it in self.members if it.agent_id == agent_id and it.incarnation == incarnation), None)
 
     def with_member(self, changed: Member) -> Run:
-        return replace(self, members=tuple(changed if it.node_index == changed.node_index else it for it in self.members))
+        return changing.replace(self, members=tuple(changed if it.node_index == changed.node_index else it for it in self.members))
 
 
 @dataclass(frozen=True)

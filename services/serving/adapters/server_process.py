@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import math
 import os
@@ -28,6 +29,7 @@ SDK = (Path(trainyard.__file__).resolve().parents[1], Path(trainyard.__file__).r
 _PORT_TAKEN = 4
 _LAST_LINES = 20
 _MAX_LINE = 64 << 10
+_COUNTED = ":tensorflow:serving:request_count{"
 _LOOK_SECONDS = 0.5  # between two looks at how much memory a server takes
 # A list of what is given, never of what is kept back: keys of the object store are no business of a user's model.
 _GIVEN = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD")
@@ -55,7 +57,7 @@ class ModelServers:
             env=child_environment(os.environ) | limits_as_variables(content.limits) | code_variables(content, fetched),
             process_group=0,
         )
-        server = ModelServer(process, content, say)
+        server = ModelServer(process, content, say, "127.0.0.1" if self._host == "0.0.0.0" else self._host)
         server.bound(content.limits.memory_bytes)
         try:
             await server.until_ready(self._load_seconds)
@@ -74,7 +76,10 @@ class ModelServers:
             "grpc-port": ports.grpc,
             "rest-port": ports.rest,
             "parent-pid": os.getpid(),
+            "key-file": key_file(self._home, content.endpoint),
         }
+        if content.limits.cpu_cores:
+            options["tensorflow-session-parallelism"] = math.ceil(content.limits.cpu_cores)
         words = [f"--{name}={value}" for name, value in options.items()]
         return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
 
@@ -95,10 +100,11 @@ class ModelServers:
 class ModelServer:
     """One process. All that it writes goes to `say`; the JSON line on standard output says that it answers, and where."""
 
-    def __init__(self, process: asyncio.subprocess.Process, content: Content, say: Say) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, content: Content, say: Say, host: str) -> None:
         self._process = process
         self._content = content
         self._say = say
+        self._host = host
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._over = ""  # why it was ended, where it took too much memory
@@ -130,6 +136,10 @@ class ModelServer:
                 self._signal(signal.SIGKILL)
                 return
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def calls(self) -> int | None:
+        """As its metrics have it."""
+        return await asyncio.to_thread(_calls, self._host, self.ports.rest)
 
     async def until_ready(self, seconds: float) -> None:
         """Raises CannotServe, and PortTaken."""
@@ -244,6 +254,18 @@ def _resident(pid: int) -> int | None:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _calls(host: str, port: int) -> int | None:
+    connection = http.client.HTTPConnection(host, port, timeout=_LOOK_SECONDS * 4)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(_COUNTED))
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -14,19 +14,23 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     ModelReference,
     RollBackEndpoint,
     Scoring,
+    TrafficSplit,
     UpdateEndpoint,
+    UpdateTraffic,
 )
 from trainyard.event.v1.artifact_pb2 import Failure
 
-Request = DeployEndpoint | UpdateEndpoint | RollBackEndpoint
+Request = DeployEndpoint | UpdateEndpoint | RollBackEndpoint | UpdateTraffic
 """Those that are answered once all is known of the models that they name."""
 
 Fault = tuple[str, str]
 """What is at fault, and why."""
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_HEADER = re.compile(r"[a-z][-a-z0-9]{0,62}")
 _NAME_RULE = "3-32 lower-case letters, digits and '-', with a letter first and no '-' last"
 _MOST_MODELS, _MOST_LABELS, _LONGEST_LABEL, _LONGEST_DESCRIPTION = 50, 50, 1000, 1000
+_SHORTEST_IDLE = 5
 _LEAST_MEMORY = 64 << 20
 _MOST_CORES, _MOST_MEMORY = 1024, 1 << 50
 
@@ -55,6 +59,8 @@ def models_of(request: Request) -> list[ModelReference]:
             return [*first, *request.more_models]
         case UpdateEndpoint():
             return list(request.models)
+        case UpdateTraffic() if request.HasField("beside"):
+            return [request.beside]
     return []
 
 
@@ -68,6 +74,8 @@ def invalid(request: Request) -> EndpointRejected | None:
             fault = _deployment_fault(request)
         case UpdateEndpoint():
             fault = _update_fault(request)
+        case UpdateTraffic():
+            fault = _split_fault(request.split)
     return None if fault is None else refused(request, "UserError", fault[1], fault[0])
 
 
@@ -130,6 +138,14 @@ def _scoring_fault(scoring: Scoring) -> Fault | None:
     return None
 
 
+def _split_fault(split: TrafficSplit) -> Fault | None:
+    if not (math.isfinite(split.percent) and 0 <= split.percent <= 100):
+        return "percent", f"percent is {split.percent:g}; it goes from 0 to 100."
+    if split.sticky_by and not _HEADER.fullmatch(split.sticky_by):
+        return "sticky_by", f"{split.sticky_by[:100]!r} is no name of a header: lower-case letters, digits and '-', a letter first."
+    return None
+
+
 def _settings_fault(limits: Limits, tags: Labels, properties: Labels, description: str) -> Fault | None:
     if not (math.isfinite(limits.cpu_cores) and 0 <= limits.cpu_cores <= _MOST_CORES):
         return "cpu_cores", f"cpu_cores is {limits.cpu_cores:g}; it goes from 0, which is no bound, to {_MOST_CORES}."
@@ -137,6 +153,11 @@ def _settings_fault(limits: Limits, tags: Labels, properties: Labels, descriptio
         return (
             "memory",
             f"{limits.memory_bytes} bytes of memory are no bound that a server could keep: give at least {_LEAST_MEMORY}, or 0.",
+        )
+    if 0 < limits.idle_seconds < _SHORTEST_IDLE:
+        return (
+            "idle_seconds",
+            f"{limits.idle_seconds} s without a call are too few to end a server for; {_SHORTEST_IDLE} are the least, 0 is never.",
         )
     for name, values in (("tags", tags.values), ("properties", properties.values)):
         if fault := _label_fault(name, values):

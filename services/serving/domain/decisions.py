@@ -19,12 +19,15 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointRejected,
     EndpointSettings,
     EndpointStarting,
+    EndpointWoken,
     Key,
     Limits,
     ModelReference,
     RollBackEndpoint,
     Scoring,
+    TrafficShifted,
     UpdateEndpoint,
+    UpdateTraffic,
 )
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -59,6 +62,8 @@ def decide(request: Request, endpoint: Endpoint | None, known: Known, at: dateti
                 return _update(request, _there(request, endpoint), known, at)
             case RollBackEndpoint():
                 return _roll_back(request, _there(request, endpoint), known, at)
+            case UpdateTraffic():
+                return _split(request, _there(request, endpoint), known, at)
     except _Refused as error:
         return error.answer
     raise TypeError(f"no request for a deployment: {request!r}")
@@ -81,12 +86,19 @@ def decide_key(endpoint: Endpoint | None, key: Key) -> list[Fact]:
     return [EndpointKeyRegenerated(endpoint=endpoint.name, key=key, generation=made + 1)]
 
 
+def decide_wake(endpoint: Endpoint | None) -> list[Fact]:
+    """Nothing where there is no such endpoint, or it does not sleep."""
+    if endpoint is None or endpoint.serving is None or not endpoint.asleep:
+        return []
+    return [EndpointWoken(endpoint=endpoint.name, deployment=endpoint.serving.number)]
+
+
 def follow_alias(endpoint: Endpoint | None, version: int, at: datetime) -> list[Fact]:
     """A new deployment where the endpoint follows an alias that points at another version than when the last one was decided."""
     if endpoint is None or not follows_another(endpoint, version):
         return []
     latest = endpoint.latest
-    fact = _starting(f"alias {latest.alias} of {endpoint.name} {latest.number + 1}"[:128], endpoint.name, endpoint, at)
+    fact = _starting(f"alias {latest.alias} of {endpoint.name} {endpoint.highest + 1}"[:128], endpoint.name, endpoint, at)
     models = [ModelReference(model=latest.model, version=version), *latest.more_models]
     _fill(fact, models, latest.alias, version, latest.scoring, latest.limits)
     return [fact]
@@ -158,6 +170,40 @@ def _roll_back(request: RollBackEndpoint, endpoint: Endpoint, known: Known, at: 
     return fact
 
 
+def _split(request: UpdateTraffic, endpoint: Endpoint, known: Known, at: datetime) -> Fact:
+    serving, second = endpoint.serving, endpoint.second
+    if serving is None or endpoint.asleep:
+        what = f"Nothing answers for endpoint {endpoint.name!r}, so there are no calls to split. Deploy something first."
+        return refused(request, "NothingToSplit", what, endpoint.name)
+    if request.HasField("beside"):
+        model = request.beside.model or serving.model
+        if model != serving.model or not model:
+            what = (
+                f"Endpoint {endpoint.name!r} serves {serving.title}; beside it goes another version of its first model, not of {model!r}."
+            )
+            return refused(request, "UserError", what, "beside")
+        if second is None or (second.deployment.model, second.deployment.version) != (model, request.beside.version):
+            return _second(request, endpoint, serving, known, at)
+    elif second is None:
+        what = f"Endpoint {endpoint.name!r} has one deployment. Name the version that is to stand beside it."
+        return refused(request, "NothingToSplit", what, endpoint.name)
+    ends = not request.split.percent and not request.split.shadow
+    number = 0 if ends or second is None else second.deployment.number
+    fact = TrafficShifted(submission_id=request.submission_id, endpoint=endpoint.name, deployment=number, split=request.split)
+    fact.at.FromDatetime(at)
+    return fact
+
+
+def _second(request: UpdateTraffic, endpoint: Endpoint, serving: Deployment, known: Known, at: datetime) -> EndpointStarting:
+    """A deployment beside the one that answers, with all but the version as that has it. Raises _Refused."""
+    asked = ModelReference(model=serving.model, version=request.beside.version)
+    models = [*_resolved(request, [asked], "", known, has_code=serving.scoring is not None), *serving.more_models]
+    fact = _starting(request.submission_id, endpoint.name, endpoint, at)
+    _fill(fact, models, "", 0, serving.scoring, serving.limits)
+    fact.beside.CopyFrom(request.split)
+    return fact
+
+
 def roll_back_target(endpoint: Endpoint, number: int) -> Deployment | None:
     """The one of that number; without a number the one before what was asked for last. Rolled back twice goes back by two."""
     lived = endpoint.lived
@@ -196,12 +242,15 @@ def _resolved(request: Request, models: list[ModelReference], alias: str, known:
             raise _Refused(
                 EndpointRejected(submission_id=request.submission_id, endpoint=request.endpoint, failure=_no_saved_model(version))
             )
+        if not has_code and version.operations:
+            what = f"Model {version.id} reads or writes files or runs Python by {', '.join(version.operations)[:1000]}; without code it is not served."
+            raise _Refused(refused(request, "ModelRefused", what, version.id))
         found.append(ModelReference(model=it.model, version=number))
     return found
 
 
 def _starting(submission_id: str, name: str, endpoint: Endpoint | None, at: datetime) -> EndpointStarting:
-    fact = EndpointStarting(submission_id=submission_id, endpoint=name, deployment=endpoint.latest.number + 1 if endpoint else 1)
+    fact = EndpointStarting(submission_id=submission_id, endpoint=name, deployment=endpoint.highest + 1 if endpoint else 1)
     fact.at.FromDatetime(at)
     return fact
 

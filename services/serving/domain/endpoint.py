@@ -22,13 +22,17 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointProgress,
     EndpointRejected,
     EndpointSettings,
+    EndpointSlept,
     EndpointStarting,
     EndpointState,
     EndpointUnhealthy,
+    EndpointWoken,
     Key,
     Limits,
     ModelReference,
     Scoring,
+    TrafficShifted,
+    TrafficSplit,
     VersionLoaded,
 )
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -37,10 +41,13 @@ Fact = (
     EndpointStarting
     | EndpointChanged
     | EndpointKeyRegenerated
+    | TrafficShifted
     | EndpointProgress
     | VersionLoaded
     | EndpointLive
     | EndpointUnhealthy
+    | EndpointSlept
+    | EndpointWoken
     | EndpointFailed
     | EndpointDeleted
     | EndpointRejected
@@ -88,6 +95,18 @@ class Deployment:
 
 
 @dataclass(frozen=True)
+class Second:
+    """A deployment beside the one that answers, which takes a part of its calls while it is up."""
+
+    deployment: Deployment
+    split: TrafficSplit
+    lived: bool = False
+    up: bool = False
+    grpc_address: str = ""
+    scoring_uri: str = ""
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """`latest` is what was asked for last. `serving` is what answers, or is being brought back: `latest` once it went live, its
     predecessor until then. `failure` is why `latest` will not go live, or went down for good."""
@@ -106,11 +125,22 @@ class Endpoint:
     born: int = 1  # number of the first deployment since the name was free
     created_at: Timestamp | None = None
     keys_made: tuple[int, int] = (0, 0)  # how often the primary and the secondary key were made anew
+    second: Second | None = None
+    asleep: bool = False  # what serves has no server, for want of calls
+    numbered: int = 0  # the highest number that any deployment had; 0: see latest
 
     @property
     def is_starting(self) -> bool:
         """`latest` is on its way."""
         return not self.deleted and self.failure is None and not self.serves(self.latest.number)
+
+    @property
+    def highest(self) -> int:
+        """Number of the newest deployment, the second one among them."""
+        return max(self.numbered, self.latest.number)
+
+    def is_second(self, deployment: int) -> bool:
+        return self.second is not None and self.second.deployment.number == deployment
 
     def serves(self, deployment: int) -> bool:
         return self.serving is not None and self.serving.number == deployment
@@ -122,16 +152,24 @@ def evolve(endpoint: Endpoint | None, fact: Fact) -> Endpoint | None:
         return _started(endpoint, fact)
     if endpoint is None or endpoint.deleted:
         return endpoint
+    if isinstance(fact, TrafficShifted):
+        return _shifted(endpoint, fact)
+    if isinstance(fact, EndpointLive | EndpointUnhealthy | EndpointFailed) and endpoint.is_second(fact.deployment):
+        return _second_changed(endpoint, fact)
     match fact:
         case EndpointProgress() if fact.deployment == endpoint.latest.number and endpoint.failure is None:
             return replace(endpoint, why=fact.why)
         case EndpointLive() if endpoint.is_starting and fact.deployment == endpoint.latest.number:
             lived = (*endpoint.lived, endpoint.latest)[-_REMEMBERED:]
-            return _up(replace(endpoint, serving=endpoint.latest, lived=lived, why=""), fact)
+            return _up(replace(endpoint, serving=endpoint.latest, lived=lived, why="", second=None), fact)
         case EndpointLive() if endpoint.serves(fact.deployment):
             return _up(replace(endpoint, why="" if fact.deployment == endpoint.latest.number else endpoint.why), fact)
         case EndpointUnhealthy() if endpoint.serves(fact.deployment):
             return replace(endpoint, up=False, why=fact.why if fact.deployment == endpoint.latest.number else endpoint.why)
+        case EndpointSlept() if endpoint.serves(fact.deployment):
+            return replace(endpoint, asleep=True, up=False)
+        case EndpointWoken() if endpoint.serves(fact.deployment):
+            return replace(endpoint, asleep=False)
         case EndpointFailed():
             return _failed(endpoint, fact)
         case EndpointChanged():
@@ -139,11 +177,11 @@ def evolve(endpoint: Endpoint | None, fact: Fact) -> Endpoint | None:
         case EndpointKeyRegenerated():
             return replace(endpoint, keys_made=_made_anew(endpoint.keys_made, fact.key, fact.generation))
         case EndpointDeleted():
-            return _silent(replace(endpoint, deleted=True, why=""))
+            return _silent(replace(endpoint, deleted=True, why="", numbered=endpoint.highest))
     return endpoint
 
 
-def _started(endpoint: Endpoint | None, fact: EndpointStarting) -> Endpoint:
+def _started(endpoint: Endpoint | None, fact: EndpointStarting) -> Endpoint | None:
     latest = Deployment(
         fact.deployment,
         fact.model,
@@ -157,16 +195,20 @@ def _started(endpoint: Endpoint | None, fact: EndpointStarting) -> Endpoint:
         rolled_back_to=fact.rolled_back_to,
         at=fact.at,
     )
-    if endpoint is None or (endpoint.deleted and fact.deployment > endpoint.latest.number):
-        return Endpoint(fact.endpoint, latest, why="accepted", settings=fact.settings, born=fact.deployment, created_at=fact.at)
-    if fact.deployment <= endpoint.latest.number:
+    if endpoint is not None and fact.deployment <= endpoint.highest:
         return endpoint
+    if fact.HasField("beside"):
+        if endpoint is None or endpoint.deleted or endpoint.serving is None:
+            return endpoint
+        return replace(endpoint, second=Second(latest, fact.beside), numbered=fact.deployment)
+    if endpoint is None or endpoint.deleted:
+        return Endpoint(fact.endpoint, latest, why="accepted", settings=fact.settings, born=fact.deployment, created_at=fact.at)
     settings = fact.settings if fact.HasField("settings") else endpoint.settings
     return replace(endpoint, latest=latest, why="accepted", failure=None, settings=settings)
 
 
 def _up(endpoint: Endpoint, fact: EndpointLive) -> Endpoint:
-    return replace(endpoint, up=True, grpc_address=fact.grpc_address, scoring_uri=fact.scoring_uri)
+    return replace(endpoint, up=True, asleep=False, grpc_address=fact.grpc_address, scoring_uri=fact.scoring_uri)
 
 
 def _failed(endpoint: Endpoint, fact: EndpointFailed) -> Endpoint:
@@ -178,7 +220,28 @@ def _failed(endpoint: Endpoint, fact: EndpointFailed) -> Endpoint:
 
 
 def _silent(endpoint: Endpoint) -> Endpoint:
-    return replace(endpoint, serving=None, up=False, grpc_address="", scoring_uri="")
+    return replace(endpoint, serving=None, up=False, grpc_address="", scoring_uri="", second=None, asleep=False)
+
+
+def _second_changed(endpoint: Endpoint, fact: EndpointLive | EndpointUnhealthy | EndpointFailed) -> Endpoint:
+    second = endpoint.second
+    assert second is not None
+    match fact:
+        case EndpointLive():
+            up = replace(second, lived=True, up=True, grpc_address=fact.grpc_address, scoring_uri=fact.scoring_uri)
+            return replace(endpoint, second=up)
+        case EndpointUnhealthy():
+            return replace(endpoint, second=replace(second, up=False))
+    why = f"{second.deployment.title} (deployment {second.deployment.number}) beside it failed: {fact.failure.message}"
+    return replace(endpoint, second=None, why=why[:3000])
+
+
+def _shifted(endpoint: Endpoint, fact: TrafficShifted) -> Endpoint:
+    if not fact.deployment:
+        return replace(endpoint, second=None)
+    if endpoint.second is None or not endpoint.is_second(fact.deployment):
+        return endpoint
+    return replace(endpoint, second=replace(endpoint.second, split=fact.split))
 
 
 def _made_anew(made: tuple[int, int], key: Key, generation: int) -> tuple[int, int]:
@@ -189,8 +252,9 @@ def _made_anew(made: tuple[int, int], key: Key, generation: int) -> tuple[int, i
 
 
 def wanted(endpoint: Endpoint) -> list[Deployment]:
-    """The deployments that should have a server: what answers, and what is to take its place."""
-    serving = [endpoint.serving] if endpoint.serving is not None else []
+    """The deployments that should have a server: what answers, what stands beside it, and what is to take its place."""
+    serving = [endpoint.serving] if endpoint.serving is not None and not endpoint.asleep else []
+    serving += [endpoint.second.deployment] if endpoint.second is not None else []
     return [*serving, endpoint.latest] if endpoint.is_starting else serving
 
 
@@ -201,13 +265,15 @@ def state_of(endpoint: Endpoint) -> EndpointState:
         return ENDPOINT_STATE_FAILED
     if endpoint.is_starting:
         return ENDPOINT_STATE_TRANSITIONING
-    return ENDPOINT_STATE_HEALTHY if endpoint.up else ENDPOINT_STATE_UNHEALTHY
+    return ENDPOINT_STATE_HEALTHY if endpoint.up or endpoint.asleep else ENDPOINT_STATE_UNHEALTHY
 
 
 def why_of(endpoint: Endpoint) -> str:
     """In words, with what answers in the meantime."""
+    if endpoint.asleep and endpoint.failure is None and not endpoint.is_starting:
+        return "asleep for want of calls; the next one through the door starts it"
     older = endpoint.serving
     if older is None or older.number == endpoint.latest.number:
         return endpoint.why
-    doing = "answers meanwhile" if endpoint.up else "is being brought back meanwhile"
+    doing = "answers meanwhile" if endpoint.up else "sleeps meanwhile" if endpoint.asleep else "is being brought back meanwhile"
     return f"{endpoint.why.rstrip('.')}; {older.title} (deployment {older.number}) {doing}"

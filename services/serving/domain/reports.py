@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.serving.domain.endpoint import Deployment, Endpoint, Fact
-from trainyard.endpoint.v1.endpoint_pb2 import EndpointFailed, EndpointLive, EndpointProgress, EndpointUnhealthy, VersionLoaded
+from services.serving.domain.endpoint import Deployment, Endpoint, Fact, Second
+from trainyard.endpoint.v1.endpoint_pb2 import (
+    EndpointFailed,
+    EndpointLive,
+    EndpointProgress,
+    EndpointSlept,
+    EndpointUnhealthy,
+    TrafficShifted,
+    VersionLoaded,
+)
 from trainyard.event.v1.artifact_pb2 import Failure
 
 _MAX_TEXT = 3000
@@ -46,7 +54,15 @@ class GaveUp:
     failure: Failure
 
 
-Report = Progressed | CameUp | WentDown | GaveUp
+@dataclass(frozen=True)
+class WentIdle:
+    """Nobody called for as long as its limits say."""
+
+    endpoint: str
+    deployment: int
+
+
+Report = Progressed | CameUp | WentDown | GaveUp | WentIdle
 
 
 def conclude(endpoint: Endpoint | None, report: Report) -> list[Fact]:
@@ -56,6 +72,8 @@ def conclude(endpoint: Endpoint | None, report: Report) -> list[Fact]:
     number = report.deployment
     starts = endpoint.is_starting and endpoint.latest.number == number
     serves = endpoint.serves(number)
+    if (second := endpoint.second) is not None and second.deployment.number == number:
+        return _of_second(endpoint, second, report)
     match report:
         case Progressed() if starts or (serves and not endpoint.up):
             told = number == endpoint.latest.number and report.why != endpoint.why
@@ -66,7 +84,28 @@ def conclude(endpoint: Endpoint | None, report: Report) -> list[Fact]:
             return [_live(report)]
         case WentDown() if serves and endpoint.up:
             return [EndpointUnhealthy(endpoint=endpoint.name, deployment=number, why=report.why[:_MAX_TEXT])]
+        case WentIdle() if serves and endpoint.up and endpoint.second is None and not endpoint.is_starting:
+            return [EndpointSlept(endpoint=endpoint.name, deployment=number)]
         case GaveUp() if starts or serves:
+            return [EndpointFailed(endpoint=endpoint.name, deployment=number, failure=report.failure)]
+    return []
+
+
+def _of_second(endpoint: Endpoint, second: Second, report: Report) -> list[Fact]:
+    """The first time that it answers the traffic shifts."""
+    number = report.deployment
+    match report:
+        case CameUp() if not second.lived:
+            shifted = TrafficShifted(
+                submission_id=second.deployment.submission_id, endpoint=endpoint.name, deployment=number, split=second.split
+            )
+            shifted.at.FromDatetime(report.at)
+            return [_loaded(second.deployment, report), _live(report), shifted]
+        case CameUp() if not second.up:
+            return [_live(report)]
+        case WentDown() if second.up:
+            return [EndpointUnhealthy(endpoint=endpoint.name, deployment=number, why=report.why[:_MAX_TEXT])]
+        case GaveUp():
             return [EndpointFailed(endpoint=endpoint.name, deployment=number, failure=report.failure)]
     return []
 

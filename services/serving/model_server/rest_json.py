@@ -1,4 +1,4 @@
-"""TensorFlow Serving's JSON: `instances` (row) and `inputs` (column) forms to arrays and back, and a model's metadata."""
+"""TensorFlow Serving's JSON: `instances` (row) and `inputs` (column) forms to arrays and back."""
 
 from __future__ import annotations
 
@@ -6,56 +6,32 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from services.serving.model_server.errors import UNIMPLEMENTED, ServeError, invalid
+from services.serving.model_server.served import Served
 from services.serving.model_server.signatures import DEFAULT_SIGNATURE, Signature, Tensor
 from services.serving.model_server.tensors import MAX_DIMENSIONS, STRING, strings
-
-if TYPE_CHECKING:
-    from services.serving.model_server.model import Model
 
 # Kind of the wanted dtype -> kinds that NumPy may find in the JSON for it. A number is no boolean and a boolean no number.
 _KINDS = {"f": "iuf", "V": "iuf", "i": "iu", "u": "iu", "b": "b"}
 
 
-def predict(model: Model, body: bytes) -> dict[str, Any]:
+def predict(model: Served, body: bytes, deadline: float | None = None) -> dict[str, Any]:
     """The answer to the body of a :predict request. Raises ServeError."""
-    request = _parse(body)
+    request = parse(body)
+    _check_form(request)
     name = request.get("signature_name") or DEFAULT_SIGNATURE
     signature = model.signatures.get(name)
     if signature is None:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
-    return _answer("instances" in request, model.predict(signature, _inputs(request, signature)), signature)
+    return _answer("instances" in request, model.predict(signature, _inputs(request, signature), (), deadline), signature)
 
 
-def metadata(model: Model) -> dict[str, Any]:
-    """What GET .../metadata answers."""
-
-    def tensors(items: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {
-            alias: {
-                "dtype": f"DT_{item.type_name.upper()}",
-                "tensor_shape": {
-                    "dim": [{"size": str(size), "name": ""} for size in item.shape or ()],
-                    "unknown_rank": item.shape is None,
-                },
-                "name": item.name,
-            }
-            for alias, item in items.items()
-        }
-
-    signatures = {
-        name: {"inputs": tensors(signature.inputs), "outputs": tensors(signature.outputs), "method_name": signature.method}
-        for name, signature in model.signatures.items()
-    }
-    spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
-    return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
-
-
-def _parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes) -> dict[str, Any]:
+    """The object that a body is. Raises ServeError."""
     try:
         request = json.loads(body)
     except RecursionError as error:
@@ -64,13 +40,20 @@ def _parse(body: bytes) -> dict[str, Any]:
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(request, dict):
         raise invalid("JSON Value: Is not object")
+    return request
+
+
+def _check_form(request: Mapping[str, Any]) -> None:
     if "instances" in request and "inputs" in request:
         raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
     if "instances" not in request and "inputs" not in request:
         raise invalid("Missing 'inputs' or 'instances' key")
+    check_signature_name(request)
+
+
+def check_signature_name(request: Mapping[str, Any]) -> None:
     if not isinstance(request.get("signature_name", ""), str):
         raise invalid("'signature_name' key must be a string value.")
-    return request
 
 
 # -- JSON to arrays
@@ -87,7 +70,7 @@ def _inputs(request: Mapping[str, Any], signature: Signature) -> dict[str, Any]:
 
 
 def _columns(value: Any, signature: Signature) -> dict[str, Any]:
-    if isinstance(value, dict) and not _is_bytes(value):
+    if isinstance(value, dict) and not is_bytes(value):
         return value
     if len(signature.inputs) != 1:
         raise invalid("inputs is a plain value/list, but expecting an object as multiple input tensors required")
@@ -99,7 +82,7 @@ def _rows(instances: Any, signature: Signature) -> dict[str, Any]:
         raise invalid("Expecting 'instances' to be a list/array")
     if not instances:
         raise invalid("No values in 'instances' array")
-    named = [isinstance(item, dict) and not _is_bytes(item) for item in instances]
+    named = [isinstance(item, dict) and not is_bytes(item) for item in instances]
     if not any(named):
         if len(signature.inputs) != 1:
             raise invalid("instances is a plain list, but expecting list of objects as multiple input tensors required")
@@ -113,7 +96,7 @@ def _rows(instances: Any, signature: Signature) -> dict[str, Any]:
     return {alias: [item[alias] for item in instances] for alias in keys}
 
 
-def _is_bytes(value: Any) -> bool:
+def is_bytes(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"b64"}
 
 
@@ -122,7 +105,7 @@ def _to_array(value: Any, tensor: Tensor, alias: str) -> Any:
     if len(shape) > MAX_DIMENSIONS:
         raise invalid(f"input {alias} has {len(shape)} dimensions; {MAX_DIMENSIONS} are the most")
     if tensor.dtype == STRING:
-        return strings([_string(leaf, alias) for leaf in _leaves(value, 0, shape, alias)], shape)
+        return strings([to_string(leaf, alias) for leaf in _leaves(value, 0, shape, alias)], shape)
     dtype = tensor.array_dtype
     if dtype.kind not in _KINDS:
         raise ServeError(UNIMPLEMENTED, f"input {alias} is of type {tensor.type_name}, which JSON cannot carry; use gRPC")
@@ -175,10 +158,10 @@ def _ragged(alias: str) -> ServeError:
     return invalid(f"Encountered list at unexpected size or level: the lists of input {alias} differ in depth or length")
 
 
-def _string(value: Any, alias: str) -> bytes:
+def to_string(value: Any, alias: str) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
-    if not (_is_bytes(value) and isinstance(value["b64"], str)):
+    if not (is_bytes(value) and isinstance(value["b64"], str)):
         raise invalid(f"JSON value of input {alias} is not of expected type: string")
     try:
         return base64.b64decode(value["b64"], validate=True)

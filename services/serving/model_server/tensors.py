@@ -158,3 +158,14 @@ def fill(proto: Any, dtype: int, array: Any) -> None:
     elif flat.dtype.kind == "c":
         flat = flat.view(flat.real.dtype)
     getattr(proto, TYPES[dtype].field).extend(flat.tolist())
+
+
+def fill_content(proto: Any, dtype: int, array: Any) -> None:
+    """Writes an array into a TensorProto's tensor_content, which holds no strings."""
+    if dtype == STRING:
+        fill(proto, dtype, array)
+        return
+    proto.dtype = dtype
+    for size in array.shape:
+        proto.tensor_shape.dim.add().size = size
+    proto.tensor_content = np.ascontiguousarray(array).tobytes()

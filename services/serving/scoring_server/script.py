@@ -45,7 +45,7 @@ class Script:
         try:
             spec.loader.exec_module(module)
         except BaseException as error:
-            raise self._failed("cannot be imported", error) from error
+            raise self._failed("cannot be imported:", error) from error
         self._functions = {}
         for name, form in (("init", "init()"), ("run", "run(raw_data)")):
             function = getattr(module, name, None)
@@ -82,10 +82,9 @@ class Script:
         return "".join(traceback.format_exception(type(error), error, self._from_script(error.__traceback__)))
 
     def _from_script(self, frame: TracebackType | None) -> TracebackType | None:
-        whole = frame
         while frame is not None and not frame.tb_frame.f_code.co_filename.startswith(f"{self._folder}/"):
             frame = frame.tb_next
-        return frame or whole
+        return frame
 
 
 def told(error: BaseException) -> str:

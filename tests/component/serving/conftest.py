@@ -22,6 +22,7 @@ from services.serving.model_server.wire import Wire
 from tests.component.service_process import ServiceProcess
 from tests.component.service_process import running as service_running
 from tests.component.topic_log import TopicLog
+from tests.conftest import free_port
 from trainyard._environment_cache import default_cache
 from trainyard._objects import MinioObjects
 from trainyard._paths import sha256_file
@@ -31,6 +32,7 @@ from trainyard.model.v1.model_pb2 import ModelVersionRegistered
 BUCKET = "serving-tests"
 REPO = Path(__file__).resolve().parents[3]
 WIRE = Wire()
+LINES = ("2.15", "2.21")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class TensorFlow:
     """An environment with one line of TensorFlow and what the model server needs, and the models saved with it."""
 
     python: Path
-    models: Path  # <name>/model is a SavedModel: half, half-3, dense
+    models: Path  # <name>/model is one version: half, half-3, dense and more (make_models.py)
+    is_newest: bool = False
 
 
 def make(framework_version: str, folder: Path) -> TensorFlow:
@@ -47,10 +50,10 @@ def make(framework_version: str, folder: Path) -> TensorFlow:
     script = Path(__file__).with_name("make_models.py")
     made = subprocess.run([python, script, folder], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    return TensorFlow(python, folder)
+    return TensorFlow(python, folder, framework_version == LINES[-1])
 
 
-@pytest.fixture(scope="session", params=["2.15", "2.21"])
+@pytest.fixture(scope="session", params=LINES)
 def tensorflow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TensorFlow:
     """Every test of the model server runs on the oldest and on the newest line."""
     return make(request.param, tmp_path_factory.mktemp(f"models-{request.param}-"))
@@ -109,9 +112,21 @@ def command(python: Path, model: Path, *options: str, grpc_port: int = 0, rest_p
 
 @contextmanager
 def running(python: Path, model: Path, *options: str, grpc_port: int = 0, rest_port: int = 0) -> Iterator[Running]:
+    with started(command(python, model, *options, grpc_port=grpc_port, rest_port=rest_port)) as server:
+        yield server
+
+
+@contextmanager
+def serving(python: Path, *options: str) -> Iterator[Running]:
+    """A model server by its own flags."""
+    with started([str(python), "-m", "services.serving.model_server", "--port=0", "--rest_port=0", *options]) as server:
+        yield server
+
+
+@contextmanager
+def started(arguments: list[str]) -> Iterator[Running]:
     """Nothing of the platform's own packages is on the path: only the repository and what the environment has."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)}
-    arguments = command(python, model, *options, grpc_port=grpc_port, rest_port=rest_port)
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=sys.stderr.fileno(), text=True, env=environment) as process:
         assert process.stdout
         try:
@@ -191,6 +206,8 @@ def service(
         "OBJECT_STORE__ACCESS_KEY": access_key,
         "OBJECT_STORE__SECRET_KEY": secret_key,
         "OBJECT_STORE__BUCKET": BUCKET,
+        "SERVING__DOOR_GRPC_PORT": str(free_port()),
+        "SERVING__DOOR_REST_PORT": str(free_port()),
     }
     with service_running("serving", tmp_path_factory.mktemp("serving"), kafka_bootstrap, **settings) as found:
         yield found

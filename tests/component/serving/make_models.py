@@ -50,6 +50,10 @@ class Half(tf.Module):  # type: ignore[misc]
     def kinds(self, *tensors):  # type: ignore[no-untyped-def]
         return {f"out_{dtype}": tf.identity(tensor) for dtype, tensor in zip(NUMBERS, tensors, strict=True)}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.as_dtype(dtype), dtype) for dtype in NUMBERS if dtype != "complex64"])
+    def real_kinds(self, *tensors):  # type: ignore[no-untyped-def]
+        return {f"{tensor.dtype.name}_out": tf.identity(tensor) for tensor in tensors}
+
 
 def save_half(path: Path, offset: float) -> None:
     made = Half(offset)
@@ -61,8 +65,20 @@ def save_half(path: Path, offset: float) -> None:
         "count": made.count,
         "pairs": made.pairs,
         "kinds": made.kinds,
+        "real_kinds": made.real_kinds,
     }
     tf.saved_model.save(made, str(path), signatures=signatures)
+
+
+def save_echo(path: Path) -> None:
+    """For each type a signature of its name that gives back what it is given, of whatever shape."""
+    module = tf.Module()
+    signatures = {}
+    for dtype in [*NUMBERS, "float32", "int64", "string"]:
+        module_function = tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[tf.TensorSpec(None, tf.as_dtype(dtype), "x")])
+        signatures[dtype] = module_function
+    module.functions = list(signatures.values())
+    tf.saved_model.save(module, str(path), signatures={**signatures, "serving_default": signatures["float32"]})
 
 
 def save_dense(path: Path) -> None:
@@ -74,11 +90,83 @@ def save_dense(path: Path) -> None:
     (path.parent / "dense.json").write_text(json.dumps({"x": x.tolist(), "y": model(x).numpy().tolist()}))
 
 
+def save_examples(path: Path) -> None:
+    """As estimators saved them: signatures to classify and to regress, of tf.Examples with a number x."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        serialized = tf.compat.v1.placeholder(tf.string, [None], name="tf_example")
+        x = tf.io.parse_example(serialized, {"x": tf.io.FixedLenFeature([], tf.float32)})["x"]
+        y = x * 0.5 + 2.0
+        rows = tf.shape(serialized)[0]
+        labels, scores = tf.tile([["low", "high"]], [rows, 1]), tf.stack([1.0 - y, y], axis=1)
+        signatures = {
+            "serving_default": tf.compat.v1.saved_model.classification_signature_def(serialized, labels, scores),
+            "scores": tf.compat.v1.saved_model.classification_signature_def(serialized, None, scores),
+            "value": tf.compat.v1.saved_model.regression_signature_def(serialized, y),
+            "plain": tf.compat.v1.saved_model.predict_signature_def({"x": serialized}, {"y": y}),
+        }
+        builder = tf.compat.v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures)
+        builder.save()
+
+
+class Doing(tf.Module):  # type: ignore[misc]
+    """What a model may do besides counting."""
+
+    def __init__(self, vocabulary: Path) -> None:
+        super().__init__()
+        initializer = tf.lookup.TextFileInitializer(
+            str(vocabulary), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+        )
+        self.table = tf.lookup.StaticHashTable(initializer, -1)
+        self.asset = tf.saved_model.Asset(str(vocabulary))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="s")])
+    def look_up(self, s):  # type: ignore[no-untyped-def]
+        return {"place": self.table.lookup(s)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="path")])
+    def read(self, path):  # type: ignore[no-untyped-def]
+        return {"content": tf.io.read_file(path)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def python(self, x):  # type: ignore[no-untyped-def]
+        y = tf.py_function(lambda it: it, [x], tf.float32)
+        y.set_shape([None])
+        return {"y": y}
+
+
+def save_doings(folder: Path) -> None:
+    vocabulary = folder / "vocabulary.txt"
+    vocabulary.write_text("zero\none\n")
+    doing = Doing(vocabulary)
+    for name, function in (("vocabulary", doing.look_up), ("reader", doing.read), ("python", doing.python)):
+        tf.saved_model.save(doing, str(folder / name / "model"), signatures=function)
+
+
+def save_lite(half: Path, path: Path) -> None:
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(half), signature_keys=["serving_default"])
+    path.mkdir(parents=True)
+    (path / "model.tflite").write_bytes(converter.convert())
+
+
+def save_large(path: Path) -> None:
+    """32 MiB of weights."""
+    made = tf.Module()
+    made.weights = tf.Variable(np.ones((1024, 8192), np.float32))
+    multiply = tf.function(lambda x: {"y": tf.linalg.matvec(made.weights, x, transpose_a=True)})
+    tf.saved_model.save(made, str(path), signatures=multiply.get_concrete_function(tf.TensorSpec([1024], tf.float32, name="x")))
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     save_half(folder / "half" / "model", 2.0)
     save_half(folder / "half-3" / "model", 3.0)
     save_dense(folder / "dense" / "model")
+    save_echo(folder / "echo" / "model")
+    save_examples(folder / "examples" / "model")
+    save_doings(folder)
+    save_lite(folder / "half" / "model", folder / "lite" / "model")
+    save_large(folder / "large" / "model")
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def test_bytes_that_are_no_request_are_refused_in_words(server: Running, garbage
 
 def test_calls_that_are_not_served_are_unimplemented(server: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        server.rpc("/tensorflow.serving.PredictionService/Classify", b"")
+        server.rpc("/tensorflow.serving.PredictionService/SessionRun", b"")
 
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 

@@ -98,7 +98,7 @@ def test_paths_that_mean_nothing_are_refused_with_where_the_model_is(http: httpx
     assert http.get(_PREDICT).json() == {"error": f"Malformed request: GET {_PREDICT}"}
     assert http.post("/v1/models/half", json={}).json() == {"error": "Malformed request: POST /v1/models/half"}
     assert http.post("/v1/models/half/versions/x:predict", json={}).status_code == 400
-    assert http.post("/v1/models/half:classify", json={}).status_code == 501
+    assert http.post("/v1/models/half:explain", json={}).status_code == 400
     assert http.put(_PREDICT, json={}).status_code == 501
 
 

@@ -368,10 +368,51 @@ class _Models(_Part, model_pb2_grpc.ModelServiceServicer):
 class _Endpoints(_Part, endpoint_pb2_grpc.EndpointServiceServicer):
     def DeployEndpoint(self, request: Any, context: Any) -> Any:
         made = endpoint_pb2.Endpoint(
-            endpoint=request.endpoint, model=request.model, version=request.version, deployment=1, state=endpoint_pb2.ENDPOINT_STATE_HEALTHY
+            endpoint=request.endpoint,
+            model=request.model,
+            version=request.version,
+            deployment=1,
+            state=endpoint_pb2.ENDPOINT_STATE_HEALTHY,
+            alias=request.alias,
+            more_models=request.more_models,
+            has_code=request.HasField("scoring"),
+            limits=request.limits,
+            settings=endpoint_pb2.EndpointSettings(
+                authentication=request.authentication,
+                tags=request.tags.values,
+                properties=request.properties.values,
+                description=request.description,
+            ),
         )
         self.platform.endpoints[request.endpoint] = made
         return endpoint_pb2.DeployEndpointResponse(endpoint=made)
+
+    def UpdateEndpoint(self, request: Any, context: Any) -> Any:
+        made = self.platform.endpoints[request.endpoint]
+        if request.HasField("tags"):
+            made.settings.tags.clear()
+            made.settings.tags.update(request.tags.values)
+        made.settings.properties.update(request.properties.values)
+        made.settings.authentication = request.authentication or made.settings.authentication
+        made.deployment += bool(request.models or request.HasField("scoring") or request.HasField("limits"))
+        return endpoint_pb2.UpdateEndpointResponse(endpoint=made)
+
+    def RollBackEndpoint(self, request: Any, context: Any) -> Any:
+        made = self.platform.endpoints[request.endpoint]
+        made.deployment += 1
+        return endpoint_pb2.RollBackEndpointResponse(endpoint=made)
+
+    def GetEndpointKeys(self, request: Any, context: Any) -> Any:
+        return endpoint_pb2.GetEndpointKeysResponse(primary="one", secondary="two")
+
+    def RegenerateEndpointKey(self, request: Any, context: Any) -> Any:
+        return endpoint_pb2.RegenerateEndpointKeyResponse()
+
+    def GetEndpointToken(self, request: Any, context: Any) -> Any:
+        made = endpoint_pb2.GetEndpointTokenResponse(token="signed")
+        made.expires_at.FromSeconds(1000)
+        made.refresh_after.FromSeconds(900)
+        return made
 
     def GetEndpoint(self, request: Any, context: Any) -> Any:
         if request.endpoint not in self.platform.endpoints:

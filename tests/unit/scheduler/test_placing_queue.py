@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.scheduler.domain import Tick
-from services.scheduler.domain.placing import can_never_fit, explain, positions
+from services.scheduler.domain.placing import can_never_fit, explain, line
 from tests.unit.scheduler.placing_world import Yard, resources
 from tests.unit.scheduler.story import Story, a_pool, a_spec, a_submission
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -19,7 +19,7 @@ def a_policy(**options: Any) -> Any:
 
 
 def turns(yard: Yard) -> list[str]:
-    places = positions(yard.state, yard.world, "yard")
+    places = {run.id: place for place, run in enumerate(line(yard.state, yard.world, "yard"), 1)}
     return sorted(places, key=places.__getitem__)
 
 

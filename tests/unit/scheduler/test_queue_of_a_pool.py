@@ -14,8 +14,8 @@ async def test_the_runs_that_wait_for_a_pool_are_listed_in_the_order_of_their_tu
     story = Story().with_pool(max_nodes=1).with_pool(name="other").with_agent()
     for run_id, target in (("first", "pool"), ("second", "pool"), ("elsewhere", "other"), ("third", "pool")):
         story.tell(a_submission(run_id, target=target, priority=3, user="ann"))
-    places = {"third": (1, "goes first"), "second": (2, "comes after third")}
-    servicer = JobServicer(None, SimpleNamespace(state=story.state, explain=lambda run: places[run.id]))  # type: ignore[arg-type]
+    turn = [(story.run("third"), 1, "goes first"), (story.run("second"), 2, "comes after third")]
+    servicer = JobServicer(None, SimpleNamespace(queue=lambda pool: iter(turn if pool == "pool" else ())))  # type: ignore[arg-type]
 
     async def listed(limit: int) -> list[Any]:
         return list((await servicer.ListRuns(job.ListRunsRequest(queue_of="pool", limit=limit), None)).runs)

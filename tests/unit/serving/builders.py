@@ -71,6 +71,13 @@ def an_update(submission_id: str = "s2", **fields: Any) -> pb.UpdateEndpoint:
     return pb.UpdateEndpoint(submission_id=submission_id, endpoint="digits", **fields)
 
 
+def a_split(version: int = 0, percent: float = 10, submission_id: str = "s5", **fields: Any) -> pb.UpdateTraffic:
+    request = pb.UpdateTraffic(submission_id=submission_id, endpoint="digits", split=pb.TrafficSplit(percent=percent, **fields))
+    if version:
+        request.beside.version = version
+    return request
+
+
 def a_roll_back(submission_id: str = "s9", deployment: int = 0) -> pb.RollBackEndpoint:
     return pb.RollBackEndpoint(submission_id=submission_id, endpoint="digits", deployment=deployment)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.serving.domain.endpoint import Endpoint
@@ -50,6 +51,7 @@ class FakeServer:
         self.ports = ports
         self.signatures = ("serving_default",)
         self.stopped_after: float | None = None
+        self.called: int | None = 0
         self._end: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
 
     @property
@@ -58,6 +60,9 @@ class FakeServer:
 
     def die(self, failure: Failure = FAILURE) -> None:
         self._end.set_result(failure)
+
+    async def calls(self) -> int | None:
+        return self.called
 
     async def wait(self) -> Failure:
         return await asyncio.shield(self._end)
@@ -123,3 +128,13 @@ class FakeDoors:
 
     def keep(self, endpoint: Endpoint) -> None:
         self.kept[endpoint.name] = endpoint
+
+
+class FakeTable:
+    """What the door goes by."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Endpoint] = {}
+
+    def keep(self, endpoints: Sequence[Endpoint]) -> None:
+        self.kept = {it.name: it for it in endpoints}

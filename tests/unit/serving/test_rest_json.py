@@ -27,7 +27,7 @@ class Echo:
         tensors = {alias: Tensor(f"{alias}:0", dtype, (-1,)) for alias, dtype in types.items()}
         self.signatures = {"serving_default": Signature("serving_default", "tensorflow/serving/predict", tensors, tensors)}
 
-    def predict(self, signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def predict(self, signature: Signature, inputs: Mapping[str, Any], *_: Any) -> dict[str, Any]:
         for alias, array in inputs.items():
             assert array.dtype == signature.inputs[alias].array_dtype
         return dict(inputs)

@@ -38,11 +38,11 @@ class Reservation:
         ends = _ends(self._running, self._need)
         # Before all those from which somebody goes already, perhaps for this very run: given to others they would have gone in vain.
         cleared = {it.agent_id for run in self._running if run.is_ending for it in run.members}
-        order = [(name not in cleared, end, number(name), name) for name, end in ends.items() if name not in self._free]
+        order = [(name not in cleared, end, number(name)) for name, end in ends.items() if name not in self._free]
         # The first few are wanted of many.
         heapq.heapify(order)
         while order and len(chosen) < self._lacking:
-            _, end, _, name = heapq.heappop(order)
+            _, end, (_, name) = heapq.heappop(order)
             if self._would_fit(name):
                 chosen.append((end, name))
         return chosen

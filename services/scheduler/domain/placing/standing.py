@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from services.scheduler.domain.need import Need, Size
@@ -11,32 +11,31 @@ from services.scheduler.domain.placing.needs import Shares, capacity_of
 from services.scheduler.domain.placing.queue import Line, Order
 from services.scheduler.domain.placing.words import what_is_needed
 from services.scheduler.domain.providers import STATIC, kind_of
-from services.scheduler.domain.state import Pool, State, World
+from services.scheduler.domain.state import Pool, Run, State, World
 
 _FIRST = "waits for its turn"
 
 
-def positions(state: State, world: World, pool: str) -> Mapping[str, int]:
-    """Run id -> its place in the pool's queue, from 1."""
-    return {run.id: place for place, run in enumerate(_line(state, world, pool), 1)}
+def line(state: State, world: World, pool: str) -> Iterator[Run]:
+    """The runs that wait for the pool, in the order of their turn; what is not asked for costs nothing."""
+    return iter(Line(state, pool, Order(state, Shares(state), world.now)))
 
 
-def _line(state: State, world: World, pool: str) -> Line:
-    return Line(state, pool, Order(state, Shares(state), world.now))
-
-
-def explain(state: State, world: World, run_id: str, places: Mapping[str, int] | None = None) -> tuple[int, str]:
-    """(position from 1, why it waits and what would unblock it); (0, why) of a run that does not wait. `places`: counted before."""
+def explain(state: State, world: World, run_id: str) -> tuple[int, str]:
+    """(position from 1, why it waits and what would unblock it); (0, why) of a run that does not wait."""
     run = state.runs[run_id]
     if not run.waits_for_a_node:
         return 0, run.why
-    target = run.spec.compute_target
-    line = enumerate(_line(state, world, target), 1)
-    place = places[run_id] if places is not None else next(at for at, it in line if it.id == run_id)
+    place = next(at for at, it in enumerate(line(state, world, run.spec.compute_target), 1) if it.id == run_id)
+    return place, why_at(run, place)
+
+
+def why_at(run: Run, place: int) -> str:
+    """Why the run at that place of its queue waits."""
     if run.why != _FIRST or place == 1:
-        return place, run.why
+        return run.why
     ahead = "1 run goes" if place == 2 else f"{place - 1} runs go"
-    return place, f"{_FIRST}: {ahead} first in {target}; it needs {what_is_needed(run.need)}"
+    return f"{_FIRST}: {ahead} first in {run.spec.compute_target}; it needs {what_is_needed(run.need)}"
 
 
 def can_never_fit(state: State, world: World, spec: Any) -> str:

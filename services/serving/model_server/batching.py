@@ -1,0 +1,233 @@
+"""Calls that share a run of the graph: TensorFlow Serving's batching parameters, one queue of batches for each kind of call.
+
+A kind is a signature, the outputs wanted and the shape of a row: calls of one kind only are joined, and each gets its own rows back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from services.serving.model_server.errors import DEADLINE_EXCEEDED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE, ServeError, invalid
+from services.serving.model_server.signatures import Signature
+
+_NANOSECONDS = 1_000_000_000
+Run = Callable[[Signature, tuple[str, ...], Sequence[Any]], list[Any]]
+Kind = tuple[str, tuple[str, ...], tuple[tuple[int, ...], ...]]
+
+
+@dataclass(frozen=True)
+class BatchingParameters:
+    """TensorFlow Serving's, with its defaults."""
+
+    max_batch_size: int = 1000
+    """Rows."""
+    batch_timeout_micros: int = 0
+    """What a batch waits for company; 0: only while all threads are busy."""
+    max_enqueued_batches: int = 10
+    num_batch_threads: int = 1
+    allowed_batch_sizes: tuple[int, ...] = ()
+    """A batch is filled up to the next of these with copies of its first row."""
+    pad_variable_length_inputs: bool = False
+    """Rows of different shapes share a batch, filled up with zeros."""
+
+    def __post_init__(self) -> None:
+        sizes = self.allowed_batch_sizes
+        if min(self.max_batch_size, self.max_enqueued_batches, self.num_batch_threads) < 1 or self.batch_timeout_micros < 0:
+            raise ValueError("max_batch_size, max_enqueued_batches and num_batch_threads are at least 1, batch_timeout_micros at least 0")
+        if sizes and (sizes[-1] != self.max_batch_size or list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
+            raise ValueError(f"allowed_batch_sizes {list(sizes)} must rise and end with max_batch_size {self.max_batch_size}")
+
+
+@dataclass(eq=False)
+class _Call:
+    arrays: Sequence[Any]
+    rows: int
+    deadline: float | None
+    begin: int
+    done: threading.Event = field(default_factory=threading.Event)
+    left: bool = False  # whoever asked has gone
+    results: list[Any] | None = None
+    error: ServeError | None = None
+    queue_ns: int = 0
+    compute_ns: int = 0
+
+
+@dataclass(eq=False)
+class _Batch:
+    kind: Kind
+    signature: Signature
+    wanted: tuple[str, ...]
+    begin: int
+    calls: list[_Call] = field(default_factory=list)
+    rows: int = 0
+
+
+class Batcher:
+    """Thread safe."""
+
+    def __init__(self, parameters: BatchingParameters, run: Run) -> None:
+        self._parameters = parameters
+        self._run = run
+        self._batches: list[_Batch] = []  # oldest first
+        self._open: dict[Kind, _Batch] = {}  # the last of its kind, where it has room
+        self._changed = threading.Condition(threading.Lock())
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name="batch", daemon=True) for _ in range(max(parameters.num_batch_threads, 1))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def call(
+        self, signature: Signature, wanted: tuple[str, ...], arrays: Sequence[Any], deadline: float | None
+    ) -> tuple[list[Any], int, int]:
+        """The outputs, and the nanoseconds in the queue and in the graph."""
+        call = _Call(arrays, self._rows(arrays), deadline, time.monotonic_ns())
+        self._enqueue(signature, wanted, call)
+        patience = None if deadline is None or deadline == float("inf") else max(deadline - time.monotonic(), 0)
+        if not call.done.wait(patience):
+            call.left = True
+            raise ServeError(DEADLINE_EXCEEDED, "the deadline of the call passed before its batch was through")
+        if call.error is not None:
+            raise call.error
+        assert call.results is not None
+        return call.results, call.queue_ns, call.compute_ns
+
+    def close(self) -> None:
+        """What waits is still run."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _rows(self, arrays: Sequence[Any]) -> int:
+        if not arrays or any(not array.ndim for array in arrays):
+            raise invalid("Batching Run() input tensors must have at least one dimension")
+        rows = len(arrays[0])
+        if any(len(array) != rows for array in arrays):
+            raise invalid("Batching Run() input tensors must have equal 0th-dimension size")
+        if rows == 0:
+            raise invalid("Batching Run() input tensors must have at least one row")
+        if rows > self._parameters.max_batch_size:
+            raise invalid(f"a call of {rows} rows is larger than max_batch_size {self._parameters.max_batch_size}")
+        return rows
+
+    def _enqueue(self, signature: Signature, wanted: tuple[str, ...], call: _Call) -> None:
+        rank_only = self._parameters.pad_variable_length_inputs
+        shapes = tuple((-1,) * (it.ndim - 1) if rank_only else it.shape[1:] for it in call.arrays)
+        kind = signature.name, wanted, shapes
+        with self._changed:
+            if self._closed:
+                raise ServeError(UNAVAILABLE, "the model is being unloaded")
+            batch = self._open.get(kind)
+            if batch is None or batch.rows + call.rows > self._parameters.max_batch_size:
+                if len(self._batches) >= self._parameters.max_enqueued_batches:
+                    raise ServeError(UNAVAILABLE, f"{len(self._batches)} batches wait, which is all that max_enqueued_batches allows")
+                batch = self._open[kind] = _Batch(kind, signature, wanted, call.begin)
+                self._batches.append(batch)
+            batch.calls.append(call)
+            batch.rows += call.rows
+            self._changed.notify()
+
+    # -- the threads that run them
+
+    def _work(self) -> None:
+        while (batch := self._next()) is not None:
+            now, clock = time.monotonic_ns(), time.monotonic()
+            calls = []
+            for call in batch.calls:
+                if call.left or (call.deadline is not None and clock >= call.deadline):
+                    call.error = ServeError(DEADLINE_EXCEEDED, "the deadline of the call passed while it was in the queue")
+                    call.done.set()
+                    continue
+                call.queue_ns = now - call.begin
+                calls.append(call)
+            if calls:
+                self._serve(batch, calls)
+
+    def _next(self) -> _Batch | None:
+        """The oldest batch that is full or has waited long enough; None at the end."""
+        timeout = self._parameters.batch_timeout_micros * 1000
+        with self._changed:
+            while True:
+                now = time.monotonic_ns()
+                for batch in self._batches:
+                    full = batch.rows >= self._parameters.max_batch_size or self._open.get(batch.kind) is not batch
+                    if full or now - batch.begin >= timeout or self._closed:
+                        self._batches.remove(batch)
+                        if self._open.get(batch.kind) is batch:
+                            del self._open[batch.kind]
+                        self._changed.notify()  # somebody else watches over what still waits
+                        return batch
+                if self._closed:
+                    return None
+                wait = (self._batches[0].begin + timeout - now) / _NANOSECONDS if self._batches else None
+                self._changed.wait(wait)
+
+    def _serve(self, batch: _Batch, calls: Sequence[_Call]) -> None:
+        begin = time.perf_counter_ns()
+        try:
+            rows = self._split(self._run(batch.signature, batch.wanted, self._joined(calls)), calls, batch)
+        except Exception as error:
+            if len(calls) > 1:  # one of them may be to blame, and the others are none the worse for it
+                for call in calls:
+                    self._serve(batch, [call])
+                return
+            calls[0].error = error if isinstance(error, ServeError) else ServeError(INTERNAL, f"{type(error).__name__}: {error}")
+            calls[0].done.set()
+            return
+        took = time.perf_counter_ns() - begin
+        for call, results in zip(calls, rows, strict=True):
+            call.results, call.compute_ns = results, took
+            call.done.set()
+
+    def _joined(self, calls: Sequence[_Call]) -> list[Any]:
+        joined = []
+        for arrays in zip(*(call.arrays for call in calls), strict=True):
+            parts = list(arrays)
+            if self._parameters.pad_variable_length_inputs:
+                parts = _padded(parts)
+            rows = sum(map(len, parts))
+            size = next((it for it in self._parameters.allowed_batch_sizes if it >= rows), rows)
+            if size > rows:
+                parts.append(np.repeat(parts[0][:1], size - rows, axis=0))
+            joined.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        return joined
+
+    def _split(self, results: Sequence[Any], calls: Sequence[_Call], batch: _Batch) -> list[list[Any]]:
+        rows = sum(call.rows for call in calls)
+        size = next((it for it in self._parameters.allowed_batch_sizes if it >= rows), rows)
+        for alias, array in zip(batch.wanted, results, strict=True):
+            if not array.ndim or len(array) != size:
+                raise ServeError(
+                    FAILED_PRECONDITION,
+                    f"Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors: "
+                    f"output {alias} of signature {batch.signature.name} has shape {list(array.shape)} for {size} rows",
+                )
+        split, first = [], 0
+        for call in calls:
+            # Copies: a view of one row would keep the whole batch in memory.
+            split.append([array[first : first + call.rows].copy() for array in results])
+            first += call.rows
+        return split
+
+
+def _padded(arrays: Sequence[Any]) -> list[Any]:
+    shape = tuple(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True))
+    empty: Any = b"" if arrays[0].dtype == object else 0
+    padded = []
+    for array in arrays:
+        if array.shape[1:] == shape:
+            padded.append(array)
+            continue
+        full = np.full((len(array), *shape), empty, dtype=array.dtype)
+        full[tuple(slice(size) for size in array.shape)] = array
+        padded.append(full)
+    return padded
