@@ -10,7 +10,16 @@ import httpx
 import pytest
 
 from tests.system.platform import Platform
-from trainyard import AciWebservice, CondaDependencies, Environment, InferenceConfig, Model, Webservice, WebserviceException
+from trainyard import (
+    AciWebservice,
+    CondaDependencies,
+    Environment,
+    InferenceConfig,
+    Model,
+    TrainyardException,
+    Webservice,
+    WebserviceException,
+)
 
 SCORE = """
 import json, os, six
@@ -56,3 +65,30 @@ def test_a_model_is_registered_deployed_with_code_called_changed_and_rolled_back
     service.delete()
     with pytest.raises(WebserviceException):
         Webservice(space, "greeter")
+
+
+def test_an_endpoint_follows_the_alias_that_the_registry_moves_and_its_version_cannot_be_deleted(
+    platform: Platform, tmp_path: Path
+) -> None:
+    space = platform.workspace
+    (tmp_path / "score.py").write_text(
+        "import os\ndef init(): pass\ndef run(data): return open(os.path.join(os.environ['AZUREML_MODEL_DIR'], 'word.txt')).read()\n"
+    )
+    versions = []
+    for word in ("first", "second"):
+        (tmp_path / "word.txt").write_text(word)
+        versions.append(Model.register(space, tmp_path / "word.txt", "word", show_progress=False))
+    versions[0].set_alias("champion")
+
+    service = Model.deploy(space, "speaker", ["word@champion"], InferenceConfig(str(tmp_path / "score.py")))
+    service.wait_for_deployment()
+    assert service.run("") == "first"
+    with pytest.raises(TrainyardException) as used:
+        versions[0].delete()
+    versions[1].set_alias("champion")
+
+    platform.until(lambda: service.run("") == "second", "the endpoint follows")
+    assert used.value.code == "ModelInUse"
+    service.update_deployment_state()
+    assert (service.model_id, service._message.alias) == ("word:2", "champion")
+    service.delete()

@@ -15,7 +15,7 @@ def test_a_head_is_a_method_a_target_and_headers_in_whatever_case() -> None:
 
     assert (request.method, request.target, request.path, keep) == ("POST", "/v1/models/a:predict?x=1", "/v1/models/a:predict", True)
     assert (request.headers.get("CONTENT-length"), request.headers.get("X-Many"), request.headers.get("y")) == ("3", "a, b", None)
-    assert body_length(request.headers, "POST") == 3
+    assert body_length(request.headers) == 3
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_what_is_no_head_is_refused(head: bytes, status: int) -> None:
 def test_no_bytes_make_it_raise_anything_but_a_refusal(head: bytes) -> None:
     try:
         request, _ = parse_head(head)
-        body_length(request.headers, request.method)
+        body_length(request.headers)
     except BadRequest as error:
         assert error.status in (400, 431, 501, 505)
     except ServeError as error:
