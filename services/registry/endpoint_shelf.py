@@ -11,7 +11,7 @@ from services.chassis.store import Documents
 from services.registry.domain import endpoints
 from services.registry.domain.endpoints import Asked, Endpoint
 from trainyard._cloudevents import Received
-from trainyard.endpoint.v1.endpoint_pb2 import DeleteEndpoint, DeployEndpoint, RollBackEndpoint, UpdateEndpoint
+from trainyard.endpoint.v1.endpoint_pb2 import DeleteEndpoint, DeployEndpoint, RollBackEndpoint, UpdateEndpoint, UpdateTraffic
 
 TOPIC = "trainyard.endpoints"
 ENDPOINT, ASKED, ANSWERED = "endpoint", "endpoint-asked", "endpoint-answered"
@@ -25,7 +25,9 @@ class EndpointShelf:
 
     def apply(self, event: Received) -> None:
         match event.message:
-            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() as request if endpoints.is_answerable(request, event.key):
+            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() | UpdateTraffic() as request if endpoints.is_answerable(
+                request, event.key
+            ):
                 if self._documents.get(ANSWERED, request.submission_id) is None:
                     self._documents.put(ASKED, request.submission_id, codec.dumps(endpoints.asked_by(request)))
             case DeleteEndpoint() as request:

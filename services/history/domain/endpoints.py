@@ -16,7 +16,10 @@ FACTS: tuple[type[Message], ...] = (
     pb.VersionLoaded,
     pb.EndpointLive,
     pb.EndpointUnhealthy,
+    pb.EndpointSlept,
+    pb.EndpointWoken,
     pb.EndpointFailed,
+    pb.TrafficShifted,
     pb.EndpointDeleted,
 )
 
@@ -30,31 +33,53 @@ class Told:
 def tell(facts: Iterable[Fact]) -> Told:
     told = Told()
     started: dict[int, list[ModelRef]] = {}
+    seconds: set[int] = set()
+    # What answers, and what takes a part of its calls.
+    first: Service | None = None
+    second: Service | None = None
     for fact in in_order(facts):
         message, at = fact.message, fact.spot.at
-        going_on = told.services[-1] if told.services and not told.services[-1].HasField("until") else None
         match message:
             case pb.EndpointStarting():
                 named = [ModelRef(model=message.model, version=message.version), *(_ref(it) for it in message.more_models)]
                 started[message.deployment] = [ref for ref in named if ref.model]
-            case pb.EndpointLive() if message.deployment in started and (going_on is None or going_on.deployment < message.deployment):
-                _end(going_on, at)
-                service = Service(endpoint=message.endpoint, deployment=message.deployment, models=started[message.deployment])
-                getattr(service, "from").FromMilliseconds(at)
-                told.services.append(service)
-            case pb.EndpointFailed() if going_on is not None and going_on.deployment == message.deployment:
-                _end(going_on, at)
+                if message.HasField("beside"):
+                    seconds.add(message.deployment)
+            case pb.EndpointLive() if message.deployment in seconds:
+                if second is None and first is not None:
+                    second = _begin(told, message, started, at)
+            case pb.EndpointLive() if message.deployment in started and (first is None or first.deployment < message.deployment):
+                _end(at, first, second)
+                first, second = _begin(told, message, started, at), None
+            case pb.EndpointFailed() if first is not None and first.deployment == message.deployment:
+                _end(at, first, second)
+                first = second = None
+            case pb.EndpointFailed() if second is not None and second.deployment == message.deployment:
+                _end(at, second)
+                second = None
+            case pb.TrafficShifted() if not message.deployment:
+                _end(at, second)
+                second = None
             case pb.EndpointDeleted():
-                _end(going_on, at)
+                _end(at, first, second)
+                first = second = None
         turn = Turn(what=message.DESCRIPTOR.name, why=_why(message)[:1000])
         turn.at.FromMilliseconds(at)
         told.turns.append(turn)
     return told
 
 
-def _end(service: Service | None, at: int) -> None:
-    if service is not None:
-        service.until.FromMilliseconds(at)
+def _begin(told: Told, message: pb.EndpointLive, started: dict[int, list[ModelRef]], at: int) -> Service:
+    service = Service(endpoint=message.endpoint, deployment=message.deployment, models=started[message.deployment])
+    getattr(service, "from").FromMilliseconds(at)
+    told.services.append(service)
+    return service
+
+
+def _end(at: int, *services: Service | None) -> None:
+    for service in services:
+        if service is not None:
+            service.until.FromMilliseconds(at)
 
 
 def _ref(reference: pb.ModelReference) -> ModelRef:
@@ -73,6 +98,9 @@ def _why(message: Message) -> str:
             return message.why
         case pb.EndpointFailed():
             return message.failure.message
-        case pb.VersionLoaded() | pb.EndpointLive():
+        case pb.TrafficShifted():
+            share = f"{message.split.percent:g} % of the calls" if message.deployment else "all calls go to one"
+            return f"deployment {message.deployment} takes {share}" if message.deployment else share
+        case pb.VersionLoaded() | pb.EndpointLive() | pb.EndpointSlept() | pb.EndpointWoken():
             return f"deployment {message.deployment}"
     return ""

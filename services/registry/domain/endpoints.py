@@ -19,11 +19,21 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     EndpointRejected,
     EndpointStarting,
     RollBackEndpoint,
+    TrafficShifted,
     UpdateEndpoint,
+    UpdateTraffic,
 )
 
-Request = DeployEndpoint | UpdateEndpoint | RollBackEndpoint
-FACTS: tuple[type[Message], ...] = (EndpointStarting, EndpointLive, EndpointFailed, EndpointDeleted, EndpointRejected, EndpointChanged)
+Request = DeployEndpoint | UpdateEndpoint | RollBackEndpoint | UpdateTraffic
+FACTS: tuple[type[Message], ...] = (
+    EndpointStarting,
+    EndpointLive,
+    EndpointFailed,
+    EndpointDeleted,
+    EndpointRejected,
+    EndpointChanged,
+    TrafficShifted,
+)
 
 
 @dataclass(frozen=True)
@@ -58,31 +68,43 @@ class Asked:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`latest` is what was decided last, `serving` what answers meanwhile; None: it failed, or the endpoint was deleted. `newest`
-    is the newest number that was seen. `follows` is an alias, with the version that it pointed at when the latest was decided."""
+    """`latest` is what was decided last, `serving` what answers meanwhile, `beside` what takes a part of its calls; None: it failed, or
+    the endpoint was deleted. `newest` is the newest number that was seen. `follows` is an alias, with the version that it pointed at
+    when the latest was decided."""
 
     name: str
     newest: int = 0
     latest: Deployment | None = None
     serving: Deployment | None = None
+    beside: Deployment | None = None
     was_live: tuple[Use, ...] = ()
     follows: Use | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """What was decided last answers."""
+        return self.latest is not None and self.latest == self.serving
 
 
 def evolve(endpoint: Endpoint, fact: Message) -> Endpoint:
     """The endpoint after one of the FACTS; whatever does not count leaves it as it is."""
     match fact:
+        case EndpointStarting() if fact.deployment > endpoint.newest and fact.HasField("beside"):
+            return replace(endpoint, newest=fact.deployment, beside=Deployment(fact.deployment, uses_of(fact)))
         case EndpointStarting() if fact.deployment > endpoint.newest:
             follows = Use(fact.model, fact.alias_version, fact.alias) if fact.alias else None
             return replace(endpoint, newest=fact.deployment, latest=Deployment(fact.deployment, uses_of(fact)), follows=follows)
-        case EndpointLive() if endpoint.latest is not None and fact.deployment == endpoint.latest.number:
+        case EndpointLive() if endpoint.latest is not None and fact.deployment == endpoint.latest.number and not endpoint.is_live:
             was_live = tuple(dict.fromkeys([*endpoint.was_live, *endpoint.latest.uses]))
-            return replace(endpoint, serving=endpoint.latest, was_live=was_live)
+            return replace(endpoint, serving=endpoint.latest, beside=None, was_live=was_live)
         case EndpointFailed():
             latest, serving = _unless(endpoint.latest, fact.deployment), _unless(endpoint.serving, fact.deployment)
-            return replace(endpoint, latest=latest, serving=serving)
+            beside = _unless(endpoint.beside, fact.deployment) if serving is not None else None
+            return replace(endpoint, latest=latest, serving=serving, beside=beside)
+        case TrafficShifted() if not fact.deployment:
+            return replace(endpoint, beside=None)
         case EndpointDeleted():
-            return replace(endpoint, latest=None, serving=None, was_live=(), follows=None)
+            return replace(endpoint, latest=None, serving=None, beside=None, was_live=(), follows=None)
     return endpoint
 
 
@@ -94,6 +116,8 @@ def asked_by(request: Request) -> Asked:
         case UpdateEndpoint():
             named = [Use(it.model, it.version, request.alias if not place else "") for place, it in enumerate(request.models)]
             return Asked(request.endpoint, tuple(named))
+        case UpdateTraffic():
+            return Asked(request.endpoint, (Use(request.beside.model, request.beside.version),) if request.HasField("beside") else ())
     return Asked(request.endpoint, (), rolls_back=True)
 
 
@@ -110,7 +134,7 @@ def is_answerable(request: Request, key: str) -> bool:
 
 def told(endpoint: Endpoint, model: str, version: int, aliases: Mapping[str, int]) -> Iterator[str]:
     """How it uses the version, in words; nothing where it does not."""
-    for deployment, how in ((endpoint.latest, "has"), (endpoint.serving, "answers with")):
+    for deployment, how in ((endpoint.latest, "has"), (endpoint.serving, "answers with"), (endpoint.beside, "tries")):
         if deployment is not None and any(use.is_of(model, version, aliases) for use in deployment.uses):
             yield f"endpoint {endpoint.name!r} {how} it (deployment {deployment.number})"
             return

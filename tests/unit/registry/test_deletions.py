@@ -75,6 +75,12 @@ def starting(version: int = 1, deployment: int = 1, submission: str = "d1") -> e
     return endpoint.EndpointStarting(submission_id=submission, endpoint=NAME, model=MODEL, version=version, deployment=deployment)
 
 
+def beside() -> endpoint.EndpointStarting:
+    fact = starting(1, 2, "t1")
+    fact.beside.percent = 10
+    return fact
+
+
 def update() -> endpoint.UpdateEndpoint:
     return endpoint.UpdateEndpoint(submission_id="u1", endpoint=NAME, models=[REFERENCE])
 
@@ -127,6 +133,14 @@ def test_a_deleted_version_is_in_no_list_and_its_number_is_not_given_again(servi
         ([starting(), live(), starting(2, 2, "d2"), live(2), endpoint.RollBackEndpoint(submission_id="b1", endpoint=NAME)], True),
         ([starting(), failed(), starting(2, 2, "d2"), live(2), endpoint.RollBackEndpoint(submission_id="b1", endpoint=NAME)], False),
         ([endpoint.RollBackEndpoint(submission_id="b1", endpoint=NAME)], False),
+        ([endpoint.UpdateTraffic(submission_id="t1", endpoint=NAME, beside=REFERENCE)], True),
+        ([starting(2), live(), beside()], True),
+        ([starting(2), live(), beside(), live(2), live()], True),
+        ([starting(2), live(), beside(), endpoint.TrafficShifted(submission_id="t1", endpoint=NAME, deployment=2)], True),
+        ([starting(2), live(), beside(), live(2), endpoint.TrafficShifted(endpoint=NAME, deployment=0)], False),
+        ([starting(2), live(), beside(), live(2), starting(2, 3, "d3"), live(3)], False),
+        ([starting(2), live(), beside(), failed(2)], False),
+        ([starting(2), live(), beside(), failed()], False),
     ],
 )
 def test_what_an_endpoint_has_or_is_to_have_is_not_deleted(service: OnMemory, told: list[Message], is_used: bool) -> None:
