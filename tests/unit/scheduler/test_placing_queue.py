@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.scheduler.domain import Tick
-from services.scheduler.domain.placing import can_never_fit, explain, line
+from services.scheduler.domain.placing import can_never_fit, explain, line, may_place
 from tests.unit.scheduler.placing_world import Yard, resources
 from tests.unit.scheduler.story import Story, a_pool, a_spec, a_submission
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -286,3 +286,18 @@ def test_what_can_never_fit_is_told_at_once(options: dict[str, Any], why: str) -
     yard.joins(1, cpus=1, uuids=("a",))
 
     assert can_never_fit(yard.state, yard.world, a_spec("yard", **options)) == why
+
+
+def test_whoever_comes_to_the_end_of_a_long_line_is_not_looked_at() -> None:
+    yard = Yard()
+    for number in range(30):
+        yard.submit(f"run-{number}", experiment="long")
+    before = yard.state
+
+    yard.submit("last", experiment="long")
+    after = yard.state
+    yard.submit("other", experiment="short")
+
+    assert not may_place(before, after)
+    assert may_place(after, yard.state)
+    assert turns(yard)[-2:] == ["last", "other"]

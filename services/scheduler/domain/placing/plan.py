@@ -51,7 +51,7 @@ def _only_a_line_grew(before: State, after: State) -> bool:
     if before.index.holds is not after.index.holds or before.index.attempts is not after.index.attempts:
         return False
     changed = [name for name, lanes in after.index.waiting.items() if before.index.waiting.get(name) is not lanes]
-    if len(changed) != 1 or before.index.waiting.keys() != after.index.waiting.keys():
+    if len(changed) != 1 or len(before.index.waiting) != len(after.index.waiting) or changed[0] not in before.index.waiting:
         return False
     old, new = before.index.waiting[changed[0]], after.index.waiting[changed[0]]
     grown = [lane for lane, queue in new.items() if old.get(lane) is not queue]
