@@ -117,7 +117,7 @@ def split(service: Webservice, version: int | None, percent: float, sticky_by: s
         split=endpoint_pb2.TrafficSplit(percent=percent, sticky_by=(sticky_by or "").lower(), shadow=shadow),
     )
     if version is not None:
-        request.beside.version = version
+        request.beside.model, request.beside.version = service.model_id.rpartition(":")[0], version
     clients = service.workspace._clients
     return clients.call(clients.endpoints.UpdateTraffic, request, WebserviceException, timeout=_SECONDS).endpoint
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trainyard._workspace import Workspace
 
 _POLL_SECONDS = 0.2
+_CALL_SECONDS = 90.0  # one that sleeps is started first
 
 
 class Webservice(WebserviceFacts):
@@ -126,7 +127,7 @@ class Webservice(WebserviceFacts):
         """POST to scoring_uri, e.g. {"instances": [[...], ...]} with one entry an example; gives the answer's JSON, {"predictions": [...]}.
         A key or token that the endpoint asks for is sent along.
 
-        Raises WebserviceException where it is not live, does not answer within 60 s, or answers with an error (code "ScoringFailed").
+        Raises WebserviceException where it is not live, does not answer within 90 s, or answers with an error (code "ScoringFailed").
         """
         import httpx
 
@@ -134,10 +135,17 @@ class Webservice(WebserviceFacts):
 
         body = input_data if isinstance(input_data, bytes | str) else json.dumps(input_data, default=_plain)
         self._must_be_live()
-        uri = self.scoring_uri or self.door_scoring_uri  # one that sleeps is started by a call through the door
         headers = {"content-type": "application/json", **self._access.headers()}
         try:
-            answer = httpx.post(uri, content=body, headers=headers, timeout=60.0)
+            try:
+                uri = self.scoring_uri or self.door_scoring_uri
+                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS)
+            except httpx.ConnectError:
+                self.update_deployment_state()
+                if not self.asleep:
+                    raise
+                uri = self.door_scoring_uri  # it fell asleep since it was last looked at
+                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS)
         except httpx.HTTPError as error:
             raise WebserviceException(f"{uri} did not answer: {error}", code="Unavailable", target=uri, hint=MOVED) from error
         if answer.status_code != 200:
@@ -167,7 +175,7 @@ class Webservice(WebserviceFacts):
     def _must_be_live(self) -> None:
         if not self.scoring_uri:
             self.update_deployment_state()
-        if not self.scoring_uri:
+        if not self.scoring_uri and not (self.asleep and self.door_scoring_uri):
             raise WebserviceException(
                 f"Endpoint {self.name!r} is not live: {self.state}. {self._message.why}",
                 target=self.name,

@@ -91,4 +91,6 @@ def test_an_endpoint_follows_the_alias_that_the_registry_moves_and_its_version_c
     assert used.value.code == "ModelInUse"
     service.update_deployment_state()
     assert (service.model_id, service._message.alias) == ("word:2", "champion")
+    service.roll_back()  # to what nobody could delete
+    platform.until(lambda: service.run("") == "first", "the first version is back")
     service.delete()

@@ -16,11 +16,9 @@ FACTS: tuple[type[Message], ...] = (
     pb.VersionLoaded,
     pb.EndpointLive,
     pb.EndpointUnhealthy,
-    pb.EndpointSlept,
-    pb.EndpointWoken,
     pb.EndpointFailed,
-    pb.TrafficShifted,
     pb.EndpointDeleted,
+    pb.TrafficShifted,
 )
 
 
@@ -33,53 +31,57 @@ class Told:
 def tell(facts: Iterable[Fact]) -> Told:
     told = Told()
     started: dict[int, list[ModelRef]] = {}
-    seconds: set[int] = set()
-    # What answers, and what takes a part of its calls.
-    first: Service | None = None
+    # The second deployment, which answers a part of the calls while another one goes on.
+    beside: set[int] = set()
     second: Service | None = None
     for fact in in_order(facts):
         message, at = fact.message, fact.spot.at
+        going_on = next((it for it in reversed(told.services) if it is not second and not it.HasField("until")), None)
         match message:
             case pb.EndpointStarting():
                 named = [ModelRef(model=message.model, version=message.version), *(_ref(it) for it in message.more_models)]
                 started[message.deployment] = [ref for ref in named if ref.model]
                 if message.HasField("beside"):
-                    seconds.add(message.deployment)
-            case pb.EndpointLive() if message.deployment in seconds:
-                if second is None and first is not None:
-                    second = _begin(told, message, started, at)
-            case pb.EndpointLive() if message.deployment in started and (first is None or first.deployment < message.deployment):
-                _end(at, first, second)
-                first, second = _begin(told, message, started, at), None
-            case pb.EndpointFailed() if first is not None and first.deployment == message.deployment:
-                _end(at, first, second)
-                first = second = None
+                    beside.add(message.deployment)
+            case pb.EndpointLive() if message.deployment in beside:
+                if second is None or second.deployment != message.deployment:
+                    _end(second, at)
+                    second = _service(message, started[message.deployment], at)
+                    told.services.append(second)
             case pb.EndpointFailed() if second is not None and second.deployment == message.deployment:
-                _end(at, second)
+                _end(second, at)
                 second = None
             case pb.TrafficShifted() if not message.deployment:
-                _end(at, second)
+                _end(second, at)
+                second = None
+            case pb.EndpointLive() if message.deployment in started and (going_on is None or going_on.deployment < message.deployment):
+                _end(going_on, at)
+                _end(second, at)
+                second = None
+                told.services.append(_service(message, started[message.deployment], at))
+            case pb.EndpointFailed() if going_on is not None and going_on.deployment == message.deployment:
+                _end(going_on, at)
+                _end(second, at)
                 second = None
             case pb.EndpointDeleted():
-                _end(at, first, second)
-                first = second = None
+                _end(going_on, at)
+                _end(second, at)
+                second = None
         turn = Turn(what=message.DESCRIPTOR.name, why=_why(message)[:1000])
         turn.at.FromMilliseconds(at)
         told.turns.append(turn)
     return told
 
 
-def _begin(told: Told, message: pb.EndpointLive, started: dict[int, list[ModelRef]], at: int) -> Service:
-    service = Service(endpoint=message.endpoint, deployment=message.deployment, models=started[message.deployment])
+def _service(message: pb.EndpointLive, models: list[ModelRef], at: int) -> Service:
+    service = Service(endpoint=message.endpoint, deployment=message.deployment, models=models)
     getattr(service, "from").FromMilliseconds(at)
-    told.services.append(service)
     return service
 
 
-def _end(at: int, *services: Service | None) -> None:
-    for service in services:
-        if service is not None:
-            service.until.FromMilliseconds(at)
+def _end(service: Service | None, at: int) -> None:
+    if service is not None and not service.HasField("until"):
+        service.until.FromMilliseconds(at)
 
 
 def _ref(reference: pb.ModelReference) -> ModelRef:
@@ -99,8 +101,11 @@ def _why(message: Message) -> str:
         case pb.EndpointFailed():
             return message.failure.message
         case pb.TrafficShifted():
-            share = f"{message.split.percent:g} % of the calls" if message.deployment else "all calls go to one"
-            return f"deployment {message.deployment} takes {share}" if message.deployment else share
-        case pb.VersionLoaded() | pb.EndpointLive() | pb.EndpointSlept() | pb.EndpointWoken():
+            return (
+                f"deployment {message.deployment}: {message.split.percent:g} % of the calls"
+                if message.deployment
+                else "one deployment alone"
+            )
+        case pb.VersionLoaded() | pb.EndpointLive():
             return f"deployment {message.deployment}"
     return ""

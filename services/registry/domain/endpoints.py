@@ -68,22 +68,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`latest` is what was decided last, `serving` what answers meanwhile, `beside` what takes a part of its calls; None: it failed, or
-    the endpoint was deleted. `newest` is the newest number that was seen. `follows` is an alias, with the version that it pointed at
-    when the latest was decided."""
+    """`latest` is what was decided last, `serving` what answers meanwhile; None: it failed, or the endpoint was deleted. `newest`
+    is the newest number that was seen. `beside` takes a part of the calls of the one that answers. `follows` is an alias, with the
+    version that it pointed at when the latest was decided."""
 
     name: str
     newest: int = 0
     latest: Deployment | None = None
     serving: Deployment | None = None
-    beside: Deployment | None = None
     was_live: tuple[Use, ...] = ()
     follows: Use | None = None
-
-    @property
-    def is_live(self) -> bool:
-        """What was decided last answers."""
-        return self.latest is not None and self.latest == self.serving
+    beside: Deployment | None = None
 
 
 def evolve(endpoint: Endpoint, fact: Message) -> Endpoint:
@@ -94,9 +89,10 @@ def evolve(endpoint: Endpoint, fact: Message) -> Endpoint:
         case EndpointStarting() if fact.deployment > endpoint.newest:
             follows = Use(fact.model, fact.alias_version, fact.alias) if fact.alias else None
             return replace(endpoint, newest=fact.deployment, latest=Deployment(fact.deployment, uses_of(fact)), follows=follows)
-        case EndpointLive() if endpoint.latest is not None and fact.deployment == endpoint.latest.number and not endpoint.is_live:
+        case EndpointLive() if endpoint.latest is not None and fact.deployment == endpoint.latest.number:
             was_live = tuple(dict.fromkeys([*endpoint.was_live, *endpoint.latest.uses]))
-            return replace(endpoint, serving=endpoint.latest, beside=None, was_live=was_live)
+            took_over = endpoint.serving is None or endpoint.serving.number != fact.deployment
+            return replace(endpoint, serving=endpoint.latest, was_live=was_live, beside=None if took_over else endpoint.beside)
         case EndpointFailed():
             latest, serving = _unless(endpoint.latest, fact.deployment), _unless(endpoint.serving, fact.deployment)
             beside = _unless(endpoint.beside, fact.deployment) if serving is not None else None
@@ -104,7 +100,7 @@ def evolve(endpoint: Endpoint, fact: Message) -> Endpoint:
         case TrafficShifted() if not fact.deployment:
             return replace(endpoint, beside=None)
         case EndpointDeleted():
-            return replace(endpoint, latest=None, serving=None, beside=None, was_live=(), follows=None)
+            return replace(endpoint, latest=None, serving=None, was_live=(), follows=None, beside=None)
     return endpoint
 
 
@@ -134,7 +130,7 @@ def is_answerable(request: Request, key: str) -> bool:
 
 def told(endpoint: Endpoint, model: str, version: int, aliases: Mapping[str, int]) -> Iterator[str]:
     """How it uses the version, in words; nothing where it does not."""
-    for deployment, how in ((endpoint.latest, "has"), (endpoint.serving, "answers with"), (endpoint.beside, "tries")):
+    for deployment, how in ((endpoint.latest, "has"), (endpoint.serving, "answers with"), (endpoint.beside, "splits its calls with")):
         if deployment is not None and any(use.is_of(model, version, aliases) for use in deployment.uses):
             yield f"endpoint {endpoint.name!r} {how} it (deployment {deployment.number})"
             return
@@ -147,6 +143,9 @@ def told(endpoint: Endpoint, model: str, version: int, aliases: Mapping[str, int
 def told_asked(asked: Asked, endpoint: Endpoint | None, model: str, version: int, aliases: Mapping[str, int]) -> Iterator[str]:
     """As `told`, of a deployment that was asked for; `endpoint`: its own, where there is one."""
     uses = endpoint.was_live if asked.rolls_back and endpoint is not None else asked.uses
+    if endpoint is not None and endpoint.serving is not None and endpoint.serving.uses:
+        # Who asks for a split may leave the model's name out.
+        uses = tuple(it if it.model or not it.version else replace(it, model=endpoint.serving.uses[0].model) for it in uses)
     if any(use.is_of(model, version, aliases) for use in uses):
         yield f"endpoint {asked.endpoint!r} is about to be deployed with it"
 

@@ -34,25 +34,32 @@ class Connections(threading.local):
         """Raises OSError and http.client.HTTPException where the server does not answer."""
         headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED_ON}
         kept = self.open.pop(address, None)
-        if kept is not None:
-            try:
-                return self._once(kept, address, request, target, headers)
-            except (OSError, http.client.HTTPException):
-                kept.close()  # it was closed while it was idle; the server or its successor takes a new one
-        return self._once(http.client.HTTPConnection(address, timeout=_SECONDS), address, request, target, headers)
+        try:
+            return self._once(kept or _connection(address), address, request, target, headers)
+        except ConnectionError:
+            # Closed while it was idle, or by a server that goes: nothing was answered, and the server or its successor takes a new one.
+            return self._once(_connection(address), address, request, target, headers)
 
     def _once(
         self, connection: http.client.HTTPConnection, address: str, request: Request, target: str, headers: Mapping[str, str]
     ) -> Answer:
-        connection.request(request.method, target, request.body if request.method == "POST" else None, dict(headers))
-        got = connection.getresponse()
-        body = got.read()
+        try:
+            connection.request(request.method, target, request.body if request.method == "POST" else None, dict(headers))
+            got = connection.getresponse()
+            body = got.read()
+        except BaseException:
+            connection.close()
+            raise
         if got.will_close:
             connection.close()
         else:
             self.open[address] = connection
         back = {name: value for name, value in got.getheaders() if name.lower() not in _NOT_PASSED_BACK}
         return Answer(got.status, body, back)
+
+
+def _connection(address: str) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(address, timeout=_SECONDS)
 
 
 class RestDoor:

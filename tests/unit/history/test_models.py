@@ -135,6 +135,28 @@ def test_code_with_several_models_is_told_with_all_of_them() -> None:
     assert [it.endpoint for it in there(view(filled(log.records, 10), version=1)).services] == ["web"]
 
 
+def test_a_second_deployment_answers_beside_the_first_until_the_traffic_shifts_back() -> None:
+    log = Log()
+    second = endpoint.EndpointStarting(endpoint="web", model="net", version=2, deployment=2, beside=endpoint.TrafficSplit(percent=10))
+    for fact in (
+        endpoint.EndpointStarting(endpoint="web", model="net", version=1, deployment=1),
+        endpoint.EndpointLive(endpoint="web", deployment=1),
+        second,
+        endpoint.EndpointLive(endpoint="web", deployment=2),
+        endpoint.TrafficShifted(endpoint="web", deployment=2, split=second.beside),
+        endpoint.TrafficShifted(endpoint="web"),
+        endpoint.EndpointLive(endpoint="web", deployment=1),
+    ):
+        log.say(ENDPOINTS, "web", fact)
+
+    with filled(log.records, 100).reading() as connection:
+        found = views.endpoint_view(connection, "web", None)
+
+    assert found is not None
+    assert [(it.deployment, it.HasField("until")) for it in found.services] == [(1, False), (2, True)]
+    assert [turn.why for turn in found.turns][-3:] == ["deployment 2: 10 % of the calls", "one deployment alone", "deployment 1"]
+
+
 def test_a_fact_under_another_models_key_is_refused_and_counts_for_none() -> None:
     log = Log()
     log.say(MODELS, "net", pb.ModelVersionRegistered(model="net", version=1))
@@ -166,4 +188,4 @@ def test_a_version_that_takes_a_part_of_the_calls_has_its_own_stretch_of_time() 
 
     assert (first.deployment, first.HasField("until"), second.deployment, second.HasField("until")) == (1, False, 2, True)
     assert second.until.ToMilliseconds() - getattr(second, "from").ToMilliseconds() == 3
-    assert [turn.why for turn in turns if turn.what == "TrafficShifted"] == ["deployment 2 takes 10 % of the calls", "all calls go to one"]
+    assert [turn.why for turn in turns if turn.what == "TrafficShifted"] == ["deployment 2: 10 % of the calls", "one deployment alone"]

@@ -71,6 +71,17 @@ def deploy(version: int = 1, submission: str = "d1") -> endpoint.DeployEndpoint:
     return endpoint.DeployEndpoint(submission_id=submission, endpoint=NAME, model=MODEL, version=version)
 
 
+def beside(version: int = 1) -> endpoint.EndpointStarting:
+    fact = starting(version, 2, "t1")
+    fact.beside.percent = 10
+    return fact
+
+
+def split() -> endpoint.UpdateTraffic:
+    """Without the model's name, which is that of the endpoint's."""
+    return endpoint.UpdateTraffic(submission_id="t1", endpoint=NAME, beside=endpoint.ModelReference(version=1))
+
+
 def starting(version: int = 1, deployment: int = 1, submission: str = "d1") -> endpoint.EndpointStarting:
     return endpoint.EndpointStarting(submission_id=submission, endpoint=NAME, model=MODEL, version=version, deployment=deployment)
 
@@ -141,6 +152,14 @@ def test_a_deleted_version_is_in_no_list_and_its_number_is_not_given_again(servi
         ([starting(2), live(), beside(), live(2), starting(2, 3, "d3"), live(3)], False),
         ([starting(2), live(), beside(), failed(2)], False),
         ([starting(2), live(), beside(), failed()], False),
+        ([starting(2, 1, "d2"), live(), beside()], True),
+        ([starting(2, 1, "d2"), live(), beside(), live(2)], True),
+        ([starting(), live(), beside(2), live(2)], True),
+        ([starting(2, 1, "d2"), live(), beside(), live(2), endpoint.TrafficShifted(endpoint=NAME)], False),
+        ([starting(2, 1, "d2"), live(), beside(), failed(2)], False),
+        ([starting(2, 1, "d2"), live(), beside(), live(2), starting(2, 3, "d3"), live(3)], False),
+        ([starting(2, 1, "d2"), live(), split()], True),
+        ([starting(2, 1, "d2"), live(), split(), endpoint.TrafficShifted(submission_id="t1", endpoint=NAME)], False),
     ],
 )
 def test_what_an_endpoint_has_or_is_to_have_is_not_deleted(service: OnMemory, told: list[Message], is_used: bool) -> None:
