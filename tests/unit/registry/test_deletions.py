@@ -86,12 +86,6 @@ def starting(version: int = 1, deployment: int = 1, submission: str = "d1") -> e
     return endpoint.EndpointStarting(submission_id=submission, endpoint=NAME, model=MODEL, version=version, deployment=deployment)
 
 
-def beside() -> endpoint.EndpointStarting:
-    fact = starting(1, 2, "t1")
-    fact.beside.percent = 10
-    return fact
-
-
 def update() -> endpoint.UpdateEndpoint:
     return endpoint.UpdateEndpoint(submission_id="u1", endpoint=NAME, models=[REFERENCE])
 
