@@ -50,6 +50,8 @@ class Checking:
         self._clock = clock
         self._risky = frozenset(risky_operations)
         self._is_being_removed = is_being_removed
+        # A graph takes many times its size in memory.
+        self._one_at_a_time = asyncio.Semaphore(1)
 
     async def __call__(self, content: bytes) -> Command:
         """Raises Unavailable or PlatformUnavailableException, after which it may be called again."""
@@ -68,7 +70,8 @@ class Checking:
                     raise Unavailable("files of a deleted version with the same digest are being removed")
                 missing, warnings = await self._look(recorded, request)
                 if missing is None:
-                    reading = await asyncio.to_thread(self._read, recorded)
+                    async with self._one_at_a_time:
+                        reading = await asyncio.to_thread(self._read, recorded)
                     reading = replace(reading, warnings=(*reading.warnings, *warnings))
             log.info(
                 "has looked at the files",

@@ -16,8 +16,8 @@ from trainyard.model.v1.model_pb2 import ModelVersion, ModelVersionRegistered
 
 RUN, LATEST, VERSION, ANSWER, REGISTER = "run", "model", "version", "answer", "register"
 ALIASES, LEAVING, DELETE, CHANGED = "aliases", "leaving", "delete", "change-answer"
-REMOVE, REMOVING = "remove", "removing"
-KINDS = (RUN, LATEST, VERSION, ANSWER, REGISTER, ALIASES, LEAVING, DELETE, CHANGED, REMOVE, REMOVING)
+REMOVE, REMOVING, EMPTIED = "remove", "removing", "emptied"
+KINDS = (RUN, LATEST, VERSION, ANSWER, REGISTER, ALIASES, LEAVING, DELETE, CHANGED, REMOVE, REMOVING, EMPTIED)
 
 
 class Shelf:
@@ -73,6 +73,8 @@ class Shelf:
     def keep_state(self, model: str, version: int, submission_id: str, before: State, after: State) -> None:
         if after.version is not None and after.version is not before.version:
             self._documents.put(VERSION, f"{model}:{version}", after.version.SerializeToString(deterministic=True))
+            if after.version.HasField("deleted_at") and self.newest(model) is None:
+                self._documents.put(EMPTIED, model, b"")
         if after.aliases is not before.aliases:
             self._documents.put(ALIASES, model, codec.dumps(dict(sorted(after.aliases.items()))))
         if after.leaving != before.leaving:
@@ -100,10 +102,11 @@ class Shelf:
 
     def shares(self, digest: str, but: tuple[str, int]) -> bool:
         """Whether a version other than that one has these files, or one that waits for its answer is to have them."""
-        for _, content in self._documents.all(VERSION):
-            version = ModelVersion.FromString(content)
-            if version.digest == digest and not version.HasField("deleted_at") and (version.model, version.version) != but:
-                return True
+        for model, latest in self._documents.all(LATEST):
+            for number in range(1, int(latest) + 1):
+                version = self.stored(model, number)
+                if version is not None and version.digest == digest and not version.HasField("deleted_at") and (model, number) != but:
+                    return True
         waiting = (codec.loads(content, Asked).request for _, content in self._documents.all(REGISTER))
         return any(uploads.is_upload(request) and files.digest(request.files.files) == digest for request in waiting)
 
@@ -134,6 +137,7 @@ class Shelf:
     def add(self, fact: ModelVersionRegistered) -> None:
         self._documents.put(VERSION, f"{fact.model}:{fact.version}", registered(fact).SerializeToString(deterministic=True))
         self._documents.put(LATEST, fact.model, str(fact.version).encode())
+        self._documents.remove(EMPTIED, fact.model)
 
     def latest(self, model: str) -> int:
         """The last number that was given; 0: there was no such model."""
@@ -158,7 +162,8 @@ class Shelf:
 
     def models(self) -> list[str]:
         """Those that have a version which is not deleted."""
-        return [model for model, _ in self._documents.all(LATEST) if self.newest(model) is not None]
+        emptied = {model for model, _ in self._documents.all(EMPTIED)}
+        return [model for model, _ in self._documents.all(LATEST) if model not in emptied]
 
     def versions(self, model: str, before: int | None = None) -> Iterator[ModelVersion]:
         """Newest first, those before that one."""

@@ -10,10 +10,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from services.registry.adapters.graph_walk import operations
+from services.registry.adapters.wire_count import has_more_than
 from services.registry.domain.reading import Reading
 from trainyard.model.v1.model_pb2 import Signature, TensorSpec
 
-MOST_BYTES = 64 << 20
+MOST_BYTES, MOST_PARTS = 64 << 20, 2_000_000
+_SURELY_SMALL = 1 << 20
 _SIGNATURES, _TENSORS, _TAGS, _TEXT, _SIGNATURE_BYTES = 100, 1000, 100, 255, 100_000
 _INITIALIZER = "__saved_model_init_op"
 _TYPES = {
@@ -83,6 +85,8 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
 
 def read(content: bytes, risky: Collection[str]) -> Reading:
     """`risky` are the names of operations to look for. What cannot be read is a warning: the server that loads it says the rest."""
+    if len(content) > _SURELY_SMALL and has_more_than(MOST_PARTS, content, _parts(), "SavedModel"):
+        return Reading(warnings=(f"saved_model.pb has more than {MOST_PARTS} parts: neither signatures nor operations are read.",))
     try:
         model = _pool()("SavedModel").FromString(content)
     except DecodeError:
@@ -140,6 +144,23 @@ def _tensors(tensors: Any) -> Iterable[TensorSpec]:
             any_rank=tensor.shape.any_rank or not tensor.HasField("shape"),
             tensor=tensor.name[:_TEXT],
         )
+
+
+@cache
+def _parts() -> dict[str, dict[int, str]]:
+    """As `has_more_than` takes it. An entry of a map is a message of its own."""
+    found: dict[str, dict[int, str]] = {}
+    for name, fields in _MESSAGES.items():
+        found[name] = {}
+        for field, number, kind in fields:
+            if kind.startswith("map:"):
+                entry = f"{name}.{field}"
+                found[name][number], found[entry] = entry, {1: "", 2: kind.removeprefix("map:")}
+            elif "." in kind:
+                found[name][number] = kind.partition(".")[2]
+            elif kind.endswith("string"):
+                found[name][number] = ""
+    return found
 
 
 @cache

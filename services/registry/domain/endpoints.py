@@ -69,7 +69,8 @@ class Asked:
 @dataclass(frozen=True)
 class Endpoint:
     """`latest` is what was decided last, `serving` what answers meanwhile; None: it failed, or the endpoint was deleted. `newest`
-    is the newest number that was seen. `beside` takes a part of the calls of the one that answers. `follows` is an alias, with the version that it pointed at when the latest was decided."""
+    is the newest number that was seen. `beside` takes a part of the calls of the one that answers. `follows` is an alias, with the
+    version that it pointed at when the latest was decided."""
 
     name: str
     newest: int = 0
@@ -142,9 +143,8 @@ def told(endpoint: Endpoint, model: str, version: int, aliases: Mapping[str, int
 def told_asked(asked: Asked, endpoint: Endpoint | None, model: str, version: int, aliases: Mapping[str, int]) -> Iterator[str]:
     """As `told`, of a deployment that was asked for; `endpoint`: its own, where there is one."""
     uses = endpoint.was_live if asked.rolls_back and endpoint is not None else asked.uses
-    if (
-        endpoint is not None and endpoint.serving is not None and endpoint.serving.uses
-    ):  # who asks for a split may leave the model's name out
+    if endpoint is not None and endpoint.serving is not None and endpoint.serving.uses:
+        # Who asks for a split may leave the model's name out.
         uses = tuple(it if it.model or not it.version else replace(it, model=endpoint.serving.uses[0].model) for it in uses)
     if any(use.is_of(model, version, aliases) for use in uses):
         yield f"endpoint {asked.endpoint!r} is about to be deployed with it"

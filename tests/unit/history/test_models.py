@@ -163,3 +163,29 @@ def test_a_fact_under_another_models_key_is_refused_and_counts_for_none() -> Non
     log.say(MODELS, "net", pb.StageChanged(model="other", version=1, stage=pb.MODEL_STAGE_ARCHIVED))
 
     assert there(view(filled(log.records, 10), version=1)).version.stage == pb.MODEL_STAGE_UNSPECIFIED
+
+
+def test_a_version_that_takes_a_part_of_the_calls_has_its_own_stretch_of_time() -> None:
+    log = Log()
+    for version in (1, 2):
+        log.say(MODELS, "net", pb.ModelVersionRegistered(model="net", version=version))
+    split = endpoint.TrafficSplit(percent=10)
+    for fact in (
+        endpoint.EndpointStarting(endpoint="web", model="net", version=1, deployment=1),
+        endpoint.EndpointLive(endpoint="web", deployment=1),
+        endpoint.EndpointStarting(endpoint="web", model="net", version=2, deployment=2, beside=split),
+        endpoint.EndpointLive(endpoint="web", deployment=2),
+        endpoint.TrafficShifted(endpoint="web", deployment=2, split=split),
+        endpoint.EndpointLive(endpoint="web", deployment=1),
+        endpoint.TrafficShifted(endpoint="web"),
+    ):
+        log.say(ENDPOINTS, "web", fact)
+    database = filled(log.records, 100)
+
+    (first,), (second,) = (there(view(database, version=version)).services for version in (1, 2))
+    with database.reading() as connection:
+        turns = views.endpoint_view(connection, "web", None).turns  # type: ignore[union-attr]
+
+    assert (first.deployment, first.HasField("until"), second.deployment, second.HasField("until")) == (1, False, 2, True)
+    assert second.until.ToMilliseconds() - getattr(second, "from").ToMilliseconds() == 3
+    assert [turn.why for turn in turns if turn.what == "TrafficShifted"] == ["deployment 2: 10 % of the calls", "one deployment alone"]

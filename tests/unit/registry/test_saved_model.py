@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.chassis.settings import Registry
 from services.registry.adapters import saved_model
 from services.registry.adapters.saved_model import read
+from services.registry.adapters.wire_count import has_more_than
 
 RISKY = Registry(operations=["ReadFile", "EagerPyFunc", "WriteFile"]).operations
 
@@ -112,3 +115,35 @@ def test_a_nest_deeper_than_protobuf_allows_is_no_model() -> None:
         inner = b"\x12" + length + inner
 
     assert read(inner, RISKY).signatures == ()
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"\x0a\x00",  # a node
+        b"\x0a\x02\x1a\x00",  # a node with an input
+        b"\x0a\x04\x2a\x02\x12\x00",  # a node with an attribute
+        b"\x12\x04\x0a\x02\x1a\x00",  # a library with a function with a node
+    ],
+)
+def test_a_graph_of_very_many_empty_parts_is_not_read(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved_model, "MOST_PARTS", 300_000)
+    graph = part * (1_200_000 // len(part))
+    content = field(2, field(2, graph))
+
+    assert "has more than 300000 parts" in read(content, RISKY).warnings[0]
+
+
+@pytest.mark.security
+@given(st.binary(max_size=200))
+def test_counting_ends_whatever_it_is_given(content: bytes) -> None:
+    assert not has_more_than(1000, content, saved_model._parts(), "SavedModel")
+    assert not has_more_than(1000, field(2, field(2, content)), saved_model._parts(), "SavedModel")
+
+
+def field(number: int, content: bytes) -> bytes:
+    size, length = len(content), b""
+    while size > 127:
+        length, size = length + bytes([size & 127 | 128]), size >> 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
