@@ -13,7 +13,7 @@ from trainyard._model_find import texts
 
 if TYPE_CHECKING:
     from trainyard._model import Model
-    from trainyard._webservice import Webservice
+    from trainyard._webservice_facts import WebserviceFacts
     from trainyard._workspace import Workspace
 
 _SECONDS = 120.0
@@ -59,7 +59,7 @@ def deploy(
 
 
 def update(
-    service: Webservice,
+    service: WebserviceFacts,
     models: Sequence[Model | str] | None,
     inference_config: InferenceConfig | None,
     wanted: DeploymentConfiguration,
@@ -94,7 +94,7 @@ def update(
     return clients.call(clients.endpoints.UpdateEndpoint, request, WebserviceException, timeout=_SECONDS).endpoint
 
 
-def roll_back(service: Webservice, deployment: int | None) -> Any:
+def roll_back(service: WebserviceFacts, deployment: int | None) -> Any:
     """The Endpoint as it stands. Raises WebserviceException."""
     from trainyard.endpoint.v1 import endpoint_pb2
 
@@ -105,7 +105,7 @@ def roll_back(service: Webservice, deployment: int | None) -> Any:
     return clients.call(clients.endpoints.RollBackEndpoint, request, WebserviceException, timeout=_SECONDS).endpoint
 
 
-def split(service: Webservice, version: int | None, percent: float, sticky_by: str | None, shadow: bool) -> Any:
+def split(service: WebserviceFacts, version: int | None, percent: float, sticky_by: str | None, shadow: bool) -> Any:
     """The Endpoint as it stands. Raises WebserviceException."""
     from trainyard.endpoint.v1 import endpoint_pb2
 

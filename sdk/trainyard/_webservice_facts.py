@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard._endpoint_access import EndpointAccess
 from trainyard._errors import WebserviceException, from_failure
+from trainyard._services_of import clients_of
 from trainyard._times import as_utc
 
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ class WebserviceFacts:
     workspace: Workspace
     name: str
     _message: Any
+
+    def _fetch(self) -> Any:
+        from trainyard.endpoint.v1 import endpoint_pb2
+
+        clients = clients_of(self.workspace)
+        return clients.call(
+            clients.endpoints.GetEndpoint, endpoint_pb2.GetEndpointRequest(endpoint=self.name), WebserviceException
+        ).endpoint
+
+    def update_deployment_state(self) -> None:
+        """Asks the serving service again. Raises WebserviceException where the endpoint is gone."""
+        self._message = self._fetch()
 
     @property
     def state(self) -> str:
