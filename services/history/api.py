@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from services.chassis.choices import close_to, told
 from services.chassis.grpc_server import Code, refuse
 from services.chassis.records import LogReader
-from services.history import asking, telemetry, views
+from services.history import asking, model_views, telemetry, views
 from services.history.applying import Applied, Applier
 from services.history.databases import Databases
 from services.history.domain.lineage import label_of
@@ -159,7 +159,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         moment = await self._history.moment(request, call)
         asked = pb.ModelRef(model=clean(request.model.model), version=request.model.version, alias=request.model.alias)
-        found = await self._history.look(lambda connection: views.model_view(connection, asked, moment))
+        found = await self._history.look(lambda connection: model_views.model_view(connection, asked, moment))
         if found is None:
             raise await self._no_such("model", _told(asked), asked.model, moment, "ModelNotFound")
         return found
@@ -167,7 +167,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def GetEndpoint(self, request: pb.GetEndpointRequest, call: Call) -> pb.GetEndpointResponse:
         moment = await self._history.moment(request, call)
         name = clean(request.name)
-        found = await self._history.look(lambda connection: views.endpoint_view(connection, name, moment))
+        found = await self._history.look(lambda connection: model_views.endpoint_view(connection, name, moment))
         if found is None:
             raise await self._no_such("endpoint", name, name, moment, "EndpointNotFound")
         return found
@@ -219,7 +219,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
             raise refuse(Code.FAILED_PRECONDITION, "AlreadyRebuilding", what) from None
 
     async def _no_such(self, kind: str, asked: str, name: str, moment: Moment | None, code: str) -> Exception:
-        names = await self._history.look(lambda connection: views.names_in(connection, kind))
+        names = await self._history.look(lambda connection: model_views.names_in(connection, kind))
         when = " at that moment" if moment is not None else ""
         what = f"There is no {kind} {asked[:300]!r}{when}; there was: {told(close_to(name, names), names)}."
         return refuse(Code.NOT_FOUND, code, what, asked[:300])
@@ -286,7 +286,7 @@ def _lineage(connection: sa.Connection, request: pb.GetLineageRequest, moment: M
         start = f"run:{clean(request.run_id)}"
     elif which == "model" and request.model.alias:
         asked = pb.ModelRef(model=clean(request.model.model), alias=request.model.alias)
-        start = f"model:{asked.model}:{views.model_number(connection, asked, moment) or f'@{asked.alias}'}"
+        start = f"model:{asked.model}:{model_views.model_number(connection, asked, moment) or f'@{asked.alias}'}"
     else:
         name, version = (
             (request.model.model, request.model.version) if which == "model" else (request.dataset.name, request.dataset.version)

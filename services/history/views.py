@@ -8,19 +8,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.history.domain import attempts, endpoints, models, pools
+from services.history.domain import attempts, pools
 from services.history.domain.moment import Moment
 from services.history.domain.run import Story
 from services.history.projecting import facts_by_name, in_short, story_of
 from services.history.reading import LOGS
-from services.history.tables import checkpoints, chunks, edges, endpoint_facts, labels, metric_names, model_facts, nodes, ranks, runs, up_to
+from services.history.tables import checkpoints, chunks, edges, labels, metric_names, nodes, ranks, runs, up_to
 from services.history.tables import pool_facts as pool_table
 from trainyard._cloudevents import message_class
 from trainyard.history.v1.history_pb2 import (
     Attempt,
     Experiment,
-    GetEndpointResponse,
-    GetModelResponse,
     GetPolicyResponse,
     GetPoolResponse,
     LogInfo,
@@ -240,45 +238,6 @@ def pool_view(connection: sa.Connection, name: str, moment: Moment | None) -> Ge
 
 def policy_view(connection: sa.Connection, moment: Moment | None) -> GetPolicyResponse:
     return pools.tell_policy(facts_by_name(connection, pool_table, pools.POLICY, moment))
-
-
-def model_view(connection: sa.Connection, asked: ModelRef, moment: Moment | None) -> GetModelResponse | None:
-    """None where there is no such version or alias."""
-    told = models.tell(facts_by_name(connection, model_facts, asked.model, moment))
-    number = told.number_of(asked)
-    if number is None:
-        return None
-    view = GetModelResponse(version=told.shown(number), turns=told.turns_of(number))
-    query = (
-        sa.select(nodes.c.name)
-        .join(edges, edges.c.target == nodes.c.id)
-        .where(edges.c.source == f"model:{asked.model}:{number}", edges.c.how == "deployed", up_to(edges, moment))
-        .distinct()
-    )
-    found = []
-    for name in connection.execute(query).scalars().all():
-        services = endpoints.tell(facts_by_name(connection, endpoint_facts, name, moment)).services
-        found += [it for it in services if any((ref.model, ref.version) == (asked.model, number) for ref in it.models)]
-    view.services.extend(sorted(found, key=lambda it: getattr(it, "from").ToMilliseconds())[-models.MOST :])
-    return view
-
-
-def model_number(connection: sa.Connection, asked: ModelRef, moment: Moment | None) -> int | None:
-    return models.tell(facts_by_name(connection, model_facts, asked.model, moment)).number_of(asked)
-
-
-def endpoint_view(connection: sa.Connection, name: str, moment: Moment | None) -> GetEndpointResponse | None:
-    """None where there never was one."""
-    told = endpoints.tell(facts_by_name(connection, endpoint_facts, name, moment))
-    if not told.turns:
-        return None
-    return GetEndpointResponse(services=told.services[-models.MOST :], turns=told.turns[-models.MOST :])
-
-
-def names_in(connection: sa.Connection, kind: str) -> list[str]:
-    """A few of the models or endpoints that there ever were, for a message that says what there is."""
-    query = sa.select(nodes.c.name).where(nodes.c.kind == kind).distinct().order_by(nodes.c.name).limit(20)
-    return list(connection.execute(query).scalars())
 
 
 def pool_names(connection: sa.Connection) -> list[str]:

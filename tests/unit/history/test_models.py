@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.history import views
+from services.history import model_views
 from services.history.databases import Database
 from services.history.domain.moment import Moment
 from tests.history_log import Log
@@ -54,7 +54,7 @@ def after(log: Log, count: int) -> Moment:
 
 def view(database: Database, moment: Moment | None = None, **asked: Any) -> GetModelResponse | None:
     with database.reading() as connection:
-        return views.model_view(connection, ModelRef(model="net", **asked), moment)
+        return model_views.model_view(connection, ModelRef(model="net", **asked), moment)
 
 
 def there(found: GetModelResponse | None) -> GetModelResponse:
@@ -112,8 +112,8 @@ def test_which_endpoints_answered_with_it_and_when(log: Log) -> None:
 def test_an_endpoint_is_told_with_the_versions_that_it_had(log: Log) -> None:
     database = filled(log.records, 100)
     with database.reading() as connection:
-        found = views.endpoint_view(connection, "web", None)
-        before = views.endpoint_view(connection, "web", after(log, 2))
+        found = model_views.endpoint_view(connection, "web", None)
+        before = model_views.endpoint_view(connection, "web", after(log, 2))
 
     assert before is None and found is not None
     assert [(it.deployment, [(ref.model, ref.version) for ref in it.models]) for it in found.services] == [
@@ -150,7 +150,7 @@ def test_a_second_deployment_answers_beside_the_first_until_the_traffic_shifts_b
         log.say(ENDPOINTS, "web", fact)
 
     with filled(log.records, 100).reading() as connection:
-        found = views.endpoint_view(connection, "web", None)
+        found = model_views.endpoint_view(connection, "web", None)
 
     assert found is not None
     assert [(it.deployment, it.HasField("until")) for it in found.services] == [(1, False), (2, True)]
@@ -184,7 +184,7 @@ def test_a_version_that_takes_a_part_of_the_calls_has_its_own_stretch_of_time() 
 
     (first,), (second,) = (there(view(database, version=version)).services for version in (1, 2))
     with database.reading() as connection:
-        turns = views.endpoint_view(connection, "web", None).turns  # type: ignore[union-attr]
+        turns = model_views.endpoint_view(connection, "web", None).turns  # type: ignore[union-attr]
 
     assert (first.deployment, first.HasField("until"), second.deployment, second.HasField("until")) == (1, False, 2, True)
     assert second.until.ToMilliseconds() - getattr(second, "from").ToMilliseconds() == 3
