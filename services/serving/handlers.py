@@ -104,14 +104,14 @@ class ServingHandler:
                 operations = tuple(message.operations)
                 shelf.add(ModelVersion(message.model, message.version, message.framework_version, message.artifacts, operations))
             case AliasMoved():
-                shelf.move(message.model, message.alias, message.version)
+                shelf.move(message.model, message.alias, message.version, event.event_id)
             case ModelVersionLeaving():
                 shelf.leave(message.model, message.version, message.submission_id)
             case ModelChangeRejected():
                 shelf.stay(message.submission_id)
             case ModelVersionDeleted():
                 for alias in message.aliases:
-                    shelf.move(message.model, alias, 0)
+                    shelf.move(message.model, alias, 0, event.event_id)
         # Only what could have been deployed: names become file names, and anybody may write to the log.
         if isinstance(message, _CHANGES) and not asking.name_fault(message.endpoint):
             before = shelf.endpoint(message.endpoint)

@@ -146,15 +146,23 @@ class Shelf:
 
     def alias(self, model: str, alias: str) -> int:
         """The version that it stands for; 0: none."""
-        content = self._documents.get(ALIAS, f"{model}@{alias}")
-        return 0 if content is None else int(content)
+        return self._alias(model, alias)[0]
 
-    def move(self, model: str, alias: str, version: int) -> None:
+    def moved_by(self, model: str, alias: str) -> str:
+        """Id of the event that moved it last; "" where none did."""
+        return self._alias(model, alias)[1]
+
+    def move(self, model: str, alias: str, version: int, event_id: str) -> None:
         """0: it was removed."""
         if version:
-            self._documents.put(ALIAS, f"{model}@{alias}", str(version).encode())
+            self._documents.put(ALIAS, f"{model}@{alias}", f"{version} {event_id}".encode())
         else:
             self._documents.remove(ALIAS, f"{model}@{alias}")
+
+    def _alias(self, model: str, alias: str) -> tuple[int, str]:
+        content = self._documents.get(ALIAS, f"{model}@{alias}")
+        version, _, event_id = content.decode().partition(" ") if content is not None else ("0", "", "")
+        return int(version), event_id
 
     def version(self, model: str, version: int) -> ModelVersion | None:
         content = self._documents.get(VERSION, f"{model}:{version}")

@@ -51,8 +51,8 @@ class Supervisor:
         try:
             while True:
                 seen = self._engine.revision
-                for name in self._reconcile():
-                    await self._engine.command(Command(Follow(name, datetime.now(UTC)), correlation_id=name, recurs=True))
+                for name, cause_id in self._reconcile():
+                    await self._engine.command(Command(Follow(name, datetime.now(UTC)), cause_id, name, recurs=True))
                 await self._engine.until(lambda seen=seen: self._engine.revision != seen, _LOOK_SECONDS)  # type: ignore[misc]
         finally:
             for key, post in list(self._posts.items()):
@@ -62,8 +62,8 @@ class Supervisor:
             if self._leaving:
                 await asyncio.wait(self._leaving)
 
-    def _reconcile(self) -> list[str]:
-        """Returns the endpoints whose alias has moved."""
+    def _reconcile(self) -> list[tuple[str, str]]:
+        """Returns the endpoints whose alias has moved, each with the event that moved it."""
         with self._store.reading() as documents:
             shelf = Shelf(documents)
             endpoints = shelf.endpoints()
@@ -76,7 +76,10 @@ class Supervisor:
             for key in found.keys() - self._posts.keys():
                 caretaker = self._caretaker(*found[key], shelf)
                 self._posts[key] = _Post(caretaker, asyncio.create_task(self._care(key, caretaker)))
-            return [it.name for it in endpoints if follows_another(it, shelf.alias(it.latest.model, it.latest.alias))]
+            aliases = [(it, it.latest.model, it.latest.alias) for it in endpoints if it.latest.alias]
+            return [
+                (it.name, shelf.moved_by(model, alias)) for it, model, alias in aliases if follows_another(it, shelf.alias(model, alias))
+            ]
 
     def _release(self, key: Key) -> None:
         """Its server drains while others go on."""

@@ -12,6 +12,7 @@ from services.serving.handlers import MODELS, TOPIC, Decide
 from services.serving.ports import CannotServe, Ports
 from tests.unit.serving.builders import FAILURE, registered, scoring, starting
 from tests.unit.serving.on_engine import Serving
+from trainyard._cloudevents import decode
 from trainyard._errors import PlatformUnavailableException
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -294,6 +295,8 @@ async def test_a_moved_alias_is_followed_and_the_old_version_answers_meanwhile()
         after = await serving.until_state(HEALTHY, 2)
 
     assert (after.latest.version, after.latest.alias) == (2, "champion")
+    facts = [decode(it.topic, 0, 0, it.key, it.value, it.headers) for it in serving.engine.unsent(1000)]
+    assert all(fact.causation_id for fact in facts)
     assert after.scoring_uri == before.scoring_uri
     assert serving.changes().count("EndpointStarting") == 2
 
