@@ -44,7 +44,7 @@ def scheduler(
 
 def trained(scheduler: Scheduler, script: str, nodes: tuple[str, ...], tensorflow: Any, version: str = "") -> dict[str, str]:
     """All that the run has left, once everyone that ends by itself has ended with 0, and the others have been ended."""
-    run = script.removesuffix(".py").replace("_", "-")
+    run = f"{script.removesuffix('.py')}_{version}".replace("_", "-").replace(".", "-")
     distribution = Distribution(node_count=len(nodes), tensorflow=tensorflow)
     spec = RunSpec(
         source=Source(inline=InlineSource(files={script: (SCRIPTS / script).read_bytes()})),
@@ -103,8 +103,12 @@ def test_a_chief_coordinates_workers_and_parameter_servers_of_tensorflow_2(sched
     assert abs(float(files["outputs/weight"]) - 3.0) < 0.5
 
 
-def test_mirrored_workers_have_the_same_weights(scheduler: Scheduler) -> None:
-    files = trained(scheduler, "multi_worker_mirrored.py", TWO, TensorflowCluster(worker_count=2))
+@pytest.mark.parametrize(
+    ("script", "version"), [("multi_worker_mirrored.py", "2.15"), ("multi_worker_loop.py", "2.15"), ("multi_worker_loop.py", "2.21")]
+)
+def test_mirrored_workers_have_the_same_weights(scheduler: Scheduler, script: str, version: str) -> None:
+    acquire(definition("tensorflow", version, []), default_cache(), print)
+    files = trained(scheduler, script, TWO, TensorflowCluster(worker_count=2), version)
 
     first, second = (json.loads(files[f"outputs/weights_{index}"]) for index in (0, 1))
     assert first == second
