@@ -112,7 +112,8 @@ def _wait(repository: Repository, outcome: _Outcome, stopped: threading.Event) -
 def _repository(options: Options, wire: Wire) -> Repository:
     from services.serving.model_server.batching import BatchingParameters
     from services.serving.model_server.config_files import read_batching
-    from services.serving.model_server.repository import Habits, Repository
+    from services.serving.model_server.repository import Repository
+    from services.serving.model_server.slots import Habits
     from services.serving.model_server.versions import Labels
 
     batching = None

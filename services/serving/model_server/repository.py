@@ -9,72 +9,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol
 
 from services.serving.model_server.errors import NOT_FOUND, UNAVAILABLE, UNKNOWN, ServeError, invalid
-from services.serving.model_server.folders import Fingerprint, found_versions
-from services.serving.model_server.meter import Meter
-from services.serving.model_server.served import Served, State, Statistics, VersionStatus
-from services.serving.model_server.versions import Labels, Load, ModelConfig, Standing, aspired, check_change, check_labels, steps
+from services.serving.model_server.folders import found_versions
+from services.serving.model_server.served import State, Statistics, VersionStatus
+from services.serving.model_server.slots import Habits, Known, Loaded, Loader, Slot, available, status, why
+from services.serving.model_server.versions import Load, ModelConfig, Standing, aspired, check_change, check_labels, steps
 
 _ENDED_REMEMBERED = 32  # versions of a model whose end is still told
-
-
-class Loaded(Served, Protocol):
-    @property
-    def meter(self) -> Meter: ...
-    def statistics(self) -> Statistics: ...
-    def close(self) -> None:
-        """Gives its memory back. Nobody calls it any more."""
-
-
-Loader = Callable[[ModelConfig, int, str], Loaded]
-
-
-@dataclass(frozen=True)
-class Habits:
-    poll_seconds: float = 1.0
-    """Between two looks at the folders; 0: one look, at the start."""
-    load_threads: int = 1
-    retries: int = 5
-    retry_seconds: float = 60.0
-    labels: Labels = Labels.LOADED
-
-
-@dataclass(eq=False)
-class _Slot:
-    model: _Model
-    version: int
-    path: str
-    state: State = State.START
-    loaded: Loaded | None = None
-    lent: int = 0
-    given_up: bool = False
-    error: ServeError | None = None
-
-
-@dataclass(eq=False)
-class _Model:
-    config: ModelConfig
-    gone: bool = False  # no longer in the list of models
-    withdrawn: bool = False  # unloaded by request: what lies in the folder is not looked at until it is loaded again
-    wanted: frozenset[int] = frozenset()
-    slots: dict[int, _Slot] = field(default_factory=dict)
-    labels: Mapping[str, int] | None = None
-    latest: _Slot | None = None
-    seen: dict[int, Fingerprint] = field(default_factory=dict)
-    missing: str = ""
-
-    def settled(self) -> bool:
-        """One that is wanted answers, or none ever will."""
-        states = [self.slots[version] for version in self.wanted if version in self.slots]
-        return any(it.state is State.AVAILABLE for it in states) or all(it.given_up for it in states)
-
-    def is_ready(self) -> bool:
-        return self.withdrawn or self.latest is not None
 
 
 class Repository:
@@ -83,8 +27,9 @@ class Repository:
     def __init__(self, loader: Loader, habits: Habits = Habits()) -> None:  # noqa: B008 - frozen
         self._loader = loader
         self._habits = habits
-        self._models: dict[str, _Model] = {}
-        self._changed = threading.Condition(threading.Lock())
+        self._models: dict[str, Known] = {}
+        self._lock = threading.Lock()  # the same as the condition's, without the cost of one: every call takes it twice
+        self._changed = threading.Condition(self._lock)
         self._reloading = threading.Lock()
         self._loading = threading.Semaphore(max(habits.load_threads, 1))
         self._stopping = threading.Event()
@@ -94,20 +39,20 @@ class Repository:
     def borrow(self, name: str, version: int | None = None, label: str = "") -> _Loan:
         return _Loan(self, name, version, label)
 
-    def lend(self, name: str, version: int | None, label: str) -> _Slot:
-        with self._changed:
+    def lend(self, name: str, version: int | None, label: str) -> Slot:
+        with self._lock:
             slot = self._meant(name, version, label)
             slot.lent += 1
         return slot
 
-    def give_back(self, slot: _Slot) -> None:
-        with self._changed:
+    def give_back(self, slot: Slot) -> None:
+        with self._lock:
             slot.lent -= 1
             if slot.lent or slot.state is not State.UNLOADING:
                 return
         threading.Thread(target=self._end, args=(slot,), name="unload", daemon=True).start()
 
-    def _meant(self, name: str, version: int | None, label: str) -> _Slot:
+    def _meant(self, name: str, version: int | None, label: str) -> Slot:
         if not name:
             raise invalid("ModelSpec has no name specified.")
         model = self._models.get(name)
@@ -120,7 +65,7 @@ class Repository:
         wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         raise ServeError(NOT_FOUND, f"Servable not found for request: {wanted}")
 
-    def _labelled(self, model: _Model | None, label: str) -> int:
+    def _labelled(self, model: Known | None, label: str) -> int:
         if model is not None and model.labels is None:
             raise ServeError(UNAVAILABLE, f"the labels of model {model.config.name} are not known before it is loaded")
         if model is None or model.labels is None or label not in model.labels:
@@ -137,7 +82,7 @@ class Repository:
             slots = sorted(model.slots.values(), key=lambda it: it.version, reverse=True) if model else []
         if not slots:
             raise ServeError(NOT_FOUND, f"Could not find any versions of model {name}")
-        return [_status(slot) for slot in slots]
+        return [status(slot) for slot in slots]
 
     def version_of(self, name: str, label: str) -> int:
         """Raises INVALID_ARGUMENT where there is no such label."""
@@ -173,7 +118,7 @@ class Repository:
         """Looks and begins to load; returns at once."""
         check_change({}, configs)
         with self._changed:
-            self._models = {config.name: _Model(config) for config in configs}
+            self._models = {config.name: Known(config) for config in configs}
         self._look(self.names(), hasty=True)
         if self._habits.poll_seconds > 0:
             threading.Thread(target=self._poll, name="poll", daemon=True).start()
@@ -182,11 +127,11 @@ class Repository:
         """Until all models answer. Raises UNKNOWN where one never will, and FAILED_PRECONDITION for a label that points nowhere."""
         names = self.names()
         if bad := self._await(names, None, or_missing=False):
-            raise ServeError(UNKNOWN, "; ".join(map(_why, bad)))
+            raise ServeError(UNKNOWN, "; ".join(map(why, bad)))
         with self._changed:
             for name in names:
                 model = self._models[name]
-                check_labels(model.config, {}, _available(model), self._habits.labels)
+                check_labels(model.config, {}, available(model), self._habits.labels)
                 model.labels = model.config.labels
 
     def reload(self, configs: Sequence[ModelConfig], deadline: float | None = None) -> None:
@@ -197,18 +142,18 @@ class Repository:
                 check_change({name: model.config for name, model in old.items()}, configs)
                 for config in configs:
                     known = self._models.get(config.name)
-                    labels, here = (known.labels or {}, _available(known)) if known else ({}, frozenset[int]())
+                    labels, here = (known.labels or {}, available(known)) if known else ({}, frozenset[int]())
                     check_labels(config, labels, here, self._habits.labels)
                 for name in old.keys() - {config.name for config in configs}:
                     self._models[name].gone = True
                 for config in configs:
-                    model = self._models.setdefault(config.name, _Model(config))
+                    model = self._models.setdefault(config.name, Known(config))
                     model.config, model.gone, model.withdrawn, model.labels = config, False, False, config.labels
                 everything = list(self._models)
             self._look(everything, hasty=True)
             bad = self._await([config.name for config in configs if config.name not in old], deadline, or_missing=True)
             if bad:
-                told = ", ".join(f"{{{model.config.name}: {_why(model)}}}" for model in bad)
+                told = ", ".join(f"{{{model.config.name}: {why(model)}}}" for model in bad)
                 raise ServeError(UNKNOWN, f"{len(bad)} model(s) did not become available: {told}")
 
     def load(self, name: str) -> None:
@@ -222,14 +167,14 @@ class Repository:
         with self._changed:
             given_up = any(slot.given_up for slot in model.slots.values())
         if bad or given_up:
-            raise ServeError(UNKNOWN, _why(model))
+            raise ServeError(UNKNOWN, why(model))
 
     def unload(self, name: str) -> None:
         with self._changed:
             self._listed(name).withdrawn = True
         self._look([name], hasty=True)
 
-    def _listed(self, name: str) -> _Model:
+    def _listed(self, name: str) -> Known:
         model = self._models.get(name)
         if model is None or model.gone:
             listed = ", ".join(sorted(it for it, known in self._models.items() if not known.gone))
@@ -274,39 +219,39 @@ class Repository:
                     model.slots[version].given_up = False
                 self._decide(model, {version: path for version, (path, _) in found.items()})
 
-    def _say_missing(self, model: _Model, why: str) -> None:
+    def _say_missing(self, model: Known, reason: str) -> None:
         """What is loaded stays: a folder that cannot be read is no wish to unload."""
         with self._changed:
-            told, model.missing = model.missing, why
+            told, model.missing = model.missing, reason
             self._changed.notify_all()
-        if told != why:
-            _say(why)
+        if told != reason:
+            _say(reason)
 
-    def _decide(self, model: _Model, paths: Mapping[int, str]) -> None:
+    def _decide(self, model: Known, paths: Mapping[int, str]) -> None:
         """Under the lock."""
         standings = {version: Standing(slot.state, slot.given_up) for version, slot in model.slots.items()}
         for step in steps(model.wanted, standings):
             if isinstance(step, Load):
-                slot = model.slots[step.version] = _Slot(model, step.version, paths[step.version])
+                slot = model.slots[step.version] = Slot(model, step.version, paths[step.version])
                 threading.Thread(target=self._load, args=(slot,), name="load", daemon=True).start()
                 continue
             slot = model.slots[step.version]
             slot.state = State.UNLOADING
             if not slot.lent:
                 threading.Thread(target=self._end, args=(slot,), name="unload", daemon=True).start()
-        here = _available(model)
+        here = available(model)
         model.latest = model.slots[max(here)] if here else None
         ended = sorted(version for version, it in model.slots.items() if it.state is State.END and version not in model.wanted)
         for version in ended[:-_ENDED_REMEMBERED]:
             del model.slots[version]
         self._changed.notify_all()
 
-    def _decide_again(self, model: _Model) -> None:
+    def _decide_again(self, model: Known) -> None:
         self._decide(model, {slot.version: slot.path for slot in model.slots.values()})
 
     # -- loading and unloading, in threads of their own
 
-    def _load(self, slot: _Slot) -> None:
+    def _load(self, slot: Slot) -> None:
         model = slot.model
         name = model.config.name
         for attempt in range(self._habits.retries + 1):
@@ -329,26 +274,26 @@ class Repository:
                     return
         self._failed(slot)
 
-    def _become(self, slot: _Slot, state: State) -> None:
+    def _become(self, slot: Slot, state: State) -> None:
         with self._changed:
             slot.state = state
             self._changed.notify_all()
 
-    def _still_wanted(self, slot: _Slot) -> bool:
+    def _still_wanted(self, slot: Slot) -> bool:
         with self._changed:
             return slot.version in slot.model.wanted
 
-    def _arrived(self, slot: _Slot, loaded: Loaded) -> None:
+    def _arrived(self, slot: Slot, loaded: Loaded) -> None:
         with self._changed:
             slot.loaded, slot.error, slot.state = loaded, None, State.AVAILABLE
             self._decide_again(slot.model)
 
-    def _failed(self, slot: _Slot) -> None:
+    def _failed(self, slot: Slot) -> None:
         with self._changed:
             slot.state, slot.given_up = State.END, slot.version in slot.model.wanted
             self._decide_again(slot.model)
 
-    def _end(self, slot: _Slot) -> None:
+    def _end(self, slot: Slot) -> None:
         loaded, slot.loaded = slot.loaded, None
         try:
             if loaded is not None:
@@ -362,7 +307,7 @@ class Repository:
 
     # -- waiting
 
-    def _await(self, names: Sequence[str], deadline: float | None, *, or_missing: bool) -> list[_Model]:
+    def _await(self, names: Sequence[str], deadline: float | None, *, or_missing: bool) -> list[Known]:
         """Until they answer or never will: those that do not. `or_missing`: a folder without a version is an answer too."""
 
         def settled() -> bool:
@@ -392,20 +337,6 @@ class _Loan:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._repository.give_back(self._slot)
-
-
-def _available(model: _Model) -> frozenset[int]:
-    return frozenset(version for version, slot in model.slots.items() if slot.state is State.AVAILABLE)
-
-
-def _status(slot: _Slot) -> VersionStatus:
-    error = slot.error
-    return VersionStatus(slot.version, slot.state, error.code if error else 0, error.message if error else "")
-
-
-def _why(model: _Model) -> str:
-    errors = [slot.error.message for slot in model.slots.values() if slot.error]
-    return "; ".join(errors) or model.missing or f"{model.config.name} is still loading"
 
 
 def _say(line: str) -> None:

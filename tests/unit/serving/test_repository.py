@@ -18,10 +18,11 @@ from services.serving.model_server.errors import (
     UNKNOWN,
     ServeError,
 )
-from services.serving.model_server.repository import Habits, Repository
+from services.serving.model_server.repository import Repository
 from services.serving.model_server.servable import Servable
 from services.serving.model_server.served import State
 from services.serving.model_server.signatures import Signature
+from services.serving.model_server.slots import Habits
 from services.serving.model_server.versions import All, Labels, Latest, ModelConfig, Specific
 
 
