@@ -28,7 +28,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     ),
     "Environments": ("Environment", "CondaDependencies"),
     "Models": ("Model", "ResourceConfiguration"),
-    "Endpoints": ("Webservice",),
+    "Endpoints": ("Webservice", "AciWebservice", "LocalWebservice", "InferenceConfig"),
     "Notebooks": ("RunDetails",),
     "Errors": (
         "TrainyardException",

@@ -15,12 +15,12 @@ from trainyard._cloudevents import Outgoing
 from trainyard._kafka import partition_of
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.dataset.v1.dataset_pb2 import DatasetVersionRegistered
-from trainyard.endpoint.v1.endpoint_pb2 import EndpointStarting
+from trainyard.endpoint.v1.endpoint_pb2 import EndpointLive, EndpointStarting
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1 import telemetry_pb2 as telemetry
 from trainyard.job.v1.spec_pb2 import DatasetInput, Distribution, EnvironmentSpec, Horovod, RunSpec
-from trainyard.model.v1.model_pb2 import Lineage, ModelVersionRegistered
+from trainyard.model.v1.model_pb2 import AliasMoved, Lineage, ModelVersionRegistered
 
 AGENTS = "trainyard.agents"
 JOBS, TASKS, METRICS, LOGS = "trainyard.jobs", "trainyard.tasks", "trainyard.metrics", "trainyard.logs"
@@ -191,11 +191,13 @@ def a_pool(log: Log, name: str = "cpu") -> None:
 
 
 def a_model_of(log: Log, run_id: str, model: str = "digits-net", version: int = 1) -> None:
-    """Registered from the run, and deployed; and the dataset that the run read."""
+    """Registered from the run, named by an alias, and deployed; and the dataset that the run read."""
     log.say("trainyard.datasets", "digits", DatasetVersionRegistered(name="digits", version=2))
     registered = ModelVersionRegistered(model=model, version=version, lineage=Lineage(run_id=run_id, epoch=1))
     log.say("trainyard.models", model, registered)
+    log.say("trainyard.models", model, AliasMoved(model=model, alias="champion", version=version))
     log.say("trainyard.endpoints", "web", EndpointStarting(endpoint="web", model=model, version=version, deployment=1))
+    log.say("trainyard.endpoints", "web", EndpointLive(endpoint="web", deployment=1))
 
 
 def garbage(log: Log) -> None:

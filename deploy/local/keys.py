@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 BUCKET = "trainyard"
-_READ, _WRITE = "s3:GetObject", "s3:PutObject"
+_READ, _WRITE, _REMOVE = "s3:GetObject", "s3:PutObject", "s3:DeleteObject"
 # To go on with an upload that was broken off.
 _PARTS = ("s3:ListMultipartUploadParts", "s3:AbortMultipartUpload")
 # user -> prefix -> actions
@@ -30,8 +30,9 @@ _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "wheels/*": (_READ, _WRITE, *_PARTS),
     },
     "dataset": {"datastores/*": (_READ,), "datastores/manifests/*": (_WRITE,)},
-    "registry": {"runs/*": (_READ,), "uploads/*": (_READ,)},
-    "serving": {"runs/*": (_READ,), "uploads/*": (_READ,)},
+    # It takes away what no version has any more.
+    "registry": {"runs/*": (_READ,), "uploads/*": (_READ,), "uploads/models/*": (_REMOVE,)},
+    "serving": {"runs/*": (_READ,), "uploads/*": (_READ,), "snapshots/*": (_READ,)},
     "history": {"runs/*": (_READ,), "uploads/*": (_READ,)},
 }
 

@@ -38,6 +38,15 @@ class Layout:
     def service_port(self, service: str) -> int:
         return self.base + 10 + SERVICES.index(service)
 
+    @property
+    def door_grpc_port(self) -> int:
+        """All models by name."""
+        return self.base + 16
+
+    @property
+    def door_rest_port(self) -> int:
+        return self.base + 17
+
     def agent_port(self, slot: int) -> int:
         return self.base + 20 + slot
 
@@ -45,6 +54,7 @@ class Layout:
         """Every port by what listens there."""
         named = {"Kafka": self.kafka_port, "Kafka's controller": self.controller_port, "MinIO": self.minio_port}
         named |= {f"the service {name}": self.service_port(name) for name in SERVICES}
+        named |= {"models by name, gRPC": self.door_grpc_port, "models by name, REST": self.door_rest_port}
         return named | {f"agent-{slot}": self.agent_port(slot) for slot in range(self.node_slots)}
 
     @property

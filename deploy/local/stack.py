@@ -109,6 +109,10 @@ bucket = {json.dumps(BUCKET)}
 node_slots = {layout.node_slots}
 supervisor_socket = {json.dumps(str(layout.supervisor_socket))}
 agent_settings = {json.dumps(str(layout.agent_settings))}
+
+[serving]
+door_grpc_port = {layout.door_grpc_port}
+door_rest_port = {layout.door_rest_port}
 """
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from trainyard._estimator import Estimator as Estimator
     from trainyard._estimator import TensorFlow as TensorFlow
     from trainyard._experiment import Experiment as Experiment
+    from trainyard._inference_config import InferenceConfig as InferenceConfig
     from trainyard._model import Model as Model
     from trainyard._resource_configuration import ResourceConfiguration as ResourceConfiguration
     from trainyard._run import Run as Run
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from trainyard._run_configuration import RunConfiguration as RunConfiguration
     from trainyard._script_run_config import ScriptRunConfig as ScriptRunConfig
     from trainyard._webservice import Webservice as Webservice
+    from trainyard._webservice_kinds import AciWebservice as AciWebservice
+    from trainyard._webservice_kinds import LocalWebservice as LocalWebservice
     from trainyard._widget import RunDetails as RunDetails
     from trainyard._workspace import Workspace as Workspace
 
@@ -76,7 +79,9 @@ _HOMES = {
     "_run": ("Run",),
     "_model": ("Model",),
     "_resource_configuration": ("ResourceConfiguration",),
+    "_inference_config": ("InferenceConfig",),
     "_webservice": ("Webservice",),
+    "_webservice_kinds": ("AciWebservice", "LocalWebservice"),
     "_widget": ("RunDetails",),
     "_errors": (
         "TrainyardException",

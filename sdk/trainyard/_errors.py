@@ -257,6 +257,8 @@ _HINTS = {
     "TimedOut": "give max_run_duration_seconds more, or let the script save and resume",
     "EnvironmentBuildFailed": "the build's output is in azureml-logs/20_image_build_log.txt",
     "AgentLost": "look whether the script exhausts the node's memory or disk",
+    "ModelInUse": "Webservice.list(ws) shows what is deployed; Webservice(ws, name).delete() takes it down",
+    "ModelImmutable": "register a new version",
     "DatasetChanged": "register the changed source as a new version of the dataset",
 }
 

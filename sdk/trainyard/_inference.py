@@ -112,8 +112,10 @@ def _nested(values: list[Any], shape: list[int]) -> Any:
     return [_nested(values[start : start + step], shape[1:]) for start in range(0, shape[0] * step, step or 1)]
 
 
-def predict(address: str, model: str, inputs: Mapping[str, Any], signature_name: str, timeout: float) -> dict[str, Any]:
-    """One Predict call: input name -> array or nested lists, output name -> array. address: host:port; timeout: seconds.
+def predict(
+    address: str, model: str, inputs: Mapping[str, Any], signature_name: str, timeout: float, headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """One Predict call: input name -> array or nested lists, output name -> array. address: host:port; timeout: seconds; headers go along.
 
     Raises WebserviceException, code "ScoringFailed", with the server's status and words.
     """
@@ -129,7 +131,7 @@ def predict(address: str, model: str, inputs: Mapping[str, Any], signature_name:
             response_deserializer=classes["PredictResponse"].FromString,
         )
         try:
-            answer = _at_most_twice(channel, call, request, timeout)
+            answer = _at_most_twice(channel, call, request, timeout, tuple((headers or {}).items()))
         except grpc.FutureTimeoutError as error:
             raise WebserviceException(f"Nothing listens at {address}.", code="Unavailable", target=address, hint=MOVED) from error
         except grpc.RpcError as error:
@@ -139,12 +141,12 @@ def predict(address: str, model: str, inputs: Mapping[str, Any], signature_name:
     return {named.key: decode(named.value) for named in answer.outputs}
 
 
-def _at_most_twice(channel: grpc.Channel, call: Any, request: Any, timeout: float) -> Any:
+def _at_most_twice(channel: grpc.Channel, call: Any, request: Any, timeout: float, metadata: tuple[tuple[str, str], ...]) -> Any:
     """gRPC cancels what arrives at the moment in which an old version's server closes; its successor listens already."""
     try:
-        return call(request, timeout=timeout)
+        return call(request, timeout=timeout, metadata=metadata)
     except grpc.RpcError as error:
         if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
             raise
     grpc.channel_ready_future(channel).result(timeout=min(timeout, _SUCCESSOR_SECONDS))
-    return call(request, timeout=timeout)
+    return call(request, timeout=timeout, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Registered models: immutable versions, found by name, tags or run; registered from a local folder; downloaded; deployed."""
+"""Registered models: versions whose files never change, found by name, alias, tags or run; registered, downloaded, deployed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, TrainyardException, UserErrorException, WebserviceException
-from trainyard._model_facts import ModelFacts
-from trainyard._model_find import Tags, dataset_refs, fetch, has, number_of, parsed_id, texts, versions
+from trainyard._model_changes import ModelChanges
+from trainyard._model_find import Tags, dataset_refs, fetch, has, number_of, parsed, parsed_id, texts, versions
 from trainyard._resource_configuration import ResourceConfiguration
 
 if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
+    from trainyard._deployment_configuration import DeploymentConfiguration
+    from trainyard._inference_config import InferenceConfig
     from trainyard._webservice import Webservice
     from trainyard._workspace import Workspace
 
@@ -25,8 +27,9 @@ _REGISTER_SECONDS = 600.0
 _EVENT_BYTES = 1_000_000
 
 
-class Model(ModelFacts):
-    """One version of a registered model. `Model(ws, "name")` is the latest; version, tags, properties, run_id or model_framework narrow it.
+class Model(ModelChanges):
+    """One version of a registered model. `Model(ws, "name")` is the latest, `Model(ws, "name@champion")` the one that an alias points at;
+    version, tags, properties, run_id or model_framework narrow it.
 
     Raises ModelNotFoundException with the names or versions that exist, UserErrorException for an id that is none.
     """
@@ -57,17 +60,23 @@ class Model(ModelFacts):
         self.workspace = workspace
         self._message = _message
         if _message is None:
+            alias = ""
             if id is not None:
-                name, version = parsed_id(id)
+                name, version, alias = parsed_id(id)
+            elif name and ("@" in name or ":" in name):
+                name, inside, alias = parsed(name)
+                version = version if version is not None or not inside else inside
             if not name:
                 raise UserErrorException("A model is found by its name or its id.", target="name")
-            if version is None and (tags or properties or run_id or model_framework):
+            if alias and version:
+                raise UserErrorException(f"{name}@{alias} names a version by itself; give no other one.", target="version")
+            if not version and not alias and (tags or properties or run_id or model_framework):
                 found = Model.list(workspace, name, tags=tags, properties=properties, run_id=run_id, model_framework=model_framework)
                 if not found:
                     raise ModelNotFoundException(f"No version of model {name!r} has what was asked for.", target=name)
                 self._message = found[0]._message
             else:
-                self._message = fetch(workspace, name, number_of(version))
+                self._message = fetch(workspace, name, number_of(version), alias)
 
     def __repr__(self) -> str:
         return f"Model(name={self.name!r}, version={self.version}, run_id={self.run_id!r})"
@@ -117,13 +126,14 @@ class Model(ModelFacts):
         expand: bool = True,
         page_count: int = 255,
         model_framework: str | None = None,
+        stage: str | None = None,
     ) -> builtins.list[Model]:
         """Newest first: every version of `name`, or of all models; `latest` gives the newest of each that fits.
 
         tags and properties: {"name": "value"}, ["name"] or [["name", "value"]], all of which must hold. dataset_id is "name:version".
         expand and page_count change nothing here. No model of that name gives an empty list.
         """
-        narrowed = tags or properties or run_id or dataset_id or model_framework
+        narrowed = tags or properties or run_id or dataset_id or model_framework or stage
         everything = versions(workspace, name, newest_only=latest and not narrowed)
         found = [
             model
@@ -132,6 +142,7 @@ class Model(ModelFacts):
             and has(model.properties, properties)
             and run_id in (None, model.run_id)
             and model_framework in (None, model.model_framework)
+            and (stage is None or stage.lower() == model.stage.lower())
             and (dataset_id is None or dataset_id in model.lineage["datasets"])
         ]
         if latest:
@@ -199,84 +210,58 @@ class Model(ModelFacts):
             answer = clients.call(clients.models.RegisterModelVersion, request, UserErrorException, timeout=_REGISTER_SECONDS)
         return Model._from_message(workspace, answer.version)
 
-    def add_dataset_references(self, datasets: Sequence[Any]) -> None:
-        """Raises UserErrorException where one is not named in the lineage yet: a version never changes, so datasets are named at registration."""
-        known = {(item.name, item.version) for item in self._message.lineage.datasets}
-        missing = [ref for ref in dataset_refs(datasets) if (ref.name, ref.version) not in known]
-        if missing:
-            raise self._immutable(f"dataset {missing[0].name}:{missing[0].version} cannot be added", "datasets=[...]")
-
-    def update(
-        self,
-        tags: Mapping[str, str] | None = None,
-        description: str | None = None,
-        sample_input_dataset: FileDataset | None = None,
-        sample_output_dataset: FileDataset | None = None,
-        resource_configuration: ResourceConfiguration | None = None,
-    ) -> None:
-        """Raises UserErrorException for what would change: a version never does; without a change it does nothing."""
-        if tags is not None and texts(tags) != self.tags:
-            raise self._immutable("its tags cannot be changed", "tags={...}")
-        if description is not None and description != self.description:
-            raise self._immutable("its description cannot be changed", "description=...")
-        if resource_configuration is not None and resource_configuration != self.resource_configuration:
-            raise self._immutable("its resources cannot be changed", "resource_configuration=...")
-        self.add_dataset_references(
-            [(purpose, it) for purpose, it in (("sample_input", sample_input_dataset), ("sample_output", sample_output_dataset)) if it]
-        )
-
-    def delete(self) -> None:
-        """Raises UserErrorException: versions are kept, so that every deployment and lineage can be traced for ever."""
-        raise UserErrorException(
-            f"Model {self.id} is kept: versions are immutable, and what was deployed from them must stay traceable.",
-            code="ModelImmutable",
-            target=self.id,
-            hint="register a better version; delete the endpoints that serve this one with Webservice.delete()",
-        )
-
-    def _immutable(self, what: str, option: str) -> UserErrorException:
-        return UserErrorException(
-            f"Model {self.id} never changes: {what}.", code="ModelImmutable", target=self.id, hint=f"register a new version with {option}"
-        )
-
     @staticmethod
     def deploy(
         workspace: Workspace,
         name: str,
-        models: Sequence[Model],
-        inference_config: object = None,
-        deployment_config: object = None,
+        models: Sequence[Model | str],
+        inference_config: InferenceConfig | None = None,
+        deployment_config: DeploymentConfiguration | None = None,
         deployment_target: object = None,
         overwrite: bool = False,
+        show_output: bool = False,
     ) -> Webservice:
-        """A SavedModel behind gRPC and REST, without code. Returns at once: wait_for_deployment follows.
+        """Models behind an address. Returns at once: wait_for_deployment follows.
 
-        name: 3-32 characters of a-z, 0-9 and -, a letter first. Raises WebserviceException for what cannot be served, and where the
-        name is taken and overwrite is False.
+        Without inference_config one SavedModel is served over gRPC and REST as it is; with one its script answers over REST, with the models
+        in the folder AZUREML_MODEL_DIR. models: Model, "name:version", or "name@alias" for the first: whenever the alias moves, the
+        endpoint follows. name: 3-32 characters of a-z, 0-9 and -, a letter first. Cores and memory that deployment_config does not bound
+        are bounded as the model's ResourceConfiguration says.
+
+        Raises WebserviceException for what cannot be served, and where the name is taken and overwrite is False.
         """
+        from trainyard._deploying import deploy
         from trainyard._webservice import Webservice
-        from trainyard.endpoint.v1 import endpoint_pb2
 
-        for option, value in (
-            ("inference_config", inference_config),
-            ("deployment_config", deployment_config),
-            ("deployment_target", deployment_target),
-        ):
-            if value is not None:
-                raise WebserviceException(
-                    f"{option} is not supported yet.", code="UserError", target=option, hint="deploy one SavedModel without code"
-                )
-        if not isinstance(models, Sequence) or any(not isinstance(model, Model) for model in models):
+        if deployment_target is not None:
             raise WebserviceException(
-                f"models is a list of Model, not {models!r}.", code="UserError", target="models", hint="write [model]"
+                "deployment_target has no meaning here: endpoints run on this platform.",
+                code="UserError",
+                target="deployment_target",
+                hint="leave it out",
             )
-        if len(models) != 1:
-            raise WebserviceException(
-                f"Deployment without code takes exactly one model; {len(models)} were given.", code="UserError", target="models"
-            )
-        request = endpoint_pb2.DeployEndpoint(
-            submission_id=uuid.uuid4().hex, endpoint=name, model=models[0].name, version=models[0].version, overwrite=overwrite
+        made = deploy(workspace, name, models, inference_config, deployment_config, overwrite=overwrite, show_progress=show_output)
+        service = Webservice._from_message(workspace, made)
+        if show_output:
+            service.wait_for_deployment(show_output=True)
+        return service
+
+    @staticmethod
+    def package(workspace: Workspace, models: Sequence[Model], *_: object, **__: object) -> None:
+        """Raises UserErrorException: a model is served from its registered files, and no image is built of it."""
+        raise UserErrorException(
+            "No container image is built of models: an endpoint serves their registered files.",
+            code="NotSupported",
+            target="package",
+            hint="Model.deploy(ws, name, [model]) serves it; model.download() gives its files for an image of your own",
         )
-        clients = workspace._clients
-        answer = clients.call(clients.endpoints.DeployEndpoint, request, WebserviceException, timeout=120.0)
-        return Webservice._from_message(workspace, answer.endpoint)
+
+    @staticmethod
+    def profile(workspace: Workspace, profile_name: str, models: Sequence[Model], *_: object, **__: object) -> None:
+        """Raises UserErrorException: no service tries out what a model needs."""
+        raise UserErrorException(
+            "No service tries out what a model needs to be served.",
+            code="NotSupported",
+            target="profile",
+            hint="deploy it and measure with the endpoint's /metrics; keep the result with model.update(resource_configuration=...)",
+        )

@@ -1,4 +1,4 @@
-"""What a registered version says of itself. It never changes."""
+"""What a registered version says of itself, as it was when it was asked for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
     from trainyard._run import Run
     from trainyard._workspace import Workspace
+
+
+# By the wire's number.
+STAGES = {0: "", 1: "Development", 2: "Staging", 3: "Production", 4: "Archived"}
 
 
 class ModelFacts:
@@ -78,7 +82,7 @@ class ModelFacts:
 
     @property
     def datasets(self) -> dict[str, list[FileDataset]]:
-        """Purpose -> datasets, as named at registration; what the run itself read stands under "". Raises UserErrorException where one is gone."""
+        """Purpose -> datasets, as named; what the run itself read stands under "". Raises UserErrorException where one is gone."""
         from trainyard._dataset import Dataset
 
         found: dict[str, list[FileDataset]] = {}
@@ -87,18 +91,35 @@ class ModelFacts:
         return found
 
     @property
+    def sample_input_dataset(self) -> FileDataset | None:
+        """What a caller may send; None where none was named. Raises UserErrorException where it is gone."""
+        return self._of_purpose("sample_input")
+
+    @property
+    def sample_output_dataset(self) -> FileDataset | None:
+        """What a caller gets for the sample input; None where none was named. Raises UserErrorException where it is gone."""
+        return self._of_purpose("sample_output")
+
+    def _of_purpose(self, purpose: str) -> FileDataset | None:
+        """The one that was named last."""
+        from trainyard._dataset import Dataset
+
+        named = [it for it in self._message.lineage.datasets if it.purpose == purpose]
+        return Dataset.get_by_name(self.workspace, named[-1].name, int(named[-1].version)) if named else None
+
+    @property
     def tags(self) -> dict[str, str]:
-        """Tags given at registration."""
+        """Names and values for people and searches; they may change."""
         return dict(self._message.tags)
 
     @property
     def properties(self) -> dict[str, str]:
-        """Properties given at registration."""
+        """Names and values; more may be added, none ever changes."""
         return dict(self._message.properties)
 
     @property
     def description(self) -> str:
-        """Free text given at registration; empty where none was."""
+        """Free text; empty where none was given."""
         return str(self._message.description)
 
     @property
@@ -118,6 +139,34 @@ class ModelFacts:
             return None
         asked = self._message.requirements
         return ResourceConfiguration(asked.cpus or None, asked.memory_bytes / 2**30 or None, asked.gpus or None)
+
+    @property
+    def aliases(self) -> list[str]:
+        """Those that point at it: `name@alias` means this version."""
+        return list(self._message.aliases)
+
+    @property
+    def stage(self) -> str:
+        """Development, Staging, Production or Archived; empty where nobody has said."""
+        return STAGES.get(self._message.stage, "")
+
+    @property
+    def signatures(self) -> dict[str, dict[str, Any]]:
+        """Of a SavedModel: name -> {"method", "inputs", "outputs"}, each input and output {"type", "shape"} by name; None = any size."""
+        return {
+            it.name: {"method": it.method, "inputs": _tensors(it.inputs), "outputs": _tensors(it.outputs)}
+            for it in self._message.signatures
+        }
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the registry found in its files that one should know before using it."""
+        return list(self._message.warnings)
+
+    @property
+    def updated_time(self) -> datetime | None:
+        """When anything about it last changed, in UTC; None: never."""
+        return as_utc(self._message.updated_at) if self._message.HasField("updated_at") else None
 
     @property
     def created_time(self) -> datetime:
@@ -145,6 +194,9 @@ class ModelFacts:
             "frameworkVersion": self.model_framework_version,
             "createdTime": self.created_time.isoformat(),
             "createdBy": self.created_by,
+            "modifiedTime": (self.updated_time or self.created_time).isoformat(),
+            "aliases": self.aliases,
+            "stage": self.stage,
             "experimentName": self.experiment_name,
             "runId": self.run_id,
             "datasets": self.lineage["datasets"],
@@ -154,5 +206,12 @@ class ModelFacts:
             "url": self.url,
             "mimeType": "application/json",
             "unpack": False,
+            "digest": self.digest,
+            "signatures": self.signatures,
+            "warnings": self.warnings,
             "files": {file.path: int(file.size_bytes) for file in self._message.artifacts.files},
         }
+
+
+def _tensors(specs: Any) -> dict[str, dict[str, Any]]:
+    return {it.name: {"type": it.type, "shape": None if it.any_rank else [None if size < 0 else size for size in it.shape]} for it in specs}

@@ -37,6 +37,8 @@ class Upload:
         root = Path(os.path.abspath(model_path))
         self._local = dict(sorted(_listed(root, str(model_path))))
         sizes = {path: _status(local).st_size for path, local in self._local.items()}
+        for path, local in self._local.items():
+            _refuse(path, local, sizes[path])
         self._total = sum(sizes.values())
         with Meter("reading the model", self._total, shown=show_progress) as meter, ThreadPoolExecutor(_PARALLEL) as pool:
 
@@ -106,6 +108,22 @@ def _listed(root: Path, said: str) -> Iterator[tuple[str, Path]]:
             yield _plain(f"{root.name}/{path.relative_to(root).as_posix()}"), path
     if not found:
         raise UserErrorException(f"The model_path {said!r} is a folder without files.", target=said)
+
+
+def _refuse(path: str, local: Path, size: int) -> None:
+    """Raises UserErrorException for what the registry would refuse, before anything is sent."""
+    from trainyard import _keras_archive
+    from trainyard._model_contents import HEAD_BYTES, by_head, is_keras
+
+    try:
+        with local.open("rb") as file:
+            why = by_head(path, file.read(HEAD_BYTES), size)
+            if not why and is_keras(path):
+                why = _keras_archive.refused(file)
+    except OSError as error:
+        _unreadable(error)
+    if why:
+        raise UserErrorException(f"File {path!r} {why}.", code="ModelRefused", target=str(local))
 
 
 def _status(path: Path) -> os.stat_result:

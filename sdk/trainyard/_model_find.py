@@ -65,12 +65,22 @@ def texts(entries: Mapping[str, str] | None) -> dict[str, str]:
     return {str(name): str(value) for name, value in (entries or {}).items()}
 
 
-def parsed_id(text: str) -> tuple[str, int]:
-    """ "name:3" as ("name", 3)."""
-    name, _, number = checked_name("id", text).rpartition(":")
-    if not name or not number.isdecimal() or not 0 < int(number) < 2**63:
-        raise UserErrorException(f"{text!r} is no model id; one looks like 'name:3'.", target=text)
-    return name, int(number)
+def parsed(text: str) -> tuple[str, int, str]:
+    """ "name:3", "name@champion" or "name" as (name, version, alias). Raises UserErrorException."""
+    name, colon, number = checked_name("id", text).partition(":")
+    plain, at, alias = name.partition("@")
+    right = not colon or (not at and number.isdecimal() and number.isascii() and 0 < int(number) < 2**63)
+    if not right or not plain or (at and not alias):
+        raise UserErrorException(f"{text!r} is no model id; one looks like 'name:3' or 'name@champion'.", target=text)
+    return plain, int(number or 0), alias
+
+
+def parsed_id(text: str) -> tuple[str, int, str]:
+    """As `parsed`; a name alone is no id."""
+    name, version, alias = parsed(text)
+    if not version and not alias:
+        raise UserErrorException(f"{text!r} is no model id; one looks like 'name:3' or 'name@champion'.", target=text)
+    return name, version, alias
 
 
 def number_of(version: int | str | None) -> int:
@@ -84,10 +94,10 @@ def number_of(version: int | str | None) -> int:
     return number
 
 
-def fetch(workspace: Workspace, name: str, version: int) -> Any:
-    """One ModelVersion; 0: the latest. Raises ModelNotFoundException with what there is."""
+def fetch(workspace: Workspace, name: str, version: int, alias: str = "") -> Any:
+    """One ModelVersion; 0: the latest, or where the alias points. Raises ModelNotFoundException with what there is."""
     clients = clients_of(workspace)
     from trainyard.model.v1 import model_pb2
 
-    request = model_pb2.GetModelVersionRequest(model=checked_name("name", name), version=version)
+    request = model_pb2.GetModelVersionRequest(model=checked_name("name", name), version=version, alias=alias)
     return clients.call(clients.models.GetModelVersion, request, ModelNotFoundException).version

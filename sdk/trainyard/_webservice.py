@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import builtins
 import json
-import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from trainyard._errors import WebserviceException, from_failure
-from trainyard._progress import Printer
+from trainyard._endpoint_access import AccessToken
+from trainyard._errors import WebserviceException
+from trainyard._model_find import Tags, has
 from trainyard._services_of import checked_name, checked_workspace, clients_of
+from trainyard._webservice_changes import WebserviceChanges
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
 
-_STATES = {"TRANSITIONING": "Transitioning", "HEALTHY": "Healthy", "UNHEALTHY": "Unhealthy", "FAILED": "Failed", "DELETED": "Deleted"}
-_POLL_SECONDS = 0.2
+_CALL_SECONDS = 90.0  # one that sleeps is started first
 
 
-class Webservice:
+class Webservice(WebserviceChanges):
     """`Webservice(workspace, name)` is the endpoint of that name; raises WebserviceException when there is none.
 
     Attributes: workspace, name.
@@ -40,97 +42,43 @@ class Webservice:
         return cls(workspace, message.endpoint, _message=message)
 
     @staticmethod
-    def list(workspace: Workspace) -> list[Webservice]:
-        """Every endpoint, by name."""
+    def list(
+        workspace: Workspace,
+        compute_type: str | None = None,
+        image_name: str | None = None,
+        image_id: str | None = None,
+        model_name: str | None = None,
+        model_id: str | None = None,
+        tags: Tags | None = None,
+        properties: Tags | None = None,
+        image_digest: str | None = None,
+    ) -> builtins.list[Webservice]:
+        """Every endpoint, by name; those that serve the model (model_id: "name:version"), and have all tags and properties, where given.
+
+        tags and properties: {"name": "value"}, ["name"] or [["name", "value"]]. compute_type changes nothing: there is one. No endpoint
+        has an image.
+        """
         from trainyard.endpoint.v1 import endpoint_pb2
 
         clients = clients_of(workspace)
         answer = clients.call(clients.endpoints.ListEndpoints, endpoint_pb2.ListEndpointsRequest(), WebserviceException)
-        return [Webservice._from_message(workspace, message) for message in answer.endpoints]
+        if image_name or image_id or image_digest:
+            return []
+        found = [Webservice._from_message(workspace, message) for message in answer.endpoints]
+        return [
+            it
+            for it in found
+            if (model_name is None or any(name.rpartition(":")[0] == model_name for name in it.model_ids))
+            and (model_id is None or model_id in it.model_ids)
+            and has(it.tags, tags)
+            and has(it.properties, properties)
+        ]
 
-    def _fetch(self) -> Any:
-        from trainyard.endpoint.v1 import endpoint_pb2
-
-        clients = clients_of(self.workspace)
-        return clients.call(
-            clients.endpoints.GetEndpoint, endpoint_pb2.GetEndpointRequest(endpoint=self.name), WebserviceException
-        ).endpoint
-
-    def update_deployment_state(self) -> None:
-        """Asks the serving service again. Raises WebserviceException where the endpoint is gone."""
-        self._message = self._fetch()
-
-    @property
-    def state(self) -> str:
-        """As last asked for: "Transitioning", "Healthy", "Unhealthy", "Failed" or "Deleted"."""
-        from trainyard.endpoint.v1 import endpoint_pb2
-
-        return _STATES.get(endpoint_pb2.EndpointState.Name(self._message.state).removeprefix("ENDPOINT_STATE_"), "Transitioning")
-
-    @property
-    def error(self) -> dict[str, Any] | None:
-        """Why its latest deployment failed: code, message, target and details (the server's last lines); None where it did not."""
-        return self._failure().serialize()["error"] if self._message.HasField("failure") else None
-
-    @property
-    def scoring_uri(self) -> str:
-        """REST address, ends in ":predict"; empty while nothing answers."""
-        return str(self._message.scoring_uri)
-
-    @property
-    def grpc_address(self) -> str:
-        """host:port of tensorflow.serving.PredictionService; empty while nothing answers."""
-        return str(self._message.grpc_address)
-
-    @property
-    def model_id(self) -> str:
-        """`name:version` of the model of its latest deployment."""
-        return f"{self._message.model}:{self._message.version}"
-
-    def wait_for_deployment(self, show_output: bool = False, timeout_sec: float = 1800.0) -> None:
-        """Returns when it answers. timeout_sec: seconds.
-
-        Raises WebserviceException with the reason when it cannot go live, when the time is up (code "DeploymentTimedOut"), and when a
-        later deployment took this one's place (code "Superseded").
-        """
-        printer, deployment, deadline = Printer(), self._message.deployment, time.monotonic() + timeout_sec
-        last: tuple[str, str] | None = None
-        while True:
-            self.update_deployment_state()
-            if show_output and (self.state, self._message.why) != last:
-                last = (self.state, self._message.why)
-                printer.line(f"{self.state}: {self._message.why}" if self._message.why else self.state, "phase")
-            if self._message.deployment > deployment:
-                raise WebserviceException(
-                    f"Another deployment of {self.name!r} took this one's place.", code="Superseded", target=self.name
-                )
-            if self.state == "Healthy":
-                break
-            if self.state in ("Failed", "Deleted"):
-                raise self._failure()
-            if time.monotonic() >= deadline:
-                raise WebserviceException(
-                    f"{self.name!r} was not live after {timeout_sec:.0f} s: {self._message.why}",
-                    code="DeploymentTimedOut",
-                    target=self.name,
-                )
-            time.sleep(_POLL_SECONDS)
-        if show_output:
-            printer.line(f"Service {self.name} is live: {self.scoring_uri}, gRPC {self.grpc_address}", "good")
-
-    def _failure(self) -> WebserviceException:
-        if not self._message.HasField("failure"):
-            return WebserviceException(
-                f"Endpoint {self.name!r} is {self.state.lower()}: {self._message.why}", code=self.state, target=self.name
-            )
-        error = from_failure(self._message.failure, WebserviceException, fixed=True)
-        assert isinstance(error, WebserviceException)
-        return error
-
-    def run(self, input_data: bytes | str | Mapping[str, Any]) -> Any:
+    def run(self, input_data: bytes | str | Mapping[str, Any] | builtins.list[Any]) -> Any:
         """POST to scoring_uri, e.g. {"instances": [[...], ...]} with one entry an example; gives the answer's JSON, {"predictions": [...]}.
+        A key or token that the endpoint asks for is sent along.
 
-        Raises WebserviceException where it is not live, does not answer within 60 s, or answers with an error (code "ScoringFailed").
+        Raises WebserviceException where it is not live, does not answer within 90 s, or answers with an error (code "ScoringFailed").
         """
         import httpx
 
@@ -138,23 +86,27 @@ class Webservice:
 
         body = input_data if isinstance(input_data, bytes | str) else json.dumps(input_data, default=_plain)
         self._must_be_live()
+        headers = {"content-type": "application/json", **self._access.headers()}
         try:
-            answer = httpx.post(self.scoring_uri, content=body, headers={"content-type": "application/json"}, timeout=60.0)
+            try:
+                uri = self.scoring_uri or self.door_scoring_uri
+                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS)
+            except httpx.ConnectError:
+                self.update_deployment_state()
+                if not self.asleep:
+                    raise
+                uri = self.door_scoring_uri  # it fell asleep since it was last looked at
+                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS)
         except httpx.HTTPError as error:
-            raise WebserviceException(
-                f"{self.scoring_uri} did not answer: {error}", code="Unavailable", target=self.scoring_uri, hint=MOVED
-            ) from error
+            raise WebserviceException(f"{uri} did not answer: {error}", code="Unavailable", target=uri, hint=MOVED) from error
         if answer.status_code != 200:
-            raise WebserviceException(
-                f"{self.scoring_uri} answered {answer.status_code}: {answer.text[:3000]}", code="ScoringFailed", target=self.scoring_uri
-            )
+            raise WebserviceException(f"{uri} answered {answer.status_code}: {answer.text[:3000]}", code="ScoringFailed", target=uri)
         return answer.json()
 
     def predict(self, inputs: Mapping[str, Any], signature_name: str = "serving_default", timeout: float = 60.0) -> dict[str, Any]:
         """tensorflow.serving.PredictionService.Predict: input name -> array or nested lists, output name -> array (lists where numpy is missing).
 
-        The first axis counts examples. timeout: seconds. Raises WebserviceException where it is not live, for ragged lists, and for
-        what the server refuses.
+        Raises WebserviceException where it is not live, has no such signature or input, and where a script answers: then call run().
         """
         from trainyard._inference import predict
 
@@ -163,22 +115,26 @@ class Webservice:
                 f"inputs is a dict, not {inputs!r:.200}.", code="UserError", target="inputs", hint="write {'name of the input': values}"
             )
         self._must_be_live()
+        address = self.grpc_address or self.door_grpc_address
+        if not address:
+            raise WebserviceException(f"A script answers for {self.name!r}, over REST alone.", code="UserError", hint="call run(data)")
         # The server knows the model by the name in its REST path: /v1/models/<name>:predict
-        served_as = urlsplit(self.scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
-        return predict(self.grpc_address, served_as, inputs, signature_name, timeout)
+        served_as = urlsplit(self.scoring_uri or self.door_scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
+        headers = {**self._access.headers(), "trainyard-endpoint": self.name}
+        return predict(address, served_as, inputs, signature_name, timeout, headers)
 
     def _must_be_live(self) -> None:
         if not self.scoring_uri:
             self.update_deployment_state()
-        if not self.scoring_uri:
+        if not self.scoring_uri and not (self.asleep and self.door_scoring_uri):
             raise WebserviceException(
                 f"Endpoint {self.name!r} is not live: {self.state}. {self._message.why}",
                 target=self.name,
                 hint="call wait_for_deployment() first",
             )
 
-    def get_logs(self, num_lines: int = 5000) -> str:
-        """The last lines of its server process. Raises WebserviceException where there is no such endpoint."""
+    def get_logs(self, num_lines: int = 5000, init: bool = False) -> str:
+        """The last lines of its server process, init()'s among them. Raises WebserviceException where there is no such endpoint."""
         from trainyard.endpoint.v1 import endpoint_pb2
 
         if not isinstance(num_lines, int) or not 0 <= num_lines < 1 << 31:
@@ -186,6 +142,36 @@ class Webservice:
         clients = self.workspace._clients
         request = endpoint_pb2.GetEndpointLogsRequest(endpoint=self.name, last_lines=num_lines)
         return "\n".join(clients.call(clients.endpoints.GetEndpointLogs, request, WebserviceException).lines)
+
+    # -- who may call
+
+    def get_keys(self) -> tuple[str, str]:
+        """Its primary and secondary key, either of which opens it. Raises WebserviceException where it asks for none."""
+        return self._access.keys()
+
+    def regen_key(self, key: str, set_key: str | None = None) -> None:
+        """Makes a key anew, "Primary" or "Secondary": the old one opens nothing once this returns. Callers lose nothing while they use the other.
+
+        Raises WebserviceException for another name, and for set_key: the platform makes the keys.
+        """
+        self._access.regenerate(key, set_key)
+
+    def get_token(self) -> tuple[str, datetime]:
+        """A token, and when to ask for the next one (UTC). Raises WebserviceException where it asks for none."""
+        token, refresh_after, _ = self._access.token()
+        return token, refresh_after
+
+    def get_access_token(self) -> AccessToken:
+        """The same with its end: access_token, refresh_after, expiry_on, token_type."""
+        return AccessToken(*self._access.token())
+
+    @staticmethod
+    def check_for_existing_webservice(workspace: Workspace, name: str, overwrite: bool = False) -> None:
+        """Raises WebserviceException where an endpoint has the name already, unless it may be replaced."""
+        if not overwrite and name in (it.name for it in Webservice.list(workspace)):
+            raise WebserviceException(
+                f"Endpoint {name!r} is there already.", code="AlreadyExists", target=name, hint="deploy with overwrite=True to replace it"
+            )
 
     def delete(self) -> None:
         """Stops serving. Raises WebserviceException where there is no such endpoint."""

@@ -97,6 +97,17 @@ class Context:
         if ends[place] and not await self.engine.applied(place, ends[place] - 1, timeout):
             raise Unavailable(f"this service lags behind {topic}")
 
+    async def caught_up_whole(self, topic: str, timeout: float = _APPLY_SECONDS) -> None:
+        """As `caught_up`, of every partition: where what counts may lie under any key."""
+        for place, end in (await self._in_thread(self.reader.ends, [topic])).items():
+            if end and not await self.engine.applied(place, end - 1, timeout):
+                raise Unavailable(f"this service lags behind {topic}")
+
+    async def in_log(self, timeout: float = _TELL_SECONDS) -> None:
+        """As `told`, for whoever must not go on before: raises Unavailable."""
+        if not await self.engine.told(timeout):
+            raise Unavailable("what was decided does not lie in the log yet")
+
     async def _in_thread(self, work: Callable[[A], T], argument: A) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, argument)
 

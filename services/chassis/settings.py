@@ -61,8 +61,28 @@ class Agent(BaseModel):
     cache_bytes: int = Field(50_000_000_000, ge=0, description="what the node's cache of data and snapshots may hold; 0: no bound")
 
 
+class Registry(BaseModel):
+    operations: list[str] = Field(
+        [
+            *("PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"),
+            *("ReadFile", "WriteFile", "MatchingFiles", "MatchingFilesDataset", "ImmutableConst", "LoadDataset", "LoadDatasetV2"),
+            *("SaveDataset", "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2", "CacheDataset", "CacheDatasetV2", "LMDBDataset"),
+            *("TFRecordDataset", "TFRecordDatasetV2", "TextLineDataset", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2"),
+            *("CSVDataset", "CSVDatasetV2", "SqlDataset", "WholeFileReader", "WholeFileReaderV2", "TextLineReader", "TextLineReaderV2"),
+            *("TFRecordReader", "TFRecordReaderV2", "FixedLengthRecordReader", "FixedLengthRecordReaderV2", "LMDBReader"),
+            *("CreateSummaryFileWriter", "CreateSummaryDbWriter", "DebugIdentityV2", "DebugIdentityV3", "RemoteCall"),
+        ],
+        description="operations that read or write files or run Python; a version whose graph has one says so, and no endpoint takes it",
+    )
+
+
 class Serving(BaseModel):
     load_seconds: float = Field(600.0, gt=0, description="deadline from the start of a model server to its first answer")
+    door_grpc_port: int = Field(0, ge=0, le=65535, description="gRPC of all models by name; 0, or no door_rest_port: there is no such door")
+    door_rest_port: int = Field(0, ge=0, le=65535, description="REST of all models by name")
+    key_secret: SecretStr = Field(
+        SecretStr(""), description="what the keys of endpoints are made from; empty: a file in home, made at the first start"
+    )
 
 
 class Settings(BaseSettings):
@@ -81,6 +101,7 @@ class Settings(BaseSettings):
     object_store: ObjectStore = Field(default_factory=ObjectStore)
     scheduler: Scheduler = Field(default_factory=lambda: Scheduler())
     agent: Agent = Field(default_factory=lambda: Agent())
+    registry: Registry = Field(default_factory=lambda: Registry())
     serving: Serving = Field(default_factory=lambda: Serving())
 
     @classmethod

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import grpc
 import sqlalchemy as sa
 
-from services.chassis.choices import told
+from services.chassis.choices import close_to, told
 from services.chassis.grpc_server import Code, refuse
 from services.chassis.records import LogReader
-from services.history import asking, telemetry, views
+from services.history import asking, model_views, telemetry, views
 from services.history.applying import Applied, Applier
 from services.history.databases import Databases
 from services.history.domain.lineage import label_of
@@ -156,6 +156,22 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
             raise refuse(Code.NOT_FOUND, "ComputeTargetNotFound", what, request.name[:100])
         return found
 
+    async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
+        moment = await self._history.moment(request, call)
+        asked = pb.ModelRef(model=clean(request.model.model), version=request.model.version, alias=request.model.alias)
+        found = await self._history.look(lambda connection: model_views.model_view(connection, asked, moment))
+        if found is None:
+            raise await self._no_such("model", _told(asked), asked.model, moment, "ModelNotFound")
+        return found
+
+    async def GetEndpoint(self, request: pb.GetEndpointRequest, call: Call) -> pb.GetEndpointResponse:
+        moment = await self._history.moment(request, call)
+        name = clean(request.name)
+        found = await self._history.look(lambda connection: model_views.endpoint_view(connection, name, moment))
+        if found is None:
+            raise await self._no_such("endpoint", name, name, moment, "EndpointNotFound")
+        return found
+
     async def GetPolicy(self, request: pb.GetPolicyRequest, call: Call) -> pb.GetPolicyResponse:
         moment = await self._history.moment(request, call)
         return await self._history.look(lambda connection: views.policy_view(connection, moment))
@@ -201,6 +217,12 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         except AlreadyRebuilding:
             what = "A rebuild is going on already; see its progress in GetHistoryStatus."
             raise refuse(Code.FAILED_PRECONDITION, "AlreadyRebuilding", what) from None
+
+    async def _no_such(self, kind: str, asked: str, name: str, moment: Moment | None, code: str) -> Exception:
+        names = await self._history.look(lambda connection: model_views.names_in(connection, kind))
+        when = " at that moment" if moment is not None else ""
+        what = f"There is no {kind} {asked[:300]!r}{when}; there was: {told(close_to(name, names), names)}."
+        return refuse(Code.NOT_FOUND, code, what, asked[:300])
 
     async def _no_run(self, run_id: str, moment: Moment | None) -> Exception:
         close = await self._history.look(lambda connection: views.close_runs(connection, run_id))
@@ -262,6 +284,9 @@ def _lineage(connection: sa.Connection, request: pb.GetLineageRequest, moment: M
         raise asking.wrong("Name a run, a model or a dataset.", "of")
     if which == "run_id":
         start = f"run:{clean(request.run_id)}"
+    elif which == "model" and request.model.alias:
+        asked = pb.ModelRef(model=clean(request.model.model), alias=request.model.alias)
+        start = f"model:{asked.model}:{model_views.model_number(connection, asked, moment) or f'@{asked.alias}'}"
     else:
         name, version = (
             (request.model.model, request.model.version) if which == "model" else (request.dataset.name, request.dataset.version)
@@ -277,3 +302,9 @@ def _lineage(connection: sa.Connection, request: pb.GetLineageRequest, moment: M
         nodes=[pb.GetLineageResponse.Node(id=node, kind=node.partition(":")[0], label=label or label_of(node)) for node, label in nodes],
         edges=[pb.GetLineageResponse.Edge(source=source, target=target, how=how) for source, target, how in edges],
     )
+
+
+def _told(asked: pb.ModelRef) -> str:
+    if asked.alias:
+        return f"{asked.model}@{asked.alias}"
+    return f"{asked.model}:{asked.version}" if asked.version else str(asked.model)

@@ -42,7 +42,8 @@ def apply(connection: sa.Connection, batch: Batch, *, fold: bool = True) -> None
     _write(connection, _first(dialect, tables.metric_ranks), ranked)
     _write(connection, _first(dialect, tables.ranks), batch.ranks)
     _write(connection, _first(dialect, tables.checkpoints), batch.checkpoints)
-    _write(connection, _once(dialect, tables.pool_facts), batch.pools)
+    for table, rows in ((tables.pool_facts, batch.pools), (tables.model_facts, batch.models), (tables.endpoint_facts, batch.endpoints)):
+        _write(connection, _once(dialect, table), rows)
     _write(connection, _first(dialect, tables.nodes), [{**node._asdict(), **spot._asdict()} for node, spot in batch.nodes])
     _write(connection, _first(dialect, tables.edges), [{**edge._asdict(), **spot._asdict()} for edge, spot in batch.edges])
     if fold:
@@ -114,9 +115,9 @@ _facts_of_runs = sa.select(tables.facts).where(tables.facts.c.run_id.in_(sa.bind
 _all_facts = sa.select(tables.facts).order_by(tables.facts.c.run_id).execution_options(yield_per=5000)
 
 
-def pool_facts(connection: sa.Connection, name: str, moment: Moment | None = None) -> Iterator[Fact]:
-    """Of a pool, or under pools.POLICY of the policy."""
-    for row in connection.execute(sa.select(tables.pool_facts).where(tables.pool_facts.c.name == name)).all():
+def facts_by_name(connection: sa.Connection, table: sa.Table, name: str, moment: Moment | None = None) -> Iterator[Fact]:
+    """Of a pool, or under pools.POLICY of the policy; of a model; of an endpoint."""
+    for row in connection.execute(sa.select(table).where(table.c.name == name)).all():
         if moment is None or moment.includes(Spot(row.at, row.topic, row.partition, row.offset)):
             yield _fact(row)
 

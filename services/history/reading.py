@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from services.chassis.records import Place
-from services.history.domain import attempts, lineage, pools, run
+from services.history.domain import attempts, endpoints, lineage, models, pools, run
 from services.history.domain.lineage import Edge, Node
 from services.history.domain.moment import Spot
 from trainyard._cloudevents import UnknownType, message_class
@@ -20,7 +20,7 @@ from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import telemetry_pb2 as telemetry
 
 JOBS, TASKS, METRICS, LOGS = "trainyard.jobs", "trainyard.tasks", "trainyard.metrics", "trainyard.logs"
-AGENTS = "trainyard.agents"
+AGENTS, MODELS, ENDPOINTS = "trainyard.agents", "trainyard.models", "trainyard.endpoints"
 _OF: dict[str, tuple[type[Message], ...]] = {
     JOBS: run.FACTS,
     TASKS: (*run.REPORTS, *attempts.RANK_REPORTS, cluster.CheckpointSaved),
@@ -28,9 +28,9 @@ _OF: dict[str, tuple[type[Message], ...]] = {
     METRICS: (telemetry.MetricBatch,),
     LOGS: (telemetry.LogChunk,),
     "trainyard.datasets": lineage.FACTS,
-    "trainyard.models": lineage.FACTS,
+    MODELS: models.FACTS,
     "trainyard.environments": lineage.FACTS,
-    "trainyard.endpoints": lineage.FACTS,
+    ENDPOINTS: endpoints.FACTS,
 }
 _KEPT: dict[tuple[str, bytes], type[Message]] = {
     (topic, kind.DESCRIPTOR.full_name.encode()): kind for topic, kinds in _OF.items() for kind in kinds
@@ -52,6 +52,8 @@ class Batch:
     ranks: list[Row] = field(default_factory=list)
     checkpoints: list[Row] = field(default_factory=list)
     pools: list[Row] = field(default_factory=list)
+    models: list[Row] = field(default_factory=list)
+    endpoints: list[Row] = field(default_factory=list)
     chunks: list[Row] = field(default_factory=list)
     nodes: list[tuple[Node, Spot]] = field(default_factory=list)
     edges: list[tuple[Edge, Spot]] = field(default_factory=list)
@@ -130,6 +132,11 @@ def _add(batch: Batch, spot: Spot, key: str, event_id: str, message: Any, value:
             _check(message.run_id == key, "the key is not its run")
             name = kind.DESCRIPTOR.full_name
             batch.facts.append({"run_id": key, "topic": topic, **place, "event_id": event_id, "type": name, "value": value})
+        if topic in (MODELS, ENDPOINTS):
+            of_model = topic == MODELS
+            _check(key == (message.model if of_model else message.endpoint), f"the key is not its {'model' if of_model else 'endpoint'}")
+            row = {"name": clean(key), "topic": topic, **place, "event_id": event_id, "type": kind.DESCRIPTOR.full_name, "value": value}
+            (batch.models if of_model else batch.endpoints).append(row)
         if kind in _LINEAGE:
             for item in lineage.told_by(message):
                 _add_lineage(batch, item, spot)

@@ -108,18 +108,18 @@ checkpoints = _table(
 )
 """What was saved while a run went on, without the lists of files: a long run saves thousands."""
 
-pool_facts = _table(
-    "pool_facts",
-    _key("name", _Text),
-    _key("topic", _Text),
-    _key("partition", _Whole),
-    _key("offset", _Whole),
-    _column("at", _Whole),
-    _column("event_id", _Text),
-    _column("type", _Text),
-    _column("value", sa.LargeBinary),
-)
+
+def _facts_by_name(name: str) -> sa.Table:
+    place = (_key("topic", _Text), _key("partition", _Whole), _key("offset", _Whole), _column("at", _Whole))
+    return _table(name, _key("name", _Text), *place, _column("event_id", _Text), _column("type", _Text), _column("value", sa.LargeBinary))
+
+
+pool_facts = _facts_by_name("pool_facts")
 """What was said of a pool, and under the name "policy" of how the queue is ordered."""
+model_facts = _facts_by_name("model_facts")
+"""What was said of a model, its versions and aliases."""
+endpoint_facts = _facts_by_name("endpoint_facts")
+"""What was said of an endpoint: which deployments answered when."""
 
 chunks = _table(
     "log_chunks",

@@ -11,12 +11,20 @@ import sqlalchemy as sa
 from services.history.domain import attempts, pools
 from services.history.domain.moment import Moment
 from services.history.domain.run import Story
-from services.history.projecting import in_short, pool_facts, story_of
+from services.history.projecting import facts_by_name, in_short, story_of
 from services.history.reading import LOGS
 from services.history.tables import checkpoints, chunks, edges, labels, metric_names, nodes, ranks, runs, up_to
 from services.history.tables import pool_facts as pool_table
 from trainyard._cloudevents import message_class
-from trainyard.history.v1.history_pb2 import Attempt, Experiment, GetPolicyResponse, GetPoolResponse, LogInfo, ModelRef, RunView
+from trainyard.history.v1.history_pb2 import (
+    Attempt,
+    Experiment,
+    GetPolicyResponse,
+    GetPoolResponse,
+    LogInfo,
+    ModelRef,
+    RunView,
+)
 from trainyard.job.v1 import job_pb2 as job
 
 # Runs that an as-of list tells anew at once.
@@ -225,11 +233,11 @@ def _add_checkpoints(connection: sa.Connection, run_id: str, attempt: Attempt, m
 
 
 def pool_view(connection: sa.Connection, name: str, moment: Moment | None) -> GetPoolResponse | None:
-    return pools.tell_pool(pool_facts(connection, name, moment))
+    return pools.tell_pool(facts_by_name(connection, pool_table, name, moment))
 
 
 def policy_view(connection: sa.Connection, moment: Moment | None) -> GetPolicyResponse:
-    return pools.tell_policy(pool_facts(connection, pools.POLICY, moment))
+    return pools.tell_policy(facts_by_name(connection, pool_table, pools.POLICY, moment))
 
 
 def pool_names(connection: sa.Connection) -> list[str]:

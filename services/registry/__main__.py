@@ -9,8 +9,11 @@ from services.chassis.worker import Worker
 from services.registry import api, environment_api, environment_handlers
 from services.registry.adapters.folded_runs import FoldedRuns
 from services.registry.checking import Checking
+from services.registry.deleting import Deleting
+from services.registry.endpoint_shelf import TOPIC as ENDPOINTS
 from services.registry.handlers import JOBS, TOPIC, RegistryHandler
-from services.registry.shelf import REGISTER
+from services.registry.removing import Removing
+from services.registry.shelf import DELETE, REGISTER, REMOVE, Shelf
 from trainyard._objects import MinioObjects
 
 
@@ -20,14 +23,25 @@ def main() -> int:
     objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
 
     def register(context: Context) -> Worker:
-        return Worker(REGISTER, Checking(FoldedRuns(context), objects), parallel=32)
+        def is_being_removed(digest: str) -> bool:
+            with context.store.reading() as documents:
+                return Shelf(documents).is_being_removed(digest)
+
+        risky = settings.registry.operations
+        checking = Checking(FoldedRuns(context), objects, risky_operations=risky, is_being_removed=is_being_removed)
+        return Worker(REGISTER, checking, parallel=32)
+
+    def delete(context: Context) -> Worker:
+        return Worker(DELETE, Deleting(context.in_log, context.caught_up_whole))
 
     return (
         Service("registry", settings)
-        .listens(TOPIC, JOBS, environment_handlers.TOPIC, to=RegistryHandler())
+        .listens(TOPIC, JOBS, ENDPOINTS, environment_handlers.TOPIC, to=RegistryHandler())
         .serves("trainyard.model.v1.ModelService", api.models)
         .serves("trainyard.environment.v1.EnvironmentService", environment_api.environments)
         .works(register)
+        .works(delete)
+        .works(lambda _: Worker(REMOVE, Removing(objects)))
         .run()
     )
 

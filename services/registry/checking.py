@@ -1,28 +1,31 @@
-"""The worker between a request and its answer: reads how the run ended, and sees that the model's files are where they should be."""
+"""The worker between a request and its answer: reads how the run ended, and looks at the model's files: are they where they should be,
+may a model hold them, and what does a SavedModel say of itself."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import structlog
 
 from services.chassis import codec
 from services.chassis.handler import Command
 from services.chassis.logs import about
+from services.chassis.records import Unavailable
+from services.registry.adapters import saved_model
 from services.registry.domain import registration, uploads
+from services.registry.domain.files import digest, saved_model_of
+from services.registry.domain.reading import Reading
 from services.registry.domain.registration import Asked
 from services.registry.domain.runs import Run
 from services.registry.handlers import Checked
+from services.registry.looking import Looked, look_at
 from services.registry.ports import Runs
 from trainyard._artifacts import is_listed, resolve
-from trainyard._errors import PlatformUnavailableException, TrainyardException, UserErrorException
-from trainyard._objects import ObjectMissing, Objects
-from trainyard._paths import safe_relpath, sha256_file
+from trainyard._errors import PlatformUnavailableException, TrainyardException
+from trainyard._objects import Objects
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure
 from trainyard.model.v1.model_pb2 import RegisterModelVersion
 
@@ -34,10 +37,21 @@ _TOLD = 5
 class Checking:
     """`await Checking(runs, objects)(content)` for a Worker: content is the intent as it was stored."""
 
-    def __init__(self, runs: Runs, objects: Objects, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        objects: Objects,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        risky_operations: Collection[str] = (),
+        is_being_removed: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._runs = runs
         self._objects = objects
         self._clock = clock
+        self._risky = frozenset(risky_operations)
+        self._is_being_removed = is_being_removed
+        # A graph takes many times its size in memory.
+        self._one_at_a_time = asyncio.Semaphore(1)
 
     async def __call__(self, content: bytes) -> Command:
         """Raises Unavailable or PlatformUnavailableException, after which it may be called again."""
@@ -48,10 +62,17 @@ class Checking:
             # A run that registers what it has uploaded goes on: nobody waits for its end.
             known = await self._runs.read(request.run_id, ended=not uploaded) if request.run_id else None
             run, missing = await self._whole(known)
+            reading = registration.NOTHING_READ
             if missing is None and registration.refused(run, request) is None:
                 recorded = registration.chosen_files(run, request)
-                # An agent's word for a digest is taken; a client's upload is read.
-                missing = await self._missing(recorded, self._wrong_size if request.run_id else self._wrong_bytes, request)
+                # Looked at in the middle of it they would be there, and gone once they were registered.
+                if uploaded and self._is_being_removed(digest(recorded)):
+                    raise Unavailable("files of a deleted version with the same digest are being removed")
+                missing, warnings = await self._look(recorded, request)
+                if missing is None:
+                    async with self._one_at_a_time:
+                        reading = await asyncio.to_thread(self._read, recorded)
+                    reading = replace(reading, warnings=(*reading.warnings, *warnings))
             log.info(
                 "has looked at the files",
                 uploaded=uploaded,
@@ -59,7 +80,7 @@ class Checking:
                 status=run.status if run else "",
                 complete=missing is None,
             )
-        return Command(Checked(request.submission_id, run, missing, self._clock()), asked.event_id, asked.correlation_id)
+        return Command(Checked(request.submission_id, run, missing, self._clock(), reading), asked.event_id, asked.correlation_id)
 
     async def _whole(self, run: Run | None) -> tuple[Run | None, Failure | None]:
         """With a list of files that lies in the object store, where the event had no room for it; and what is wrong with that list."""
@@ -74,46 +95,41 @@ class Checking:
             what = f"The list of the files of run {run.id} cannot be read: {error.message} Nothing was registered; run the script again."
             return run, Failure(code="ArtifactMissing", message=what[:3000], target=error.target[:1000])
 
-    async def _missing(
-        self, recorded: list[Artifact], wrong_with: Callable[[Artifact], str], request: RegisterModelVersion
-    ) -> Failure | None:
+    async def _look(self, recorded: list[Artifact], request: RegisterModelVersion) -> tuple[Failure | None, list[str]]:
+        """(what is wrong with them, warnings)."""
         slots = asyncio.Semaphore(_AT_ONCE)
 
-        async def look(file: Artifact) -> str:
+        async def look(file: Artifact) -> Looked:
             async with slots:
-                return await asyncio.to_thread(wrong_with, file)
+                # An agent's word for a digest is taken; a client's upload is read.
+                return await asyncio.to_thread(look_at, self._objects, file, every_byte=not request.run_id)
 
-        wrong = [trouble for trouble in await asyncio.gather(*map(look, recorded)) if trouble]
-        if not wrong:
-            return None
-        more = f" and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
-        whose = f"of run {request.run_id}" if request.run_id else f"uploaded for model {request.model}"
-        again = "run the script again" if request.run_id else "upload them again"
-        what = f"Of the {len(recorded)} files {whose} {len(wrong)} are not in the object store as recorded: "
-        message = f"{what}{'; '.join(wrong[:_TOLD])}{more}. Nothing was registered; {again}."
-        return Failure(code="ArtifactMissing", message=message[:3000], target=wrong[0][:1000])
+        looked = await asyncio.gather(*map(look, recorded))
+        if refused := [it for it in looked if it.refused]:
+            return _refused(refused), []
+        wrong = [it.trouble for it in looked if it.trouble]
+        return _missing(wrong, recorded, request) if wrong else None, [it.warning for it in looked if it.warning][:_TOLD]
 
-    def _wrong_size(self, file: Artifact) -> str:
-        """What is wrong with the object, in words; "" if it is as recorded."""
-        try:
-            safe_relpath(file.object_key)
-        except UserErrorException:
-            return f"{file.object_key[:200]!r} is no key of the object store"
-        try:
-            size = self._objects.size(file.object_key)
-        except ObjectMissing:
-            return f"{file.object_key} is missing"
-        return "" if size == file.size_bytes else f"{file.object_key} has {size} bytes, not {file.size_bytes}"
+    def _read(self, recorded: list[Artifact]) -> Reading:
+        """What a SavedModel says of itself; nothing where there is none."""
+        file = saved_model_of(recorded)
+        if file is None:
+            return registration.NOTHING_READ
+        if file.size_bytes > saved_model.MOST_BYTES:
+            return saved_model.too_large(file.size_bytes)
+        return saved_model.read(self._objects.get_bytes(file.object_key), self._risky)
 
-    def _wrong_bytes(self, file: Artifact) -> str:
-        """As _wrong_size, and the bytes are read."""
-        if trouble := self._wrong_size(file):
-            return trouble
-        with tempfile.TemporaryDirectory(prefix="trainyard-registry-") as folder:
-            copy = Path(folder) / "file"
-            try:
-                self._objects.get_file(file.object_key, copy)
-            except ObjectMissing:
-                return f"{file.object_key} is missing"
-            found = sha256_file(copy)
-        return "" if found == file.sha256 else f"{file.object_key} has the digest {found}, not {file.sha256}"
+
+def _refused(files: list[Looked]) -> Failure:
+    more = f" So it is with {len(files) - 1} more of its files." if len(files) > 1 else ""
+    what = f"File {files[0].path[:500]!r} {files[0].refused}.{more} Nothing was registered."
+    return Failure(code="ModelRefused", message=what[:3000], target=files[0].path[:1000])
+
+
+def _missing(wrong: list[str], recorded: list[Artifact], request: RegisterModelVersion) -> Failure:
+    more = f" and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
+    whose = f"of run {request.run_id}" if request.run_id else f"uploaded for model {request.model}"
+    again = "run the script again" if request.run_id else "upload them again"
+    what = f"Of the {len(recorded)} files {whose} {len(wrong)} are not in the object store as recorded: "
+    message = f"{what}{'; '.join(wrong[:_TOLD])}{more}. Nothing was registered; {again}."
+    return Failure(code="ArtifactMissing", message=message[:3000], target=wrong[0][:1000])

@@ -7,14 +7,19 @@ from services.chassis.service import Service
 from services.chassis.settings import Settings
 from services.chassis.worker import Worker
 from services.serving import api
+from services.serving.adapters.deployment_files import DeploymentFiles
+from services.serving.adapters.door_process import DoorProcess, DoorTable
+from services.serving.adapters.endpoint_keys import EndpointKeys
 from services.serving.adapters.endpoint_logs import EndpointLogs
 from services.serving.adapters.model_environments import ModelEnvironments
 from services.serving.adapters.model_files import CachedModelFiles
 from services.serving.adapters.server_process import ModelServers, reachable_at
+from services.serving.adapters.sources import CachedSources
 from services.serving.caretaker import World
 from services.serving.deploying import Deploying
 from services.serving.handlers import MODELS, TOPIC, ServingHandler
 from services.serving.shelf import DEPLOY
+from services.serving.shown import Door
 from services.serving.supervisor import Supervisor
 from trainyard._objects import MinioObjects
 
@@ -25,24 +30,31 @@ def main() -> int:
     objects = MinioObjects(store.endpoint, store.access_key, store.secret_key.get_secret_value(), store.bucket)
     home = settings.home.resolve()
     logs = EndpointLogs(home)
+    keys = EndpointKeys(home, settings.serving.key_secret.get_secret_value())
+    table = DoorTable(home)
+    door = Door(reachable_at(settings.host), settings.serving.door_grpc_port, settings.serving.door_rest_port)
+    control = f"{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}" if settings.port else ""
     world = World(
-        files=CachedModelFiles(objects, settings.cache),
+        files=DeploymentFiles(CachedModelFiles(objects, settings.cache), CachedSources(objects, settings.cache), home),
         environments=ModelEnvironments(settings.cache),
         servers=ModelServers(settings.host, home, settings.serving.load_seconds),
         logs=logs,
+        doors=keys,
+        table=table,
         host=reachable_at(settings.host),
     )
 
     def decide(context: Context) -> Worker:
         # One at a time: deployments of an endpoint are decided upon in the order in which they were asked for.
-        return Worker(DEPLOY, Deploying(context.caught_up), parallel=1)
+        return Worker(DEPLOY, Deploying(context.caught_up, context.store), parallel=1)
 
     return (
         Service("serving", settings)
         .listens(TOPIC, MODELS, to=ServingHandler())
-        .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs))
+        .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs, keys, door))
         .works(decide)
         .beside(lambda context: Supervisor(context.engine, context.store, world).run())
+        .beside(lambda _: DoorProcess(table, settings.host, door.grpc_port, door.rest_port, control).run())
         .run()
     )
 

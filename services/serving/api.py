@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -12,16 +13,21 @@ from services.chassis.choices import close_to, told
 from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
 from services.chassis.store import Documents
-from services.serving.domain import decisions
-from services.serving.domain.endpoint import Endpoint, state_of, why_of
+from services.serving.adapters.endpoint_keys import REFRESH_AFTER, TOKEN_LASTS, EndpointKeys
+from services.serving.domain import asking
+from services.serving.domain.asking import Request
+from services.serving.domain.endpoint import Endpoint
 from services.serving.handlers import TOPIC
 from services.serving.ports import Logs
 from services.serving.shelf import Answer, Shelf
+from services.serving.shown import Door, shown
 from trainyard.endpoint.v1 import endpoint_pb2, endpoint_pb2_grpc
 
 _STATUS = {
     "UserError": Code.INVALID_ARGUMENT,
     "ModelNotFound": Code.NOT_FOUND,
+    "AliasNotFound": Code.NOT_FOUND,
+    "EndpointNotFound": Code.NOT_FOUND,
     "AlreadyExists": Code.ALREADY_EXISTS,
     "NotASavedModel": Code.FAILED_PRECONDITION,
     "EndpointDeleted": Code.ABORTED,
@@ -31,30 +37,53 @@ _LINES, _MOST_LINES = 200, 20_000
 _MOST_BYTES = 3 << 20
 
 
-def endpoints(logs: Logs) -> Callable[[grpc.aio.Server, Context], None]:
+def endpoints(logs: Logs, keys: EndpointKeys, door: Door) -> Callable[[grpc.aio.Server, Context], None]:
     def register(server: grpc.aio.Server, context: Context) -> None:
-        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs), server)
+        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs, keys, door), server)
 
     return register
 
 
 class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
-    def __init__(self, context: Context, logs: Logs) -> None:
+    def __init__(self, context: Context, logs: Logs, keys: EndpointKeys, door: Door) -> None:
         self._context = context
         self._logs = logs
+        self._keys = keys
+        self._door = door
 
     async def DeployEndpoint(
         self, request: endpoint_pb2.DeployEndpoint, call: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.DeployEndpointResponse:
-        if why := decisions.unanswerable(request) or decisions.name_fault(request.endpoint):
-            raise refuse(Code.INVALID_ARGUMENT, "UserError", why, "endpoint")
-        event_id = await self._context.request(TOPIC, request.endpoint, request)
-        answer = await self._answer(request.submission_id, call.time_remaining())
-        if answer.failure is not None:
-            raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
-        return endpoint_pb2.DeployEndpointResponse(
-            endpoint=_shown(self._endpoint(answer.endpoint)), repeated_submission=answer.event_id != event_id
-        )
+        endpoint, repeated = await self._asked(request, call)
+        return endpoint_pb2.DeployEndpointResponse(endpoint=endpoint, repeated_submission=repeated)
+
+    async def UpdateEndpoint(
+        self, request: endpoint_pb2.UpdateEndpoint, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.UpdateEndpointResponse:
+        endpoint, repeated = await self._asked(request, call)
+        return endpoint_pb2.UpdateEndpointResponse(endpoint=endpoint, repeated_submission=repeated)
+
+    async def RollBackEndpoint(
+        self, request: endpoint_pb2.RollBackEndpoint, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.RollBackEndpointResponse:
+        endpoint, repeated = await self._asked(request, call)
+        return endpoint_pb2.RollBackEndpointResponse(endpoint=endpoint, repeated_submission=repeated)
+
+    async def UpdateTraffic(
+        self, request: endpoint_pb2.UpdateTraffic, call: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.UpdateTrafficResponse:
+        if not self._door.is_open:
+            what = "Calls are split by the door, and there is none: set serving.door_grpc_port and serving.door_rest_port."
+            raise refuse(Code.FAILED_PRECONDITION, "NothingToSplit", what, request.endpoint)
+        endpoint, repeated = await self._asked(request, call)
+        return endpoint_pb2.UpdateTrafficResponse(endpoint=endpoint, repeated_submission=repeated)
+
+    async def WakeEndpoint(
+        self, request: endpoint_pb2.WakeEndpoint, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.WakeEndpointResponse:
+        if self._endpoint(request.endpoint).asleep:
+            await self._context.request(TOPIC, request.endpoint, request)
+        return endpoint_pb2.WakeEndpointResponse()
 
     async def DeleteEndpoint(
         self, request: endpoint_pb2.DeleteEndpoint, _: grpc.aio.ServicerContext[Any, Any]
@@ -67,13 +96,13 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
     async def GetEndpoint(
         self, request: endpoint_pb2.GetEndpointRequest, _: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.GetEndpointResponse:
-        return endpoint_pb2.GetEndpointResponse(endpoint=_shown(self._endpoint(request.endpoint)))
+        return endpoint_pb2.GetEndpointResponse(endpoint=shown(self._endpoint(request.endpoint), self._door))
 
     async def ListEndpoints(
         self, _request: endpoint_pb2.ListEndpointsRequest, _: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.ListEndpointsResponse:
         with self._context.store.reading() as documents:
-            return endpoint_pb2.ListEndpointsResponse(endpoints=[_shown(endpoint) for endpoint in Shelf(documents).endpoints()])
+            return endpoint_pb2.ListEndpointsResponse(endpoints=[shown(endpoint, self._door) for endpoint in Shelf(documents).endpoints()])
 
     async def GetEndpointLogs(
         self, request: endpoint_pb2.GetEndpointLogsRequest, _: grpc.aio.ServicerContext[Any, Any]
@@ -81,6 +110,53 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         name = self._endpoint(request.endpoint).name
         lines = await asyncio.to_thread(self._logs.tail, name, min(request.last_lines or _LINES, _MOST_LINES))
         return endpoint_pb2.GetEndpointLogsResponse(lines=_last(lines, _MOST_BYTES))
+
+    async def GetEndpointKeys(
+        self, request: endpoint_pb2.GetEndpointKeysRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.GetEndpointKeysResponse:
+        primary, secondary = self._keys.keys(self._asking_for(request.endpoint, endpoint_pb2.AUTHENTICATION_KEY, "key"))
+        return endpoint_pb2.GetEndpointKeysResponse(primary=primary, secondary=secondary)
+
+    async def RegenerateEndpointKey(
+        self, request: endpoint_pb2.RegenerateEndpointKey, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.RegenerateEndpointKeyResponse:
+        self._asking_for(request.endpoint, endpoint_pb2.AUTHENTICATION_KEY, "key")
+        if request.key not in (endpoint_pb2.KEY_PRIMARY, endpoint_pb2.KEY_SECONDARY):
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", "There are a primary and a secondary key; name one.", "key")
+        await self._context.request(TOPIC, request.endpoint, request)
+        self._keys.keep(self._endpoint(request.endpoint))
+        return endpoint_pb2.RegenerateEndpointKeyResponse()
+
+    async def GetEndpointToken(
+        self, request: endpoint_pb2.GetEndpointTokenRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.GetEndpointTokenResponse:
+        token, ends = self._keys.token(self._asking_for(request.endpoint, endpoint_pb2.AUTHENTICATION_TOKEN, "token"), datetime.now(UTC))
+        answer = endpoint_pb2.GetEndpointTokenResponse(token=token)
+        answer.expires_at.FromDatetime(ends)
+        answer.refresh_after.FromDatetime(ends - TOKEN_LASTS + REFRESH_AFTER)
+        return answer
+
+    async def _asked(self, request: Request, call: grpc.aio.ServicerContext[Any, Any]) -> tuple[endpoint_pb2.Endpoint, bool]:
+        """The endpoint once the request is answered, and whether another one had been answered so before."""
+        if why := asking.unanswerable(request) or asking.name_fault(request.endpoint):
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", why, "endpoint")
+        event_id = await self._context.request(TOPIC, request.endpoint, request)
+        answer = await self._answer(request.submission_id, call.time_remaining())
+        if answer.failure is not None:
+            raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
+        endpoint = self._endpoint(answer.endpoint)
+        self._keys.keep(endpoint)
+        return shown(endpoint, self._door), answer.event_id != event_id
+
+    def _asking_for(self, name: str, authentication: int, what: str) -> Endpoint:
+        """The endpoint, which lets in by that. Raises Refused."""
+        endpoint = self._endpoint(name)
+        if endpoint.deleted:
+            raise self._unknown(name)
+        if endpoint.settings.authentication != authentication:
+            why = f"Endpoint {name!r} asks for no {what}: it was deployed without, or asks for something else."
+            raise refuse(Code.FAILED_PRECONDITION, "UserError", why, name)
+        return endpoint
 
     async def _answer(self, submission_id: str, seconds: float | None) -> Answer:
         def given(documents: Documents) -> Answer | None:
@@ -116,18 +192,3 @@ def _last(lines: Sequence[str], room: int) -> list[str]:
             break
         kept.append(line)
     return kept[::-1]
-
-
-def _shown(endpoint: Endpoint) -> endpoint_pb2.Endpoint:
-    return endpoint_pb2.Endpoint(
-        endpoint=endpoint.name,
-        state=state_of(endpoint),
-        why=why_of(endpoint),
-        model=endpoint.latest.model,
-        version=endpoint.latest.version,
-        deployment=endpoint.latest.number,
-        grpc_address=endpoint.grpc_address,
-        scoring_uri=endpoint.scoring_uri,
-        failure=endpoint.failure,
-        submission_id=endpoint.latest.submission_id,
-    )

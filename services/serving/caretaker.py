@@ -11,10 +11,22 @@ from pathlib import Path
 
 import structlog
 
-from services.serving.domain.decisions import CameUp, GaveUp, Progressed, Report, WentDown
-from services.serving.domain.endpoint import Deployment
-from services.serving.domain.model_version import ModelVersion
-from services.serving.ports import CannotServe, Environments, Logs, ModelFiles, ModelFolder, Ports, PortTaken, Say, Server, Servers
+from services.serving.domain.reports import CameUp, GaveUp, Progressed, Report, WentDown, WentIdle
+from services.serving.ports import (
+    CannotServe,
+    Content,
+    Doors,
+    Environments,
+    Fetched,
+    Files,
+    Logs,
+    Ports,
+    PortTaken,
+    Say,
+    Server,
+    Servers,
+    Table,
+)
 from trainyard._errors import PlatformUnavailableException
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -30,15 +42,18 @@ class NotReported(Exception):
 class World:
     """All that a caretaker works with, and how patient it is. Times in seconds."""
 
-    files: ModelFiles
+    files: Files
     environments: Environments
     servers: Servers
     logs: Logs
+    doors: Doors
+    table: Table
     host: str  # under which the servers are told to clients
     grace: float = 15.0  # between TERM and KILL
     backoff: Sequence[float] = (0.5, 1.0, 2.0, 4.0)  # before each new attempt; one more failure in a row is the last
     settled: float = 60.0  # a server that was up so long begins a new row
     port_patience: float = 3.0  # how long to wait for a port that was ours
+    look: float = 15.0  # at most between two looks at whether anybody calls
     retry: float = 2.0  # between questions to an object store that does not answer
 
 
@@ -53,9 +68,7 @@ class Caretaker:
         self,
         world: World,
         report: Callable[[Report], Awaitable[None]],
-        endpoint: str,
-        deployment: Deployment,
-        version: ModelVersion,
+        content: Content,
         *,
         is_new: bool,
         ports: Ports,
@@ -63,81 +76,90 @@ class Caretaker:
     ) -> None:
         self._world = world
         self._tell = report
-        self._endpoint = endpoint
-        self._deployment = deployment
-        self._version = version
+        self._content = content
+        self._endpoint = content.endpoint
         self._is_new = is_new
         self._ports = ports
         self._shares = shares
-        self._say: Say = world.logs.of(endpoint)
+        self._say: Say = world.logs.of(content.endpoint)
         self._failures = 0
         self.grace = world.grace
 
     async def run(self) -> None:
         """Returns when it has given up; when cancelled, the server is drained first. Raises NotReported."""
+        try:
+            await self._run()
+        finally:
+            await self._world.files.discard(self._content)
+
+    async def _run(self) -> None:
         if not self._is_new:
-            await self._report(WentDown(self._endpoint, self._deployment.number, "its server is not running"))
+            await self._report(WentDown(self._endpoint, self._content.deployment, "its server is not running"))
         while True:
             try:
-                server, folder = await self._bring_up()
+                server, fetched = await self._bring_up()
             except CannotServe as error:
                 failure = error.failure
             except NotReported:
                 raise
             except Exception as error:
-                log.exception("a deployment cannot be brought up", endpoint=self._endpoint, deployment=self._deployment.number)
-                failure = Failure(code="InternalError", message=f"{type(error).__name__}: {error}"[:3000], target=self._version.id)
+                log.exception("a deployment cannot be brought up", endpoint=self._endpoint, deployment=self._content.deployment)
+                failure = Failure(code="InternalError", message=f"{type(error).__name__}: {error}"[:3000], target=self._content.id)
             else:
-                failure = await self._watch(server, folder)
+                failure = await self._watch(server, fetched)
             self._say(f"-- {failure.code}: {failure.message}")
             log.warning(
-                "does not serve", endpoint=self._endpoint, deployment=self._deployment.number, code=failure.code, why=failure.message
+                "does not serve", endpoint=self._endpoint, deployment=self._content.deployment, code=failure.code, why=failure.message
             )
             if self._is_new or self._failures >= len(self._world.backoff):
-                await self._report(GaveUp(self._endpoint, self._deployment.number, failure))
+                await self._report(GaveUp(self._endpoint, self._content.deployment, failure))
                 return
             pause = self._world.backoff[self._failures]
             self._failures += 1
             await self._progress(f"starting anew in {pause:g} s (failure {self._failures} in a row): {failure.message}")
             await asyncio.sleep(pause)
 
-    async def _bring_up(self) -> tuple[Server, ModelFolder]:
+    async def _bring_up(self) -> tuple[Server, Fetched]:
         """Raises CannotServe."""
-        folder = await self._fetch()
+        fetched = await self._fetch()
         python = await self._prepare()
-        await self._progress(f"loading {self._version.id}")
+        await self._progress(f"loading {self._content.title}")
         ports = self._ports if await self._may_use(self._ports) else Ports()
         try:
-            return await self._start(python, folder, ports), folder
+            return await self._start(python, fetched, ports), fetched
         except PortTaken as error:
             self._say(f"{error}; taking other ports")
-            return await self._start(python, folder, Ports()), folder
+            return await self._start(python, fetched, Ports()), fetched
 
-    async def _start(self, python: Path, folder: ModelFolder, ports: Ports) -> Server:
+    async def _start(self, python: Path, fetched: Fetched, ports: Ports) -> Server:
         """Raises CannotServe, and PortTaken unless the ports may be any."""
         try:
-            return await self._world.servers.start(python, self._version, folder, ports, self._say)
+            return await self._world.servers.start(python, self._content, fetched, ports, self._say)
         except PortTaken as error:
             if ports != Ports():
                 raise
-            raise CannotServe(Failure(code="ModelLoadFailed", message=str(error), target=self._version.id)) from error
+            raise CannotServe(Failure(code="ModelLoadFailed", message=str(error), target=self._content.id)) from error
 
-    async def _fetch(self) -> ModelFolder:
-        count, size = len(self._version.files.files), sum(file.size_bytes for file in self._version.files.files)
-        what = f"fetching {count} files ({size / _MEGABYTE:.1f} MB) of {self._version.id}"
+    async def _fetch(self) -> Fetched:
+        files = [file for version in self._content.models for file in version.files.files]
+        size = sum(file.size_bytes for file in files)
+        what = f"fetching {len(files)} files ({size / _MEGABYTE:.1f} MB) of {self._content.title}"
         await self._progress(what)
         while True:
             try:
-                return await self._world.files.fetch(self._version, self._say)
+                return await self._world.files.fetch(self._content, self._say)
             except PlatformUnavailableException as error:
                 await self._progress(f"{what}: waiting for the object store, {error.message}")
                 await asyncio.sleep(self._world.retry)
 
     async def _prepare(self) -> Path:
-        if not self._world.environments.is_there(self._version):
-            line = self._version.framework_version or "its default version"
-            await self._progress(f"building an environment for TensorFlow {line}; the log has the details")
-        return await self._world.environments.prepare(self._version, self._say)
+        content = self._content
+        if not self._world.environments.is_there(content):
+            what = (
+                "its code" if content.scoring is not None else f"TensorFlow {content.models[0].framework_version or 'its default version'}"
+            )
+            await self._progress(f"building an environment for {what}; the log has the details")
+        return await self._world.environments.prepare(content, self._say)
 
     async def _may_use(self, ports: Ports) -> bool:
         """Waits a little for ports that the killed predecessor may still hold."""
@@ -148,36 +170,55 @@ class Caretaker:
             await asyncio.sleep(0.1)
         return free
 
-    async def _watch(self, server: Server, folder: ModelFolder) -> Failure:
+    async def _watch(self, server: Server, fetched: Fetched) -> Failure:
         """From the first answer to the end of the process. Cancelled: the server is drained."""
         try:
             self._ports, self._is_new, self._shares = server.ports, False, False
-            await self._report(self._came_up(server, folder))
-            log.info("serves", endpoint=self._endpoint, deployment=self._deployment.number, model=self._version.id, ports=server.ports)
+            await self._report(self._came_up(server, fetched))
+            log.info("serves", endpoint=self._endpoint, deployment=self._content.deployment, model=self._content.title, ports=server.ports)
             began = time.monotonic()
-            failure = await server.wait()
+            watching = asyncio.create_task(self._watch_calls(server))
+            try:
+                failure = await server.wait()
+            finally:
+                watching.cancel()
         finally:
             await server.stop(self.grace)
         if time.monotonic() - began >= self._world.settled:
             self._failures = 0
-        await self._report(WentDown(self._endpoint, self._deployment.number, failure.message))
+        await self._report(WentDown(self._endpoint, self._content.deployment, failure.message))
         return failure
 
-    def _came_up(self, server: Server, folder: ModelFolder) -> CameUp:
+    async def _watch_calls(self, server: Server) -> None:
+        """Says when nobody called for as long as the limits have it; what follows from that is decided elsewhere."""
+        idle = self._content.limits.idle_seconds
+        if not idle:
+            return
+        seen, since = await server.calls(), time.monotonic()
+        while True:
+            await asyncio.sleep(min(idle / 4, self._world.look))
+            if (count := await server.calls()) is None or count != seen:
+                seen, since = count, time.monotonic()
+            elif time.monotonic() - since >= idle:
+                since = time.monotonic()
+                await self._report(WentIdle(self._endpoint, self._content.deployment))
+
+    def _came_up(self, server: Server, fetched: Fetched) -> CameUp:
         host, ports = self._world.host, server.ports
+        path = "/score" if self._content.scoring is not None else f"/v1/models/{self._content.models[0].model}:predict"
         return CameUp(
             self._endpoint,
-            self._deployment.number,
-            folder.digest,
+            self._content.deployment,
+            fetched.digest,
             server.signatures,
-            grpc_address=f"{host}:{ports.grpc}",
-            scoring_uri=f"http://{host}:{ports.rest}/v1/models/{self._version.model}:predict",
+            grpc_address=f"{host}:{ports.grpc}" if ports.grpc else "",
+            scoring_uri=f"http://{host}:{ports.rest}{path}",
             at=datetime.now(UTC),
         )
 
     async def _progress(self, why: str) -> None:
-        self._say(f"-- deployment {self._deployment.number}: {why}")
-        await self._report(Progressed(self._endpoint, self._deployment.number, why[:3000]))
+        self._say(f"-- deployment {self._content.deployment}: {why}")
+        await self._report(Progressed(self._endpoint, self._content.deployment, why[:3000]))
 
     async def _report(self, report: Report) -> None:
         try:

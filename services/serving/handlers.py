@@ -8,45 +8,80 @@ from datetime import datetime
 
 from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.store import Documents
-from services.serving.domain import decisions, endpoint
-from services.serving.domain.decisions import CameUp, GaveUp, Progressed, WentDown
+from services.serving.domain import asking, decisions, endpoint, reports
+from services.serving.domain.asking import Request
 from services.serving.domain.endpoint import Fact
 from services.serving.domain.model_version import ModelVersion
+from services.serving.domain.reports import CameUp, GaveUp, Progressed, WentDown, WentIdle
 from services.serving.shelf import Answer, Asked, Shelf
 from trainyard._cloudevents import Received
 from trainyard.endpoint.v1.endpoint_pb2 import (
     DeleteEndpoint,
     DeployEndpoint,
+    EndpointChanged,
     EndpointDeleted,
     EndpointFailed,
+    EndpointKeyRegenerated,
     EndpointLive,
     EndpointProgress,
     EndpointRejected,
+    EndpointSlept,
     EndpointStarting,
     EndpointUnhealthy,
+    EndpointWoken,
+    RegenerateEndpointKey,
+    RollBackEndpoint,
+    TrafficShifted,
+    UpdateEndpoint,
+    UpdateTraffic,
+    WakeEndpoint,
 )
-from trainyard.model.v1.model_pb2 import ModelVersionRegistered
+from trainyard.model.v1.model_pb2 import AliasMoved, ModelChangeRejected, ModelVersionDeleted, ModelVersionLeaving, ModelVersionRegistered
 
 TOPIC = "trainyard.endpoints"
 MODELS = "trainyard.models"
-_CHANGES = (EndpointStarting, EndpointProgress, EndpointLive, EndpointUnhealthy, EndpointFailed, EndpointDeleted)
+_CHANGES = (
+    EndpointStarting,
+    EndpointChanged,
+    EndpointKeyRegenerated,
+    TrafficShifted,
+    EndpointProgress,
+    EndpointLive,
+    EndpointUnhealthy,
+    EndpointSlept,
+    EndpointWoken,
+    EndpointFailed,
+    EndpointDeleted,
+)
 
 
 @dataclass(frozen=True)
 class Decide:
-    """All that was said of the model before the request is known here: the request may be answered."""
+    """All that was said of the models before the request is known here: the request may be answered."""
 
-    request: DeployEndpoint
+    request: Request
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Follow:
+    """The alias that the endpoint follows may have moved."""
+
+    endpoint: str
     at: datetime
 
 
 class ServingHandler:
-    answers = (DeployEndpoint, DeleteEndpoint)
+    answers = (DeployEndpoint, UpdateEndpoint, RollBackEndpoint, UpdateTraffic, RegenerateEndpointKey, DeleteEndpoint)
 
     def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
         match event.message:
-            case DeployEndpoint() as request:
+            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() | UpdateTraffic() as request:
                 return _emits(_first_look(event, request, Shelf(documents)))
+            case RegenerateEndpointKey() as request:
+                return _emits(_make_key(event, request, Shelf(documents)))
+            case WakeEndpoint() as request if event.key == request.endpoint:
+                return _emits(decisions.decide_wake(Shelf(documents).endpoint(request.endpoint)))
             case DeleteEndpoint() as request:
                 return _emits(_delete(event, request, Shelf(documents)))
         return []
@@ -55,18 +90,30 @@ class ServingHandler:
         shelf = Shelf(documents)
         message = event.message
         match message:
-            case DeployEndpoint() if not _unusable(event, message):
+            case DeployEndpoint() | UpdateEndpoint() | RollBackEndpoint() | UpdateTraffic() if not _unusable(event, message):
                 key = f"{event.partition:05}-{event.offset:019}"
-                shelf.wait(key, Asked(message, event.event_id, event.correlation_id or event.key))
+                shelf.wait(key, Asked.of(message, event.event_id, event.correlation_id or event.key))
             case EndpointRejected():
                 shelf.give(message.submission_id, Answer(message.endpoint, event_id=event.causation_id, failure=message.failure))
             case EndpointStarting():
                 given = Answer(message.endpoint, deployment=message.deployment, event_id=event.causation_id)
                 shelf.give(message.submission_id, given)
+            case EndpointChanged() | TrafficShifted():
+                shelf.give(message.submission_id, Answer(message.endpoint, event_id=event.causation_id, changed=True))
             case ModelVersionRegistered():
-                shelf.add(ModelVersion(message.model, message.version, message.framework_version, message.artifacts))
+                operations = tuple(message.operations)
+                shelf.add(ModelVersion(message.model, message.version, message.framework_version, message.artifacts, operations))
+            case AliasMoved():
+                shelf.move(message.model, message.alias, message.version, event.event_id)
+            case ModelVersionLeaving():
+                shelf.leave(message.model, message.version, message.submission_id)
+            case ModelChangeRejected():
+                shelf.stay(message.submission_id)
+            case ModelVersionDeleted():
+                for alias in message.aliases:
+                    shelf.move(message.model, alias, 0, event.event_id)
         # Only what could have been deployed: names become file names, and anybody may write to the log.
-        if isinstance(message, _CHANGES) and not decisions.name_fault(message.endpoint):
+        if isinstance(message, _CHANGES) and not asking.name_fault(message.endpoint):
             before = shelf.endpoint(message.endpoint)
             after = endpoint.evolve(before, message)
             if after is not None and after is not before:
@@ -79,21 +126,24 @@ class ServingHandler:
                 answer = shelf.answer(request.submission_id)
                 if answer is None or answer.is_given:
                     return []
-                version = shelf.version(request.model, request.version)
-                return _emits([decisions.decide(request, shelf.endpoint(request.endpoint), version, at)])
-            case Progressed() | CameUp() | WentDown() | GaveUp() as report:
-                return _emits(decisions.conclude(shelf.endpoint(report.endpoint), report))
+                return _emits([decisions.decide(request, shelf.endpoint(request.endpoint), shelf.known(request), at)])
+            case Follow(name, at):
+                followed = shelf.endpoint(name)
+                points_at = shelf.alias(followed.latest.model, followed.latest.alias) if followed is not None else 0
+                return _emits(decisions.follow_alias(followed, points_at, at))
+            case Progressed() | CameUp() | WentDown() | GaveUp() | WentIdle() as report:
+                return _emits(reports.conclude(shelf.endpoint(report.endpoint), report))
         raise TypeError(f"no command of this service: {command.payload!r}")
 
     def reset(self, documents: Documents) -> None:
         """Nothing is kept in memory."""
 
 
-def _first_look(event: Received, request: DeployEndpoint, shelf: Shelf) -> list[Fact]:
+def _first_look(event: Received, request: Request, shelf: Shelf) -> list[Fact]:
     """The answer that can be given at once; the others wait for what is known of the model. Raises InvalidMessage."""
     if why := _unusable(event, request):
         raise InvalidMessage(why)
-    refused = decisions.invalid(request)
+    refused = asking.invalid(request)
     return [refused] if refused is not None and shelf.is_open(request.submission_id, event.event_id) else []
 
 
@@ -107,9 +157,19 @@ def _delete(event: Received, request: DeleteEndpoint, shelf: Shelf) -> list[Fact
     return facts
 
 
-def _unusable(event: Received, request: DeployEndpoint) -> str:
+def _make_key(event: Received, request: RegenerateEndpointKey, shelf: Shelf) -> list[Fact]:
+    """Raises InvalidMessage where there is no such endpoint or key."""
+    if event.key != request.endpoint:
+        raise InvalidMessage(_wrong_key(event.key, request.endpoint))
+    facts = decisions.decide_key(shelf.endpoint(request.endpoint), request.key)
+    if not facts:
+        raise InvalidMessage(f"there is no endpoint {request.endpoint[:100]!r}, or no key {request.key}")
+    return facts
+
+
+def _unusable(event: Received, request: Request) -> str:
     """Why the request can only become a dead letter; "" for one that will be answered."""
-    if why := decisions.unanswerable(request):
+    if why := asking.unanswerable(request):
         return why
     return "" if event.key == request.endpoint else _wrong_key(event.key, request.endpoint)
 

@@ -1,13 +1,15 @@
-"""What serving needs of the world outside: a version's files, an environment, and server processes."""
+"""What serving needs of the world outside: files of models and code, an environment, and server processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from services.serving.domain.endpoint import Endpoint
 from services.serving.domain.model_version import ModelVersion
+from trainyard.endpoint.v1.endpoint_pb2 import Limits, Scoring
 from trainyard.event.v1.artifact_pb2 import Failure
 
 Say = Callable[[str], None]
@@ -27,26 +29,57 @@ class PortTaken(Exception):
 
 
 @dataclass(frozen=True)
+class Content:
+    """All that one deployment's server has to have."""
+
+    endpoint: str
+    deployment: int
+    title: str  # for people: "mnist:1", or "score.py with mnist:1"
+    models: tuple[ModelVersion, ...]
+    scoring: Scoring | None = None  # None: without code, and there is one model
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def id(self) -> str:
+        """What failures name as their target."""
+        return self.models[0].id if self.models else self.title
+
+
+@dataclass(frozen=True)
 class ModelFolder:
     """A version's files on this node, each checked against its digest."""
 
     path: Path  # of the SavedModel
     digest: str  # of all files
+    whole: Path = Path()  # the folder of all files
 
 
-class ModelFiles(Protocol):
-    async def fetch(self, version: ModelVersion, say: Say) -> ModelFolder:
+@dataclass(frozen=True)
+class Fetched:
+    """What lies on this node for a deployment: the one SavedModel, or the working folder of its code with its models beside it."""
+
+    path: Path
+    digest: str  # of all files of all models
+    model_dir: Path | None = None  # what the code knows as AZUREML_MODEL_DIR
+
+
+class Files(Protocol):
+    async def fetch(self, content: Content, say: Say) -> Fetched:
         """Raises CannotServe, and PlatformUnavailableException where the object store does not answer."""
+        ...
+
+    async def discard(self, content: Content) -> None:
+        """What was fetched for this deployment alone; its server has ended."""
         ...
 
 
 class Environments(Protocol):
-    def is_there(self, version: ModelVersion) -> bool:
+    def is_there(self, content: Content) -> bool:
         """False: `prepare` will have to build."""
         ...
 
-    async def prepare(self, version: ModelVersion, say: Say) -> Path:
-        """The Python of an environment in which the version can be served. Raises CannotServe."""
+    async def prepare(self, content: Content, say: Say) -> Path:
+        """The Python of an environment in which it can be served. Raises CannotServe."""
         ...
 
 
@@ -57,13 +90,17 @@ class Ports:
 
 
 class Server(Protocol):
-    """A model server that answers."""
+    """A server process that answers."""
 
     @property
     def ports(self) -> Ports: ...
 
     @property
     def signatures(self) -> tuple[str, ...]: ...
+
+    async def calls(self) -> int | None:
+        """How many it was asked so far; None where it does not tell."""
+        ...
 
     async def wait(self) -> Failure:
         """How it ended, when it does."""
@@ -75,7 +112,7 @@ class Server(Protocol):
 
 
 class Servers(Protocol):
-    async def start(self, python: Path, version: ModelVersion, folder: ModelFolder, ports: Ports, say: Say) -> Server:
+    async def start(self, python: Path, content: Content, fetched: Fetched, ports: Ports, say: Say) -> Server:
         """Returns when it answers. Raises CannotServe, and PortTaken."""
         ...
 
@@ -89,4 +126,20 @@ class Logs(Protocol):
 
     def tail(self, endpoint: str, lines: int) -> list[str]:
         """The last lines of an endpoint's log, oldest first; none where there is none yet."""
+        ...
+
+
+class Table(Protocol):
+    """What the door goes by."""
+
+    def keep(self, endpoints: Sequence[Endpoint]) -> None:
+        """From here on calls go where these answer."""
+        ...
+
+
+class Doors(Protocol):
+    """Who may call: what servers read."""
+
+    def keep(self, endpoint: Endpoint) -> None:
+        """From here on its servers ask for what the endpoint's settings say."""
         ...

@@ -1,9 +1,11 @@
-"""Makes reality match the documents: a caretaker for each deployment that should have a server, and none for any other."""
+"""Makes reality match the documents: a caretaker for each deployment that should have a server, and none for any other; and a new deployment
+where an alias has moved."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -13,10 +15,13 @@ from services.chassis.engine import Engine
 from services.chassis.handler import Command
 from services.chassis.store import Store
 from services.serving.caretaker import Caretaker, World
-from services.serving.domain.decisions import GaveUp, Report
-from services.serving.domain.endpoint import Deployment, Endpoint, wanted
-from services.serving.ports import Ports
+from services.serving.domain.decisions import follows_another
+from services.serving.domain.endpoint import Deployment, Endpoint, Second, wanted
+from services.serving.domain.reports import GaveUp, Report
+from services.serving.handlers import Follow
+from services.serving.ports import Content, Ports
 from services.serving.shelf import Shelf
+from trainyard.endpoint.v1.endpoint_pb2 import Limits
 from trainyard.event.v1.artifact_pb2 import Failure
 
 log = structlog.get_logger()
@@ -46,7 +51,8 @@ class Supervisor:
         try:
             while True:
                 seen = self._engine.revision
-                self._reconcile()
+                for name, cause_id in self._reconcile():
+                    await self._engine.command(Command(Follow(name, datetime.now(UTC)), cause_id, name, recurs=True))
                 await self._engine.until(lambda seen=seen: self._engine.revision != seen, _LOOK_SECONDS)  # type: ignore[misc]
         finally:
             for key, post in list(self._posts.items()):
@@ -56,15 +62,24 @@ class Supervisor:
             if self._leaving:
                 await asyncio.wait(self._leaving)
 
-    def _reconcile(self) -> None:
+    def _reconcile(self) -> list[tuple[str, str]]:
+        """Returns the endpoints whose alias has moved, each with the event that moved it."""
         with self._store.reading() as documents:
             shelf = Shelf(documents)
-            found = {(it.name, deployment.number): (it, deployment) for it in shelf.endpoints() for deployment in wanted(it)}
+            endpoints = shelf.endpoints()
+            for endpoint in endpoints:
+                self._world.doors.keep(endpoint)  # before a server of it starts
+            self._world.table.keep(endpoints)
+            found = {(it.name, deployment.number): (it, deployment) for it in endpoints for deployment in wanted(it)}
             for key in self._posts.keys() - found.keys():
                 self._release(key)
             for key in found.keys() - self._posts.keys():
                 caretaker = self._caretaker(*found[key], shelf)
                 self._posts[key] = _Post(caretaker, asyncio.create_task(self._care(key, caretaker)))
+            aliases = [(it, it.latest.model, it.latest.alias) for it in endpoints if it.latest.alias]
+            return [
+                (it.name, shelf.moved_by(model, alias)) for it, model, alias in aliases if follows_another(it, shelf.alias(model, alias))
+            ]
 
     def _release(self, key: Key) -> None:
         """Its server drains while others go on."""
@@ -82,28 +97,48 @@ class Supervisor:
             self._posts.pop(key, None)
 
     def _caretaker(self, endpoint: Endpoint, deployment: Deployment, shelf: Shelf) -> Caretaker | None:
-        version = shelf.version(deployment.model, deployment.version)
-        if version is None:
+        content = _content(endpoint, deployment, shelf)
+        if content is None:
             return None
         asked = shelf.answer(deployment.submission_id)
+        if (second := endpoint.second) is not None and endpoint.is_second(deployment.number):
+            return self._caretaker_of_second(second, content, shelf)
         older = endpoint.serving
         is_new = not endpoint.serves(deployment.number)
         # Clients keep their address when a new version takes over; with another model the path would be another one anyway.
-        keeps = older is not None and older.model == deployment.model
+        keeps = older is not None and _path(older) == _path(deployment)
         return Caretaker(
             self._world,
             partial(self._report, asked.event_id if asked is not None else ""),
-            endpoint.name,
-            deployment,
-            version,
+            content,
             is_new=is_new,
             ports=_ports(endpoint) if keeps else Ports(),
             shares=is_new and keeps,
         )
 
+    def _caretaker_of_second(self, second: Second, content: Content, shelf: Shelf) -> Caretaker:
+        """It has addresses of its own, which the door knows."""
+        asked = shelf.answer(second.deployment.submission_id)
+        report = partial(self._report, asked.event_id if asked is not None else "")
+        return Caretaker(self._world, report, content, is_new=not second.lived, ports=_ports(second), shares=False)
+
     async def _report(self, cause_id: str, report: Report) -> None:
         """A server may come up and go down many times for one request."""
         await self._engine.command(Command(report, cause_id, report.endpoint, recurs=True))
+
+
+def _content(endpoint: Endpoint, deployment: Deployment, shelf: Shelf) -> Content | None:
+    """None where one of its models was never registered, or nothing says what it serves."""
+    models = [shelf.version(it.model, it.version) for it in deployment.models]
+    found = tuple(it for it in models if it is not None)
+    if len(found) < len(models) or not (found or deployment.scoring):
+        return None
+    return Content(endpoint.name, deployment.number, deployment.title, found, deployment.scoring, deployment.limits or Limits())
+
+
+def _path(deployment: Deployment) -> str:
+    """What the path of its scoring URI depends on."""
+    return deployment.model if deployment.scoring is None else "/score"
 
 
 def _without_version(endpoint: str, deployment: int) -> GaveUp:
@@ -112,6 +147,6 @@ def _without_version(endpoint: str, deployment: int) -> GaveUp:
     return GaveUp(endpoint, deployment, Failure(code="ModelNotFound", message=message, target=endpoint))
 
 
-def _ports(endpoint: Endpoint) -> Ports:
+def _ports(endpoint: Endpoint | Second) -> Ports:
     grpc, rest = endpoint.grpc_address.rpartition(":")[2], urlsplit(endpoint.scoring_uri).port
     return Ports(int(grpc or 0), rest or 0)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.system.platform import Platform
+from trainyard import UserErrorException
 from trainyard.endpoint.v1 import endpoint_pb2_grpc
 from trainyard.endpoint.v1.endpoint_pb2 import GetEndpointRequest
 
@@ -46,6 +47,16 @@ def tail(platform: Platform, *options: str) -> list[str]:
     result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
+
+
+def test_the_demos_model_says_what_may_be_asked_of_it(demo: str, platform: Platform) -> None:
+    model = platform.workspace.models["tf-dnn-mnist"]
+
+    assert model.signatures["serving_default"]["inputs"] == {"images": {"type": "float32", "shape": [None, 784]}}
+    assert model.signatures["serving_default"]["outputs"] == {"probabilities": {"type": "float32", "shape": [None, 10]}}
+    assert model.warnings == []
+    with pytest.raises(UserErrorException, match="is in use: endpoint"):
+        model.delete()
 
 
 def test_the_demo_goes_from_nothing_to_the_same_prediction_over_grpc_and_rest(demo: str) -> None:

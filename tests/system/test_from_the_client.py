@@ -40,16 +40,16 @@ def test_a_local_folder_becomes_a_model_that_downloads_and_is_offered_to_serving
 
 
 def test_a_poisoned_upload_is_sent_again_and_a_name_that_is_none_is_refused(platform: Platform, tmp_path: Path) -> None:
-    (tmp_path / "weights.h5").write_bytes(b"right")
-    first = Model.register(platform.workspace, tmp_path / "weights.h5", "client-poisoned", show_progress=False)
+    (tmp_path / "weights.bin").write_bytes(b"right")
+    first = Model.register(platform.workspace, tmp_path / "weights.bin", "client-poisoned", show_progress=False)
     key = first._message.artifacts.files[0].object_key
     platform.workspace._objects.put_bytes(key, b"wrong")
 
-    second = Model.register(platform.workspace, tmp_path / "weights.h5", "client-poisoned", show_progress=False)
+    second = Model.register(platform.workspace, tmp_path / "weights.bin", "client-poisoned", show_progress=False)
 
     assert (second.version, platform.workspace._objects.get_bytes(key)) == (2, b"right")
     with pytest.raises(UserErrorException, match="no model name"):
-        Model.register(platform.workspace, tmp_path / "weights.h5", "client/poisoned", show_progress=False)
+        Model.register(platform.workspace, tmp_path / "weights.bin", "client/poisoned", show_progress=False)
 
 
 def test_a_pool_is_given_other_bounds_and_then_deleted(platform: Platform) -> None:

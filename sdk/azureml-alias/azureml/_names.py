@@ -32,7 +32,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "azureml.core.experiment": {"trainyard": "Experiment"},
     "azureml.core.image": {},
-    "azureml.core.model": {"trainyard": "Model"},
+    "azureml.core.model": {"trainyard": "InferenceConfig Model"},
     "azureml.core.resource_configuration": {"trainyard": "ResourceConfiguration"},
     "azureml.core.run": {"trainyard": "Run", "trainyard._context": "_OfflineRun=OfflineRun"},
     "azureml.core.runconfig": {
@@ -42,7 +42,7 @@ NAMES: dict[str, dict[str, str]] = {
         "trainyard._environment": "DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE",
     },
     "azureml.core.script_run_config": {"trainyard": "ScriptRunConfig"},
-    "azureml.core.webservice": {"trainyard": "Webservice"},
+    "azureml.core.webservice": {"trainyard": "AciWebservice LocalWebservice Webservice"},
     "azureml.core.workspace": {"trainyard": "Workspace"},
     "azureml.data": {"trainyard": "FileDataset"},
     "azureml.data.data_reference": {"trainyard": "DataReference"},
@@ -72,8 +72,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "ContainerImage": "images went away in 2020: deploy a model by Model.deploy(workspace, name, [model])",
         "Image": "images went away in 2020: deploy a model by Model.deploy(workspace, name, [model])",
     },
-    "azureml.core.model": {"InferenceConfig": "a SavedModel needs none: Model.deploy(workspace, name, [model])"},
-    "azureml.core.webservice": {"AciWebservice": "a SavedModel needs no configuration: Model.deploy(workspace, name, [model])"},
+    "azureml.core.webservice": {"AksWebservice": "there is no cluster of Kubernetes here: use AciWebservice"},
     "azureml.train.hyperdrive": {"*": "sweeps are not part of this version: submit a run for each set of parameters"},
 }
 

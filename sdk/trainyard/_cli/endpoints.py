@@ -9,19 +9,57 @@ from typing import Annotated, Any
 import typer
 
 from trainyard._cli import completion, exits
-from trainyard._cli.common import All, Config, Json, Limit, Token, Yes, confirm, new_group, page_of, workspace, wrong
+from trainyard._cli.common import (
+    All,
+    Config,
+    Json,
+    Limit,
+    TagFilter,
+    Token,
+    Yes,
+    confirm,
+    has_tags,
+    new_group,
+    page_of,
+    pairs,
+    workspace,
+    wrong,
+)
 from trainyard._cli.output import emit, fail, one, rows, say
 from trainyard._errors import WebserviceException
 from trainyard._text import shown_line
 
 group = new_group("Endpoints: models behind gRPC and REST.")
 Name = Annotated[str, typer.Argument(help="the endpoint's name", autocompletion=completion.endpoints)]
+Script = Annotated[
+    str, typer.Option("--script", help="a scoring script with init() and run(raw_data), which answers over REST", show_default=False)
+]
+Source = Annotated[
+    str, typer.Option("--source", help="the folder that the script is in; without it the script's file alone", show_default=False)
+]
+EnvironmentName = Annotated[
+    str, typer.Option("--environment", help="what the script may import: a registered or curated NAME, or NAME:VERSION", show_default=False)
+]
+Cores = Annotated[float | None, typer.Option("--cpu-cores", help="bound of the threads that compute", show_default=False)]
+Memory = Annotated[float | None, typer.Option("--memory-gb", help="bound of the server's memory, in GiB", show_default=False)]
+Idle = Annotated[
+    int | None,
+    typer.Option(
+        "--idle-seconds",
+        min=0,
+        help="without a call for so long its server ends until the next call through the door; 0: never",
+        show_default=False,
+    ),
+]
+Auth = Annotated[str, typer.Option("--auth", help="who may call: none (everybody), key or token", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="return once it answers; exit code 4 where it cannot go live")]
 
 
 @group.command("list")
 def endpoint_list(
     model: Annotated[str, typer.Option(help="only what serves this model", autocompletion=completion.models)] = "",
     state: Annotated[list[str] | None, typer.Option("--status", help="only in this state, e.g. Healthy; may be repeated")] = None,
+    tag: TagFilter = None,
     limit: Limit = 100,
     page_token: Token = "",
     everything: All = False,
@@ -34,8 +72,8 @@ def endpoint_list(
     wanted = {text.lower() for text in state or ()}
     found = [
         it
-        for it in Webservice.list(workspace(config))
-        if model in ("", it.model_id.rpartition(":")[0]) and (not wanted or it.state.lower() in wanted)
+        for it in Webservice.list(workspace(config), model_name=model or None)
+        if (not wanted or it.state.lower() in wanted) and has_tags(it.tags, pairs(tag, "--tag", bare=True))
     ]
     page = page_of(found, lambda it: it.name, limit=limit, token=page_token, everything=everything)
     rows((row(it) for it in page), ("name", "state", "model", "scoringUri", "grpcAddress", "why"), as_json=as_json)
@@ -47,7 +85,7 @@ def endpoint_show(name: Name, as_json: Json = False, config: Config = None) -> N
     from trainyard._webservice import Webservice
 
     found = Webservice(workspace(config), name)
-    one({**row(found), "error": found.error}, as_json=as_json)
+    one({**found.serialize(), "why": str(found._message.why)}, as_json=as_json)
 
 
 @group.command("predict")
@@ -90,6 +128,115 @@ def endpoint_logs(
             say(shown_line(line))
 
 
+@group.command("update")
+def endpoint_update(
+    name: Name,
+    model: Annotated[
+        list[str] | None, typer.Option(help="all that it is to serve: NAME:VERSION, or NAME@ALIAS for the first; may be repeated")
+    ] = None,
+    script: Script = "",
+    source: Source = "",
+    environment: EnvironmentName = "",
+    cpu_cores: Cores = None,
+    memory_gb: Memory = None,
+    idle_seconds: Idle = None,
+    auth: Auth = "",
+    tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; all of them replace those that are there; may be repeated")] = None,
+    description: Annotated[str | None, typer.Option(help="free text")] = None,
+    wait: Wait = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Change what is given; other models, code or bounds take over once they answer, without a dropped request."""
+    from trainyard._webservice import Webservice
+
+    found = Webservice(workspace(config), name)
+    by_key, by_token = authentication_of(auth)
+    found.update(
+        models=model or None,
+        inference_config=script_of(found.workspace, script, source, environment),
+        tags=pairs(tag, "--tag") if tag else None,
+        description=description,
+        auth_enabled=by_key,
+        token_auth_enabled=by_token,
+        cpu_cores=cpu_cores,
+        memory_gb=memory_gb,
+        idle_seconds=idle_seconds,
+    )
+    if wait:
+        wait_for(found, quiet=as_json)
+    one(row(found), as_json=as_json)
+
+
+@group.command("rollback")
+def endpoint_rollback(
+    name: Name,
+    to: Annotated[
+        int | None, typer.Option(min=1, help="number of a deployment that was live; without it the one before", show_default=False)
+    ] = None,
+    wait: Wait = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Deploy what was live before; it takes over without a dropped request."""
+    from trainyard._webservice import Webservice
+
+    found = Webservice(workspace(config), name)
+    found.roll_back(to)
+    if wait:
+        wait_for(found, quiet=as_json)
+    one(row(found), as_json=as_json)
+
+
+@group.command("traffic")
+def endpoint_traffic(
+    name: Name,
+    percent: Annotated[float, typer.Option(min=0, max=100, help="of the calls through the door; 0 without --shadow ends it")],
+    version: Annotated[
+        int | None, typer.Option(min=1, help="of its model, to stand beside it; without it the one that is there", show_default=False)
+    ] = None,
+    sticky_by: Annotated[str, typer.Option(help="a header: calls with the same value go to the same version", show_default=False)] = "",
+    shadow: Annotated[bool, typer.Option("--shadow", help="copy the other calls to it; nobody sees what it answers")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Split the calls that come through the door between two versions; returns once the second one answers."""
+    from trainyard._webservice import Webservice
+
+    found = Webservice(workspace(config), name)
+    found.split_traffic(percent, version, sticky_by or None, shadow)
+    one({"name": name, "doorScoringUri": found.door_scoring_uri, "traffic": found.traffic}, as_json=as_json)
+
+
+@group.command("keys")
+def endpoint_keys(
+    name: Name,
+    regenerate: Annotated[str, typer.Option(help="make this key anew first: primary or secondary", show_default=False)] = "",
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Its two keys, either of which opens it."""
+    from trainyard._webservice import Webservice
+
+    found = Webservice(workspace(config), name)
+    if regenerate:
+        found.regen_key(regenerate)
+    primary, secondary = found.get_keys()
+    one({"primary": primary, "secondary": secondary}, as_json=as_json)
+
+
+@group.command("token")
+def endpoint_token(name: Name, as_json: Json = False, config: Config = None) -> None:
+    """A token that opens it for some hours."""
+    from trainyard._webservice import Webservice
+
+    found = Webservice(workspace(config), name).get_access_token()
+    one(
+        {"token": found.access_token, "refreshAfter": found.refresh_after.isoformat(), "expiresOn": found.expiry_on.isoformat()},
+        as_json=as_json,
+    )
+
+
 @group.command("delete")
 def endpoint_delete(name: Name, yes: Yes = False, as_json: Json = False, config: Config = None) -> None:
     """Stop serving."""
@@ -99,6 +246,33 @@ def endpoint_delete(name: Name, yes: Yes = False, as_json: Json = False, config:
     confirm(f"Delete the endpoint {name!r}?", yes)
     found.delete()
     one({"name": name, "deleted": True}, as_json=as_json)
+
+
+def authentication_of(text: str) -> tuple[bool | None, bool | None]:
+    """--auth as (auth_enabled, token_auth_enabled); None where it was not given."""
+    known: dict[str, tuple[bool | None, bool | None]] = {
+        "": (None, None),
+        "none": (False, False),
+        "key": (True, None),
+        "token": (None, True),
+    }
+    if text not in known:
+        raise wrong(f"--auth is none, key or token, not {text!r}.", "--auth")
+    return known[text]
+
+
+def script_of(space: Any, script: str, source: str, environment: str) -> Any:
+    """The InferenceConfig of --script and its like; None without."""
+    from trainyard._environment import Environment
+    from trainyard._inference_config import InferenceConfig
+
+    if not script:
+        if source or environment:
+            raise wrong("--source and --environment go with --script.", "--script")
+        return None
+    name, _, version = environment.partition(":")
+    found = Environment.get(space, name, version or None) if name else None
+    return InferenceConfig(script, source_directory=source or None, environment=found)
 
 
 def wait_for(service: Any, *, quiet: bool) -> None:
@@ -117,7 +291,7 @@ def row(service: Any) -> dict[str, Any]:
     return {
         "name": service.name,
         "state": service.state,
-        "model": service.model_id,
+        "model": ", ".join(service.model_ids),
         "scoringUri": service.scoring_uri,
         "grpcAddress": service.grpc_address,
         "why": str(service._message.why),

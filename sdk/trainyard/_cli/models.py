@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainyard._cli import completion, endpoints
+from trainyard._cli import completion, endpoints, models_change, models_history
 from trainyard._cli.common import (
     All,
     AsOf,
@@ -24,13 +24,12 @@ from trainyard._cli.common import (
     page_of,
     pairs,
     workspace,
-    wrong,
 )
+from trainyard._cli.model_names import Name, model_of, row
 from trainyard._cli.output import emit, note, one, rows, say
 from trainyard._errors import ModelNotFoundException
 
-group = new_group("Registered models: immutable versions, with where each came from.")
-Name = Annotated[str, typer.Argument(help="the model's name, or NAME:VERSION", autocompletion=completion.models)]
+group = new_group("Registered models: versions whose files never change, with where each came from.")
 
 
 @group.command("register")
@@ -71,7 +70,7 @@ def model_register(
         made = run_of(config, run).register_model(name, model_path=path, **options)
     else:
         made = Model.register(space, path, name, show_progress=not as_json, **options)
-    one(made.serialize() if as_json else _row(made), as_json=as_json)
+    one(made.serialize() if as_json else row(made), as_json=as_json)
 
 
 @group.command("list")
@@ -79,6 +78,7 @@ def model_list(
     name: Annotated[str, typer.Option("--name", help="every version of this model", autocompletion=completion.models)] = "",
     run: Annotated[str, typer.Option("--run", help="only from this run", autocompletion=completion.run_ids)] = "",
     framework: Annotated[str, typer.Option(help="only of this framework")] = "",
+    stage: Annotated[str, typer.Option(help="only those at this stage: Development, Staging, Production, Archived")] = "",
     tag: TagFilter = None,
     versions: Annotated[bool, typer.Option("--versions", help="every version of every model")] = False,
     since: Since = "",
@@ -93,18 +93,32 @@ def model_list(
 
     wanted, earliest = pairs(tag, "--tag", bare=True), moment(since, "--since").timestamp() if since else 0.0
     found = Model.list(
-        workspace(config), name or None, run_id=run or None, model_framework=framework or None, latest=not (versions or name or run)
+        workspace(config),
+        name or None,
+        run_id=run or None,
+        model_framework=framework or None,
+        stage=stage or None,
+        latest=not (versions or name or run),
     )
     kept = [it for it in found if has_tags(it.tags, wanted) and it.created_time.timestamp() >= earliest]
     page = page_of(kept, lambda it: it.id, limit=limit, token=page_token, everything=everything)
-    rows((_row(it) for it in page), ("id", "framework", "bytes", "createdTime", "runId", "tags"), as_json=as_json)
+    rows((row(it) for it in page), ("id", "framework", "bytes", "createdTime", "runId", "aliases", "stage", "tags"), as_json=as_json)
 
 
 @group.command("show")
-def model_show(name: Name, as_json: Json = False, config: Config = None) -> None:
-    """A version: the latest, or NAME:VERSION."""
-    found = _model(config, name)
-    one(found.serialize(), as_json=as_json)
+def model_show(name: Name, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
+    """A version: the latest, NAME:VERSION or NAME@ALIAS, now or as it was; of a SavedModel its signatures too."""
+    shown = (models_history.model_then(config, name, at) if at else model_of(config, name)).serialize()
+    if as_json:
+        emit(shown)
+        return
+    signatures = shown.pop("signatures")
+    one(shown, as_json=False)
+    for signature, it in signatures.items():
+        say(f"signature {signature}{f' ({method})' if (method := it['method']) else ''}")
+        for side, way in (("inputs", "in "), ("outputs", "out")):
+            for tensor, spec in it[side].items():
+                say(f"  {way} {tensor}: {spec['type']}{_shape(spec['shape'])}")
 
 
 @group.command("download")
@@ -116,24 +130,42 @@ def model_download(
     config: Config = None,
 ) -> None:
     """Its files, checked against their digests."""
-    found = _model(config, name)
+    found = model_of(config, name)
     one({"model": found.id, "path": found.download(str(output), exist_ok=overwrite)}, as_json=as_json)
 
 
 @group.command("deploy")
 def model_deploy(
-    name: Name,
+    name: Annotated[
+        str, typer.Argument(help="NAME, NAME:VERSION, or NAME@ALIAS: then the endpoint follows the alias", autocompletion=completion.models)
+    ],
     endpoint: Annotated[str, typer.Argument(help="the endpoint's name: 3-32 of a-z, 0-9 and -")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="take the place of what the endpoint serves")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="return once it answers; exit code 4 where it cannot go live")] = False,
+    script: endpoints.Script = "",
+    source: endpoints.Source = "",
+    environment: endpoints.EnvironmentName = "",
+    cpu_cores: endpoints.Cores = None,
+    memory_gb: endpoints.Memory = None,
+    idle_seconds: endpoints.Idle = None,
+    auth: endpoints.Auth = "",
+    tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the endpoint; may be repeated")] = None,
+    description: Annotated[str, typer.Option(help="free text")] = "",
+    wait: endpoints.Wait = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """A SavedModel behind gRPC and REST, without code."""
+    """Behind an address: a SavedModel over gRPC and REST as it is, or with a script that answers."""
+    from trainyard._deployment_configuration import DeploymentConfiguration
     from trainyard._model import Model
 
-    found = _model(config, name)
-    service = Model.deploy(found.workspace, endpoint, [found], overwrite=overwrite)
+    space = workspace(config)
+    found = name if "@" in name else model_of(config, name)
+    by_key, by_token = endpoints.authentication_of(auth)
+    settings = DeploymentConfiguration(
+        cpu_cores, memory_gb, by_key, by_token, pairs(tag, "--tag"), description=description, idle_seconds=idle_seconds
+    )
+    code = endpoints.script_of(space, script, source, environment)
+    service = Model.deploy(space, endpoint, [found], code, settings, overwrite=overwrite)
     if wait:
         endpoints.wait_for(service, quiet=as_json)
     one(endpoints.row(service), as_json=as_json)
@@ -142,11 +174,12 @@ def model_deploy(
 @group.command("lineage")
 def model_lineage(name: Name, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
     """All that it came from, and all that came from it."""
+    from trainyard._model_find import parsed
     from trainyard.history.v1 import history_pb2
 
-    model, version = _split(name)
+    model, version, alias = parsed(name)
     clients = workspace(config)._clients
-    request = history_pb2.GetLineageRequest(model=history_pb2.ModelRef(model=model, version=version), as_of=as_of(at))
+    request = history_pb2.GetLineageRequest(model=history_pb2.ModelRef(model=model, version=version, alias=alias), as_of=as_of(at))
     found = clients.call(clients.history.GetLineage, request, ModelNotFoundException)
     nodes = [{"id": it.id, "kind": it.kind, "label": it.label} for it in found.nodes]
     edges = [{"source": it.source, "target": it.target, "how": it.how} for it in found.edges]
@@ -159,18 +192,11 @@ def model_lineage(name: Name, at: AsOf = "", as_json: Json = False, config: Conf
         note(f"{name} came from no run, and nothing came from it.")
 
 
-def _split(text: str) -> tuple[str, int]:
-    name, colon, version = text.partition(":")
-    if colon and not version.isdecimal():
-        raise wrong(f"{text!r} is no model; one is NAME or NAME:VERSION.", "NAME")
-    return name, int(version or 0)
-
-
-def _model(config: str | None, text: str) -> Any:
-    from trainyard._model import Model
-
-    name, version = _split(text)
-    return Model(workspace(config), name, version=version or None)
+def _shape(sizes: list[int | None] | None) -> str:
+    """ "[?, 784]"; "" for a scalar."""
+    if sizes is None:
+        return "[...]"
+    return f"[{', '.join('?' if size is None else str(size) for size in sizes)}]" if sizes else ""
 
 
 def _dataset(space: Any, text: str) -> tuple[str, Any]:
@@ -181,15 +207,12 @@ def _dataset(space: Any, text: str) -> tuple[str, Any]:
     return (purpose if equals else "training"), Dataset.get_by_name(space, name, int(version) if version.isdecimal() else "latest")
 
 
-def _row(model: Any) -> dict[str, Any]:
-    shown = model.serialize()
-    sizes: dict[str, int] = shown["files"]
-    return {
-        "id": model.id,
-        "framework": " ".join(filter(None, (model.model_framework, model.model_framework_version))),
-        "bytes": sum(sizes.values()),
-        "createdTime": shown["createdTime"],
-        "runId": model.run_id,
-        "tags": model.tags,
-        "description": model.description,
-    }
+for _name, _command in (
+    ("alias", models_change.model_alias),
+    ("unalias", models_change.model_unalias),
+    ("stage", models_change.model_stage),
+    ("update", models_change.model_update),
+    ("delete", models_change.model_delete),
+    ("history", models_history.model_history),
+):
+    group.command(_name)(_command)

@@ -67,7 +67,9 @@ def told_by(message: Message) -> Iterator[Node | Edge]:
         case endpoint.EndpointStarting():
             name = f"endpoint:{message.endpoint}:{message.deployment}"
             yield Node(name, "endpoint", message.endpoint, message.deployment, f"{message.endpoint}, deployment {message.deployment}")
-            yield Edge(f"model:{message.model}:{message.version}", name, "deployed")
+            for used in [(message.model, message.version), *((it.model, it.version) for it in message.more_models)]:
+                if used[0]:
+                    yield Edge(f"model:{used[0]}:{used[1]}", name, "deployed")
         case endpoint.VersionLoaded():
             name = f"endpoint:{message.endpoint}:{message.deployment}"
             yield Edge(f"model:{message.model}:{message.version}", name, "deployed")

@@ -35,6 +35,11 @@ def digest(files: Iterable[Artifact]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def saved_model_of(files: Iterable[Artifact]) -> Artifact | None:
+    """The graph of the folder that was registered, where that is a SavedModel."""
+    return next((file for file in files if file.path.count("/") == 1 and file.path.endswith("/saved_model.pb")), None)
+
+
 def not_found(run: Run, path: str) -> Failure:
     """What the run has instead; what looks like the path comes first."""
     there = sorted(file.path for file in run.artifacts.files)

@@ -8,6 +8,7 @@ from datetime import datetime
 from math import isfinite
 
 from services.registry.domain import files, uploads
+from services.registry.domain.reading import Reading
 from services.registry.domain.runs import Run
 from trainyard._artifacts import is_listed
 from trainyard._errors import UserErrorException
@@ -19,6 +20,7 @@ MAX_DESCRIPTION = 3_000
 # A record of the log holds 1 MiB, its key and headers included.
 MAX_EVENT_BYTES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{0,254}\Z")
+NOTHING_READ = Reading()
 
 Fact = ModelVersionRegistered | ModelVersionRejected
 
@@ -44,11 +46,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Known:
-    """All that counts for a request: its model's latest version (0: none yet), and what its submission has come to."""
+    """All that counts for a request: its model's latest version (0: none yet), what its submission has come to, and the digest of the
+    version that it names, where that number was given already."""
 
     latest: int = 0
     pending: Asked | None = None
     answer: Answer | None = None
+    taken: str = ""
 
 
 def unanswerable(request: RegisterModelVersion) -> str:
@@ -70,15 +74,16 @@ def decide(known: Known, asked: Asked) -> list[Fact]:
     return [_rejected(asked.request, failure)] if failure is not None else []
 
 
-def conclude(known: Known, run: Run | None, missing: Failure | None, at: datetime) -> list[Fact]:
-    """The answer to what is pending, by the run as it was looked at. `missing`: the object store lacks what that run recorded."""
+def conclude(known: Known, run: Run | None, missing: Failure | None, at: datetime, reading: Reading = NOTHING_READ) -> list[Fact]:
+    """The answer to what is pending, by the run as it was looked at. `missing`: the object store lacks what that run recorded, or has
+    what no model may hold."""
     if known.pending is None:
         return []
     request = known.pending.request
-    failure = refused(run, request) or missing
+    failure = refused(run, request) or missing or _other_version(known, request, run)
     if failure is not None:
         return [_rejected(request, failure)]
-    fact = _registered(request, known.latest + 1, run)
+    fact = _registered(request, known.latest + 1, run, reading)
     fact.registered_at.FromDatetime(at)
     if fact.ByteSize() > MAX_EVENT_BYTES:
         what = f"Listing {len(fact.artifacts.files)} files, tags and properties takes {fact.ByteSize()} bytes; one event holds {MAX_EVENT_BYTES}."
@@ -103,6 +108,23 @@ def refused(run: Run | None, request: RegisterModelVersion) -> Failure | None:
     return None
 
 
+def _other_version(known: Known, request: RegisterModelVersion, run: Run | None) -> Failure | None:
+    """What stands against the number that it is to have."""
+    number, name = request.version, f"{request.model}:{request.version}"
+    if number in (0, known.latest + 1):
+        return None
+    if number > known.latest:
+        return _wrong(
+            f"{name} cannot be registered: the next version of {request.model!r} is {known.latest + 1}, without holes.", "version"
+        )
+    digest = files.digest(chosen_files(run, request))
+    what = f"{name} was given already and its files never change. They have the digest {known.taken}, those of the request {digest}."
+    again = (
+        "The same files need not be registered again." if digest == known.taken else "Leave the version out, and it becomes the next one."
+    )
+    return Failure(code="ModelImmutable", message=f"{what} {again}"[:3000], target=name[:1000])
+
+
 def evolve(known: Known, event: Asked | Fact, cause_id: str = "") -> Known:
     """`cause_id` is the event that a fact answers. The first answer of a submission counts, and versions have no holes."""
     match event:
@@ -111,7 +133,7 @@ def evolve(known: Known, event: Asked | Fact, cause_id: str = "") -> Known:
         case Asked() if known.pending is None and invalid(event.request) is None:
             return replace(known, pending=event)
         case ModelVersionRegistered() if event.version == known.latest + 1:
-            return Known(event.version, None, Answer(event.model, event.version, cause_id))
+            return Known(latest=event.version, answer=Answer(event.model, event.version, cause_id))
         case ModelVersionRejected():
             return replace(known, pending=None, answer=Answer(event.model, 0, cause_id, event.failure))
     return known
@@ -155,7 +177,7 @@ def chosen_files(run: Run | None, request: RegisterModelVersion) -> list[Artifac
     return files.chosen(run, request.path) if run is not None else []
 
 
-def _registered(request: RegisterModelVersion, version: int, run: Run | None) -> ModelVersionRegistered:
+def _registered(request: RegisterModelVersion, version: int, run: Run | None, reading: Reading) -> ModelVersionRegistered:
     chosen = chosen_files(run, request)
     lineage = uploads.with_datasets(run.lineage if run is not None else Lineage(), request.datasets)
     lineage.epoch = run.epoch if run is not None else 0
@@ -172,6 +194,10 @@ def _registered(request: RegisterModelVersion, version: int, run: Run | None) ->
         tags=request.tags,
         properties=request.properties,
         requirements=request.requirements if request.HasField("requirements") else None,
+        signatures=reading.signatures,
+        tag_sets=reading.tag_sets,
+        operations=reading.operations,
+        warnings=reading.warnings,
     )
 
 

@@ -9,7 +9,7 @@ from services.registry.domain import files
 from trainyard._errors import UserErrorException
 from trainyard._paths import SHA256, safe_relpath
 from trainyard.event.v1.artifact_pb2 import Artifact, Failure
-from trainyard.model.v1.model_pb2 import DatasetRef, Lineage, RegisterModelVersion
+from trainyard.model.v1.model_pb2 import DatasetRef, Lineage, ModelVersion, RegisterModelVersion
 
 PREFIX = "uploads/models"
 MAX_DATASETS = 50
@@ -22,6 +22,11 @@ def is_upload(request: RegisterModelVersion) -> bool:
 def key(digest: str, path: str) -> str:
     """Where a file lies that a client uploaded: nobody's choice, so that no request can point at what is not its own."""
     return f"{PREFIX}/{digest}/{path}"
+
+
+def are_own(version: ModelVersion) -> bool:
+    """Whether its files were uploaded for a model, and belong to no run."""
+    return all(file.object_key == key(version.digest, file.path) for file in version.artifacts.files)
 
 
 def invalid(request: RegisterModelVersion) -> Failure | None:

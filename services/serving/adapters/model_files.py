@@ -55,7 +55,7 @@ class CachedModelFiles:
             ) from error
         except OSError as error:
             raise _cannot("ModelFetchFailed", f"The files of {version.id} cannot be kept on this node: {error}", str(folder)) from error
-        return ModelFolder(folder / folder_of(version.files), digest)
+        return ModelFolder(folder / folder_of(version.files), digest, folder)
 
     def _make(self, folder: Path, version: ModelVersion, canceled: threading.Event) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
-"""The model server as a child process: started in its environment, heard until it says that it is ready, drained at the end."""
+"""A model server or a scoring script as a child process: started in its environment, heard until it says that it is ready, drained at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
+import math
 import os
 import signal
 import socket
@@ -13,16 +15,22 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from services.serving.domain.model_version import ModelVersion
-from services.serving.ports import CannotServe, ModelFolder, Ports, PortTaken, Say
+import trainyard
+from services.serving.adapters.endpoint_keys import key_file
+from services.serving.ports import CannotServe, Content, Fetched, Ports, PortTaken, Say
+from trainyard.endpoint.v1.endpoint_pb2 import Limits
 from trainyard.event.v1.artifact_pb2 import Failure
 
 # What the model server imports beside TensorFlow; both fit every line of it.
 SERVER_PACKAGES = ("grpcio==1.85.1", "protobuf>=4.25.3,<8")
 REPO = Path(__file__).resolve().parents[3]
+# So that a scoring script finds `trainyard` and `azureml`, behind all that its environment has.
+SDK = (Path(trainyard.__file__).resolve().parents[1], Path(trainyard.__file__).resolve().parents[1] / "azureml-alias")
 _PORT_TAKEN = 4
 _LAST_LINES = 20
 _MAX_LINE = 64 << 10
+_COUNTED = ":tensorflow:serving:request_count{"
+_LOOK_SECONDS = 0.5  # between two looks at how much memory a server takes
 # A list of what is given, never of what is kept back: keys of the object store are no business of a user's model.
 _GIVEN = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD")
 _GIVEN_PREFIXES = ("LC_", "TF_", "CUDA_", "NVIDIA_", "OMP_", "KMP_", "MKL_", "GRPC_", "MALLOC_")
@@ -38,17 +46,19 @@ class ModelServers:
     def is_free(self, ports: Ports) -> bool:
         return all(_is_free(self._host, port) for port in (ports.grpc, ports.rest) if port)
 
-    async def start(self, python: Path, version: ModelVersion, folder: ModelFolder, ports: Ports, say: Say) -> ModelServer:
+    async def start(self, python: Path, content: Content, fetched: Fetched, ports: Ports, say: Say) -> ModelServer:
+        has_code = content.scoring is not None
         process = await asyncio.create_subprocess_exec(
-            *self._command(python, version, folder, ports),
+            *(self._scoring(python, content, fetched, ports) if has_code else self._serving(python, content, fetched, ports)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            cwd=self._home,
-            env=child_environment(os.environ),
+            cwd=fetched.path if has_code else self._home,
+            env=child_environment(os.environ) | limits_as_variables(content.limits) | code_variables(content, fetched),
             process_group=0,
         )
-        server = ModelServer(process, version, say)
+        server = ModelServer(process, content, say, "127.0.0.1" if self._host == "0.0.0.0" else self._host)
+        server.bound(content.limits.memory_bytes)
         try:
             await server.until_ready(self._load_seconds)
         except BaseException:
@@ -56,29 +66,49 @@ class ModelServers:
             raise
         return server
 
-    def _command(self, python: Path, version: ModelVersion, folder: ModelFolder, ports: Ports) -> list[str]:
+    def _serving(self, python: Path, content: Content, fetched: Fetched, ports: Ports) -> list[str]:
+        (version,) = content.models
         options = {
             "model-name": version.model,
-            "model-path": folder.path,
+            "model-path": fetched.path,
             "version": version.version,
             "host": self._host,
             "grpc-port": ports.grpc,
             "rest-port": ports.rest,
             "parent-pid": os.getpid(),
+            "key-file": key_file(self._home, content.endpoint),
         }
+        if content.limits.cpu_cores:
+            options["tensorflow-session-parallelism"] = math.ceil(content.limits.cpu_cores)
         words = [f"--{name}={value}" for name, value in options.items()]
         return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
+
+    def _scoring(self, python: Path, content: Content, fetched: Fetched, ports: Ports) -> list[str]:
+        assert content.scoring is not None
+        options = {
+            "entry-script": content.scoring.entry_script,
+            "host": self._host,
+            "rest-port": ports.rest,
+            "key-file": key_file(self._home, content.endpoint),
+            "parent-pid": os.getpid(),
+            "then-path": os.pathsep.join(map(str, SDK)),
+        }
+        words = [f"--{name}={value}" for name, value in options.items()]
+        return [str(python), "-P", "-m", "services.serving.scoring_server", *words]
 
 
 class ModelServer:
     """One process. All that it writes goes to `say`; the JSON line on standard output says that it answers, and where."""
 
-    def __init__(self, process: asyncio.subprocess.Process, version: ModelVersion, say: Say) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, content: Content, say: Say, host: str) -> None:
         self._process = process
-        self._version = version
+        self._content = content
         self._say = say
+        self._host = host
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._over = ""  # why it was ended, where it took too much memory
+        self._watching: asyncio.Task[None] | None = None
         assert process.stdout is not None and process.stderr is not None
         self._reading = [asyncio.create_task(self._read_output(process.stdout)), asyncio.create_task(self._read_errors(process.stderr))]
 
@@ -90,6 +120,26 @@ class ModelServer:
     @property
     def signatures(self) -> tuple[str, ...]:
         return tuple(self._ready.result()["signatures"])
+
+    def bound(self, memory_bytes: int) -> None:
+        """From here on it is ended where it takes more than that; 0: no bound."""
+        if memory_bytes:
+            self._watching = asyncio.create_task(self._watch_memory(memory_bytes))
+
+    async def _watch_memory(self, most: int) -> None:
+        while self._process.returncode is None and (used := _resident(self._process.pid)) is not None:
+            if used > most:
+                self._over = (
+                    f"the server took {used / 2**20:.0f} MiB of memory, and {most / 2**20:.0f} MiB is its bound; give it more memory_gb"
+                )
+                self._hear(self._over)
+                self._signal(signal.SIGKILL)
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def calls(self) -> int | None:
+        """As its metrics have it."""
+        return await asyncio.to_thread(_calls, self._host, self.ports.rest)
 
     async def until_ready(self, seconds: float) -> None:
         """Raises CannotServe, and PortTaken."""
@@ -107,7 +157,7 @@ class ModelServer:
         code, why = ended.result()
         if code == _PORT_TAKEN:
             raise PortTaken(why)
-        raise CannotServe(self._failure("ModelLoadFailed", why, code))
+        raise CannotServe(self._failure("ModelLoadFailed" if self._content.scoring is None else "ScoringScriptFailed", why, code))
 
     async def wait(self) -> Failure:
         code, why = await self._ended()
@@ -131,14 +181,18 @@ class ModelServer:
         """The exit code, and what happened in words, once all that it wrote was read."""
         code = await self._process.wait()
         await asyncio.wait(self._reading)
+        if self._over:
+            return code, self._over
         if code < 0:
             memory = "; the system may have run out of memory" if -code == signal.SIGKILL else ""
             return code, f"the model server was killed by {signal.Signals(-code).name}{memory}"
         return code, self._last[-1] if code and self._last else f"the model server ended with exit code {code}"
 
     def _failure(self, code: str, why: str, exit_code: int | None = None) -> Failure:
-        message = f"Model {self._version.id}: {why}"
-        return Failure(code=code, message=message[:3000], target=self._version.id, last_lines=list(self._last), exit_code=exit_code)
+        what = f"Model {self._content.title}" if self._content.scoring is None else self._content.title
+        return Failure(
+            code=code, message=f"{what}: {why}"[:3000], target=self._content.id, last_lines=list(self._last), exit_code=exit_code
+        )
 
     async def _read_output(self, stream: asyncio.StreamReader) -> None:
         async for line in _lines(stream):
@@ -167,9 +221,51 @@ def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {**given, "PYTHONPATH": str(REPO), "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def code_variables(content: Content, fetched: Fetched) -> dict[str, str]:
+    """What a scoring script finds in its environment; nothing without code."""
+    if content.scoring is None:
+        return {}
+    own = dict(content.scoring.environment.environment_variables)
+    return own | {
+        "PYTHONPATH": str(REPO),  # the scoring server takes it away before it reads the script
+        "AZUREML_MODEL_DIR": str(fetched.model_dir),
+        "AZUREML_ENTRY_SCRIPT": content.scoring.entry_script,
+        "SERVICE_NAME": content.endpoint,
+    }
+
+
+def limits_as_variables(limits: Limits) -> dict[str, str]:
+    """Threads that compute, for TensorFlow and for whatever goes by OpenMP; nothing where there is no bound."""
+    if not limits.cpu_cores:
+        return {}
+    threads = str(math.ceil(limits.cpu_cores))
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, threads)
+
+
 def reachable_at(host: str) -> str:
     """Where others reach what listens on that address."""
     return socket.gethostname() if host == "0.0.0.0" else host
+
+
+def _resident(pid: int) -> int | None:
+    """Bytes of memory that a process takes; None where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _calls(host: str, port: int) -> int | None:
+    connection = http.client.HTTPConnection(host, port, timeout=_LOOK_SECONDS * 4)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(_COUNTED))
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -17,6 +17,8 @@ class ModelVersion:
     version: int
     framework_version: str
     files: ArtifactSet
+    operations: tuple[str, ...] = ()  # of its graphs, those that read or write files or run Python
+    leaving: str = ""  # the request that takes it out of the registry; "" while nobody does
 
     @property
     def id(self) -> str:

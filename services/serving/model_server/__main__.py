@@ -156,7 +156,8 @@ def _models(options: Options, file: ConfigFile | None) -> list[ModelConfig]:
 
 def _open(repository: Repository, options: Options, wire: Wire, ready: threading.Event) -> _Doors:
     """Opens the ports. A protocol is added here: its services to gRPC, and its first word of the path to REST."""
-    from services.serving.model_server import grpc_front, grpc_serving, rest_front, rest_serving, v2_grpc, v2_rest
+    from services.serving.access import Access
+    from services.serving.model_server import grpc_front, grpc_serving, guarded, rest_front, rest_serving, v2_grpc, v2_rest
     from services.serving.model_server.config_files import read_metrics_path, read_tls
     from services.serving.model_server.metrics import Metrics
     from services.serving.model_server.serving_calls import Calls
@@ -173,6 +174,11 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
         "v2": v2_rest.InferenceRoute(repository, is_ready, metrics.observe, options.rest_seconds),
     }
     services = [*grpc_serving.services(calls, wire, metrics.observe), v2_grpc.service(repository, wire, is_ready, metrics.observe)]
+    guards: list[guarded.GrpcDoor] = []
+    if options.key_file:
+        access = Access(options.key_file)
+        guards = [guarded.GrpcDoor(access)]
+        routes = {word: route if not word else guarded.route(route, access) for word, route in routes.items()}
     rest = None
     if options.rest_port is not None:
         rest_tls = read_tls(options.rest_tls_file, wire) if options.rest_tls_file else None
@@ -180,7 +186,7 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
         rest = rest_front.start(routes, options.host, options.rest_port, share=share, calls_at_once=threads, tls=rest_tls)
     tls = read_tls(options.tls_file, wire) if options.tls_file else None
     door = grpc_front.Door(
-        options.host, options.grpc_port, options.grpc_socket, options.share_ports, options.grpc_threads, options.grpc_arguments, tls
+        options.host, options.grpc_port, options.grpc_socket, options.share_ports, options.grpc_threads, options.grpc_arguments, tls, guards
     )
     rpc, grpc_port = grpc_front.start(services, wire, door, is_ready)
     return _Doors(rpc, grpc_port, rest)

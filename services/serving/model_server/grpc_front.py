@@ -32,6 +32,7 @@ class Door:
     threads: int = 8
     arguments: Sequence[tuple[str, str | int]] = ()
     tls: Tls | None = None
+    guards: Sequence[grpc.ServerInterceptor[Any, Any]] = ()
 
 
 class Health:
@@ -59,6 +60,7 @@ def start(services: Sequence[Service], wire: Wire, door: Door, ready: Callable[[
             ("grpc.max_send_message_length", -1),
             *door.arguments,
         ],
+        interceptors=list(door.guards),
         maximum_concurrent_rpcs=_WAITING,
     )
     names = [HEALTH_SERVICE, *(service.name for service in services), *grpc_reflection.service_names()]

@@ -47,6 +47,8 @@ class Options:
     share_ports: bool
     tls_file: Path | None
     rest_tls_file: Path | None
+    key_file: str
+    """Who may call; see services/serving/access.py. Empty: everybody."""
     drain_seconds: float
     parent_pid: int
     tags: Sequence[str]
@@ -141,6 +143,12 @@ def _add_doors(parser: argparse.ArgumentParser) -> None:
     _flag(parser, "rest_api_timeout_in_ms", type=int, default=_REST_TIMEOUT_MS)
     _flag(parser, "ssl_config_file", type=Path, help="TLS on gRPC: a tensorflow.serving.SSLConfig in text form")
     _flag(parser, "rest_api_ssl_config_file", type=Path, help="TLS on REST, likewise")
+    _flag(
+        parser,
+        "key_file",
+        default="",
+        help="asks callers for a key or token: a file as the serving service writes it; empty: nobody is asked",
+    )
     _switch(parser, "share_ports", help="listen beside another server that shares its ports (SO_REUSEPORT)")
     _flag(parser, "monitoring_config_file", type=Path, help="another path for metrics: a tensorflow.serving.MonitoringConfig in text form")
 
@@ -185,6 +193,7 @@ def _options(told: argparse.Namespace) -> Options:
         share_ports=told.share_ports,
         tls_file=told.ssl_config_file,
         rest_tls_file=told.rest_api_ssl_config_file,
+        key_file=told.key_file,
         drain_seconds=told.drain_seconds,
         parent_pid=told.parent_pid,
         tags=told.saved_model_tags.split(","),

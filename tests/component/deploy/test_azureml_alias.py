@@ -117,8 +117,8 @@ def test_other_distributions_below_azureml_are_found_beside_it(tmp_path: Path) -
 
 def test_a_name_that_is_not_here_says_what_to_do_and_an_unknown_one_is_an_error_like_any() -> None:
     code = """
-for line in ("from azureml.train.hyperdrive import choice", "from azureml.core.webservice import AciWebservice",
-             "from azureml.core.image import ContainerImage", "from azureml.core import Nonsense", "import azureml.nonsense"):
+for line in ("from azureml.train.hyperdrive import choice", "from azureml.core.image import ContainerImage",
+             "from azureml.core import Nonsense", "import azureml.nonsense"):
     try:
         exec(line)
     except ImportError as error:
@@ -132,9 +132,8 @@ for line in ("from azureml.train.hyperdrive import choice", "from azureml.core.w
         == "azureml.train.hyperdrive.choice is not here: sweeps are not part of this version: submit a run for each set of parameters."
     )
     assert "Model.deploy(workspace, name, [model])" in told[1]
-    assert "Model.deploy(workspace, name, [model])" in told[2]
-    assert "cannot import name 'Nonsense'" in told[3]
-    assert "No module named 'azureml.nonsense'" in told[4]
+    assert "cannot import name 'Nonsense'" in told[2]
+    assert "No module named 'azureml.nonsense'" in told[3]
 
 
 def test_a_scripts_imports_need_the_standard_library_alone() -> None:

@@ -37,16 +37,16 @@ def test_an_uploaded_folder_becomes_a_version_once_its_bytes_were_read(
 
 
 def test_bytes_that_are_missing_or_others_register_nothing_and_an_upload_anew_does(models: ModelServiceStub, objects: MinioObjects) -> None:
-    wrong = an_upload({"weights.h5": b"right"}, "poisoned-1", "poisoned")
+    wrong = an_upload({"weights.bin": b"right"}, "poisoned-1", "poisoned")
     code, error = refusal(lambda: register(models, wrong))
     assert (code, error.code) == (grpc.StatusCode.FAILED_PRECONDITION, "ArtifactMissing")
 
     objects.put_bytes(wrong.files.files[0].object_key, b"wrong")
-    _, error = refusal(lambda: register(models, an_upload({"weights.h5": b"right"}, "poisoned-2", "poisoned")))
+    _, error = refusal(lambda: register(models, an_upload({"weights.bin": b"right"}, "poisoned-2", "poisoned")))
     assert wrong.files.files[0].sha256 in error.message
 
-    upload(objects, wrong, {"weights.h5": b"right"})
-    assert register(models, an_upload({"weights.h5": b"right"}, "poisoned-3", "poisoned")).version.version == 1
+    upload(objects, wrong, {"weights.bin": b"right"})
+    assert register(models, an_upload({"weights.bin": b"right"}, "poisoned-3", "poisoned")).version.version == 1
 
 
 def test_a_request_straight_on_the_topic_cannot_name_what_is_not_its_own(

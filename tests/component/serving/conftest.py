@@ -22,6 +22,7 @@ from services.serving.model_server.wire import Wire
 from tests.component.service_process import ServiceProcess
 from tests.component.service_process import running as service_running
 from tests.component.topic_log import TopicLog
+from tests.conftest import free_port
 from trainyard._environment_cache import default_cache
 from trainyard._objects import MinioObjects
 from trainyard._paths import sha256_file
@@ -205,6 +206,8 @@ def service(
         "OBJECT_STORE__ACCESS_KEY": access_key,
         "OBJECT_STORE__SECRET_KEY": secret_key,
         "OBJECT_STORE__BUCKET": BUCKET,
+        "SERVING__DOOR_GRPC_PORT": str(free_port()),
+        "SERVING__DOOR_REST_PORT": str(free_port()),
     }
     with service_running("serving", tmp_path_factory.mktemp("serving"), kafka_bootstrap, **settings) as found:
         yield found

@@ -207,6 +207,12 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
     def GetLineage(self, request: Any, context: Any) -> Any:
         return self.platform.lineage
 
+    def GetModel(self, request: Any, context: Any) -> Any:
+        version = self.platform.models[request.model.model][(request.model.version or 1) - 1]
+        answer = history_pb2.GetModelResponse(version=version, turns=[history_pb2.Turn(what="StageChanged", why="Production")])
+        answer.services.add(endpoint="web", deployment=3)
+        return answer
+
     def GetPolicy(self, request: Any, context: Any) -> Any:
         return history_pb2.GetPolicyResponse(policy=self.platform.policy)
 
@@ -318,9 +324,39 @@ class _Models(_Part, model_pb2_grpc.ModelServiceServicer):
 
     def GetModelVersion(self, request: Any, context: Any) -> Any:
         versions = self.platform.models.get(request.model, [])
-        if not versions or request.version > len(versions):
+        version = next((it.version for it in versions if request.alias in it.aliases), 0) if request.alias else request.version
+        if not versions or version > len(versions) or (request.alias and not version):
             refuse(context, grpc.StatusCode.NOT_FOUND, "ModelNotFound", f"There is no model {request.model!r}; there is: none.")
-        return model_pb2.GetModelVersionResponse(version=versions[request.version - 1])
+        return model_pb2.GetModelVersionResponse(version=versions[version - 1])
+
+    def SetAlias(self, request: Any, context: Any) -> Any:
+        versions = self.platform.models[request.model]
+        for it in versions:
+            it.aliases[:] = [alias for alias in it.aliases if alias != request.alias]
+        if request.version:
+            versions[request.version - 1].aliases.append(request.alias)
+        return model_pb2.SetAliasResponse(version=versions[request.version - 1])
+
+    def SetStage(self, request: Any, context: Any) -> Any:
+        version = self.platform.models[request.model][request.version - 1]
+        version.stage = request.stage
+        return model_pb2.SetStageResponse(version=version)
+
+    def UpdateModelVersion(self, request: Any, context: Any) -> Any:
+        version = self.platform.models[request.model][request.version - 1]
+        for name in request.remove_tags:
+            version.tags.pop(name, None)
+        version.tags.MergeFrom(request.tags)
+        version.properties.MergeFrom(request.properties)
+        if request.HasField("description"):
+            version.description = request.description
+        if request.HasField("requirements"):
+            version.requirements.CopyFrom(request.requirements)
+        version.lineage.datasets.extend(request.datasets)
+        return model_pb2.UpdateModelVersionResponse(version=version)
+
+    def DeleteModelVersion(self, request: Any, context: Any) -> Any:
+        return model_pb2.DeleteModelVersionResponse()
 
     def ListModelVersions(self, request: Any, context: Any) -> Any:
         if request.model:
@@ -332,10 +368,51 @@ class _Models(_Part, model_pb2_grpc.ModelServiceServicer):
 class _Endpoints(_Part, endpoint_pb2_grpc.EndpointServiceServicer):
     def DeployEndpoint(self, request: Any, context: Any) -> Any:
         made = endpoint_pb2.Endpoint(
-            endpoint=request.endpoint, model=request.model, version=request.version, deployment=1, state=endpoint_pb2.ENDPOINT_STATE_HEALTHY
+            endpoint=request.endpoint,
+            model=request.model,
+            version=request.version,
+            deployment=1,
+            state=endpoint_pb2.ENDPOINT_STATE_HEALTHY,
+            alias=request.alias,
+            more_models=request.more_models,
+            has_code=request.HasField("scoring"),
+            limits=request.limits,
+            settings=endpoint_pb2.EndpointSettings(
+                authentication=request.authentication,
+                tags=request.tags.values,
+                properties=request.properties.values,
+                description=request.description,
+            ),
         )
         self.platform.endpoints[request.endpoint] = made
         return endpoint_pb2.DeployEndpointResponse(endpoint=made)
+
+    def UpdateEndpoint(self, request: Any, context: Any) -> Any:
+        made = self.platform.endpoints[request.endpoint]
+        if request.HasField("tags"):
+            made.settings.tags.clear()
+            made.settings.tags.update(request.tags.values)
+        made.settings.properties.update(request.properties.values)
+        made.settings.authentication = request.authentication or made.settings.authentication
+        made.deployment += bool(request.models or request.HasField("scoring") or request.HasField("limits"))
+        return endpoint_pb2.UpdateEndpointResponse(endpoint=made)
+
+    def RollBackEndpoint(self, request: Any, context: Any) -> Any:
+        made = self.platform.endpoints[request.endpoint]
+        made.deployment += 1
+        return endpoint_pb2.RollBackEndpointResponse(endpoint=made)
+
+    def GetEndpointKeys(self, request: Any, context: Any) -> Any:
+        return endpoint_pb2.GetEndpointKeysResponse(primary="one", secondary="two")
+
+    def RegenerateEndpointKey(self, request: Any, context: Any) -> Any:
+        return endpoint_pb2.RegenerateEndpointKeyResponse()
+
+    def GetEndpointToken(self, request: Any, context: Any) -> Any:
+        made = endpoint_pb2.GetEndpointTokenResponse(token="signed")
+        made.expires_at.FromSeconds(1000)
+        made.refresh_after.FromSeconds(900)
+        return made
 
     def GetEndpoint(self, request: Any, context: Any) -> Any:
         if request.endpoint not in self.platform.endpoints:

@@ -45,11 +45,11 @@ def test_a_folder_is_sent_under_the_digest_of_the_whole_with_every_files_digest(
 
 
 def test_one_file_is_a_model_too(platform: Platform, tmp_path: Path) -> None:
-    (tmp_path / "weights.h5").write_bytes(b"w")
+    (tmp_path / "weights.bin").write_bytes(b"w")
 
-    register(platform, tmp_path / "weights.h5")
+    register(platform, tmp_path / "weights.bin")
 
-    assert [file.path for file in platform.last(model_pb2.RegisterModelVersion).files.files] == ["weights.h5"]
+    assert [file.path for file in platform.last(model_pb2.RegisterModelVersion).files.files] == ["weights.bin"]
 
 
 def test_equal_bytes_are_not_sent_twice(platform: Platform, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +108,29 @@ def test_what_no_store_can_keep_is_refused_before_anything_is_sent(platform: Pla
 
     assert platform.objects.kept == {}
     assert platform.asked == []
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("weights.h5", b"", "is HDF5"),
+        ("model.pkl", b"", "is a pickle"),
+        ("more.bin", b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x01w\x94.", "is a pickle"),
+        ("assets", b"PK\x03\x04", "is an archive"),
+        ("whole.keras", b"PK\x03\x04", "no Keras archive"),
+    ],
+)
+def test_what_no_model_may_hold_is_refused_before_anything_is_sent(
+    platform: Platform, folder: Path, name: str, content: bytes, said: str
+) -> None:
+    (folder / name).write_bytes(content)
+
+    with pytest.raises(UserErrorException, match=said) as caught:
+        register(platform, folder)
+
+    assert (caught.value.code, caught.value.target) == ("ModelRefused", str(folder / name))
+    assert platform.objects.kept == {} and platform.asked == []
 
 
 def test_more_files_than_one_event_can_list_are_refused_before_anything_is_sent(platform: Platform, tmp_path: Path) -> None:
@@ -211,24 +234,76 @@ def test_a_deployment_finds_its_model_where_the_server_put_it(tmp_path: Path, mo
     assert Model.get_model_path("digits", 2) == str(tmp_path / "many" / "digits" / "2" / "model")
 
 
-def test_a_version_never_changes_and_says_what_to_do_instead(platform: Platform, folder: Path) -> None:
+def test_what_is_said_of_a_version_changes_and_is_shown(platform: Platform, folder: Path) -> None:
     mnist = Dataset.File.from_files("http://host/a").register(platform.workspace(), "mnist")
-    model = register(platform, folder, tags={"a": "b"}, description="d", datasets=[mnist])
+    model = register(platform, folder, tags={"a": "b", "c": "d"}, properties={"p": "1"})
 
-    model.update(tags={"a": "b"}, description="d")
-    model.add_dataset_references([mnist])
-    other = Dataset.File.from_files("http://host/a").register(platform.workspace(), "words")
-    for change in (
-        lambda: model.update(tags={}),
-        lambda: model.update(description="e"),
-        lambda: model.update(resource_configuration=ResourceConfiguration(1)),
-        lambda: model.add_dataset_references([("training", other)]),
-        model.delete,
-    ):
-        with pytest.raises(UserErrorException) as caught:
-            change()
-        assert caught.value.code == "ModelImmutable"
-        assert caught.value.hint
+    model.add_tags({"n": "1"})
+    model.remove_tags("a")
+    model.add_properties({"q": "2"})
+    model.add_dataset_references([("training", mnist)])
+    assert (model.tags, model.properties) == ({"c": "d", "n": "1"}, {"p": "1", "q": "2"})
+    assert [it.name for it in model.datasets["training"]] == ["mnist"]
+
+    model.update(tags={"x": "y"}, description="e", resource_configuration=ResourceConfiguration(1), sample_input_dataset=mnist)
+    request = platform.last(model_pb2.UpdateModelVersion)
+    assert (dict(request.tags), sorted(request.remove_tags), request.digest) == ({"x": "y"}, ["c", "n"], model.digest)
+    assert (model.tags, model.description, model.resource_configuration) == ({"x": "y"}, "e", ResourceConfiguration(1))
+    assert model.sample_input_dataset is not None and model.sample_input_dataset.name == "mnist"
+    assert model.sample_output_dataset is None
+
+    model.update_tags_properties(add_tags={"z": "1"}, remove_tags=["x"], add_properties={"r": "3"})
+    assert (model.tags, model.properties["r"]) == ({"z": "1"}, "3")
+    with pytest.raises(UserErrorException, match="is a dict"):
+        model.add_tags(["a"])  # type: ignore[arg-type]
+
+
+def test_an_alias_is_named_wherever_a_version_is(platform: Platform, folder: Path) -> None:
+    workspace = platform.workspace()
+    first, second = register(platform, folder), register(platform, folder)
+
+    first.set_alias("champion")
+    assert Model(workspace, "digits@champion").version == Model(workspace, id="digits@champion").version == 1
+    assert Model(workspace, "digits:2").version == 2
+    second.set_alias("champion")
+    assert (Model(workspace, "digits@champion").version, second.aliases) == (2, ["champion"])
+    with pytest.raises(UserErrorException, match="does not point at digits:1; its aliases are: none"):
+        first.remove_alias("champion")
+    second.remove_alias("champion")
+    with pytest.raises(ModelNotFoundException):
+        Model(workspace, "digits@champion")
+    for wrong in ("digits@", "@champion", "digits@champion:2"):
+        with pytest.raises(UserErrorException, match="no model id"):
+            Model(workspace, wrong)
+
+
+def test_a_stage_is_named_in_any_case_and_lists_can_be_of_one(platform: Platform, folder: Path) -> None:
+    first, _ = register(platform, folder), register(platform, folder)
+
+    first.set_stage("production")
+
+    assert first.stage == "Production"
+    assert [it.version for it in Model.list(platform.workspace(), "digits", stage="Production")] == [1]
+    with pytest.raises(UserErrorException, match="there are: Development, Staging, Production, Archived"):
+        first.set_stage("best")
+
+
+def test_a_version_is_deleted_by_its_number_and_with_its_aliases_if_asked(platform: Platform, folder: Path) -> None:
+    register(platform, folder).delete(with_aliases=True)
+
+    request = platform.last(model_pb2.DeleteModelVersion)
+    assert (request.model, request.version, request.with_aliases) == ("digits", 1, True)
+
+
+def test_what_makes_no_sense_here_says_what_to_do_instead(platform: Platform, folder: Path) -> None:
+    model = register(platform, folder)
+
+    with pytest.raises(UserErrorException) as packaging:
+        Model.package(model.workspace, [model])
+    with pytest.raises(UserErrorException) as profiling:
+        Model.profile(model.workspace, "p", [model], None)
+    for caught in (packaging, profiling):
+        assert caught.value.code == "NotSupported" and caught.value.hint
 
 
 def test_a_model_is_serialized_in_azures_shape(platform: Platform, folder: Path) -> None:

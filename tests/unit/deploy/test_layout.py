@@ -80,6 +80,14 @@ def test_only_agents_write_outputs_and_only_clients_write_snapshots() -> None:
     assert may_write("registry") == may_write("serving") == may_write("history") == set()
 
 
+def test_the_registry_alone_may_take_files_away_and_only_those_of_uploaded_models() -> None:
+    removing = {
+        user: [prefix for prefix, actions in places.items() if "s3:DeleteObject" in actions] for user, places in keys._ALLOWED.items()
+    }
+
+    assert {user: places for user, places in removing.items() if places} == {"registry": ["uploads/models/*"]}
+
+
 # -- the supervisor's configuration
 
 

@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,7 +74,7 @@ async def test_a_file_of_another_size_than_recorded_counts_as_missing() -> None:
 @pytest.mark.parametrize("events", [[], [queued()], [queued(), job.RunStarted(run_id=RUN, epoch=1)], [queued(), completed("logs/0.txt")]])
 async def test_a_run_that_cannot_be_registered_from_is_not_looked_up_in_the_store(events: list[Any]) -> None:
     class Untouchable(MemoryObjects):
-        def size(self, key: str) -> int:
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
             raise AssertionError(f"{key} was looked up")
 
     runs = Told(*events)
@@ -83,7 +84,7 @@ async def test_a_run_that_cannot_be_registered_from_is_not_looked_up_in_the_stor
 
 async def test_a_store_that_does_not_answer_is_no_answer() -> None:
     class Away(MemoryObjects):
-        def size(self, key: str) -> int:
+        def read(self, key: str, start: int = 0) -> Iterator[bytes]:
             raise PlatformUnavailableException("away")
 
     with pytest.raises(PlatformUnavailableException):

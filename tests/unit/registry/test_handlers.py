@@ -14,7 +14,13 @@ from tests.unit.on_memory import OnMemory
 from tests.unit.registry import builders
 from tests.unit.registry.builders import a_request, completed, queued
 from trainyard.event.v1.dead_letter_pb2 import DeadLetter
-from trainyard.model.v1.model_pb2 import ModelVersionRegistered, ModelVersionRejected, RegisterModelVersion
+from trainyard.model.v1.model_pb2 import (
+    DeleteModelVersion,
+    ModelVersionRegistered,
+    ModelVersionRejected,
+    SetAlias,
+    UpdateModelVersion,
+)
 
 MODEL = "tf-dnn-mnist"
 
@@ -122,11 +128,12 @@ def test_the_latest_of_each_model_is_listed_newest_first(service: OnMemory) -> N
         (MODEL, a_request(submission_id=""), "submission_id"),
         ("m" * 300, a_request(model="m" * 300), "at most 255"),
         ("other", a_request(), "must be the model's name"),
+        (MODEL, SetAlias(model=MODEL, alias="champion", version=1), "submission_id"),
+        ("other", DeleteModelVersion(submission_id="s1", model=MODEL, version=1), "must be the model's name"),
+        ("m" * 300, UpdateModelVersion(submission_id="s1", model="m" * 300, version=1), "at most 255"),
     ],
 )
-def test_what_nobody_could_answer_is_a_dead_letter_and_no_work(
-    service: OnMemory, key: str, request_: RegisterModelVersion, why: str
-) -> None:
+def test_what_nobody_could_answer_is_a_dead_letter_and_no_work(service: OnMemory, key: str, request_: Message, why: str) -> None:
     service.publish(TOPIC, key, request_)
     service.flush()
 

@@ -161,3 +161,23 @@ def test_only_the_next_version_counts_and_only_a_submissions_first_answer() -> N
 def test_a_request_that_no_answer_could_name_is_unanswerable(fields: dict[str, Any], why: str) -> None:
     assert why in registration.unanswerable(a_request(**fields))
     assert registration.unanswerable(a_request()) == ""
+
+
+def test_a_version_may_be_named_if_it_is_the_next() -> None:
+    (fact,) = registration.conclude(Known(4, asked(version=5), None), ENDED, None, AT)
+
+    assert isinstance(fact, ModelVersionRegistered) and fact.version == 5
+    (hole,) = registration.conclude(Known(4, asked(version=7), None), ENDED, None, AT)
+    assert isinstance(hole, ModelVersionRejected)
+    assert hole.failure.code == "UserError" and "is 5, without holes" in hole.failure.message
+
+
+def test_a_version_that_was_given_never_gets_other_files_and_both_digests_are_told() -> None:
+    (other,) = registration.conclude(Known(4, asked(version=2), None, taken="d" * 64), ENDED, None, AT)
+    assert isinstance(other, ModelVersionRejected)
+    (digest,) = {word.strip(",.") for word in other.failure.message.split() if len(word.strip(",.")) == 64} - {"d" * 64}
+
+    (same,) = registration.conclude(Known(4, asked(version=2), None, taken=digest), ENDED, None, AT)
+
+    assert other.failure.code == "ModelImmutable" and "d" * 64 in other.failure.message
+    assert isinstance(same, ModelVersionRejected) and "need not be registered again" in same.failure.message

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from services.chassis import codec
+from services.chassis.records import Unavailable
 from services.registry.checking import Checking
 from services.registry.domain import registration
-from services.registry.domain.registration import Asked, Known
+from services.registry.domain.registration import NOTHING_READ, Asked, Known
 from services.registry.domain.runs import Run
 from services.registry.handlers import Checked
 from tests.unit.registry.builders import RUN, an_upload, completed
@@ -203,7 +206,31 @@ def store_of(request: RegisterModelVersion, contents: dict[str, bytes]) -> Memor
 async def test_uploaded_bytes_that_are_as_said_lack_nothing() -> None:
     request = an_upload(CONTENTS)
 
-    assert await checked(request, store_of(request, CONTENTS)) == Checked("s1", None, None, AT)
+    found = await checked(request, store_of(request, CONTENTS))
+
+    assert replace(found, reading=NOTHING_READ) == Checked("s1", None, None, AT)
+    assert "no SavedModel that can be read" in found.reading.warnings[0]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("path", "content", "why"),
+    [
+        ("model/weights.bin", pickle.dumps({"w": [0.5]}), "is a pickle"),
+        ("model/weights.h5", b"x", "is HDF5"),
+        ("model/assets.zip", b"PK", "is an archive"),
+        ("model/architecture.json", b'{"class_name": "Lambda", "config": {"name": "evil"}}', "'evil', a Lambda"),
+        ("model.keras", b"PK\x03\x04 no more", "does not end as a zip"),
+    ],
+)
+async def test_what_no_model_may_hold_is_refused_with_the_file_named(path: str, content: bytes, why: str) -> None:
+    request = an_upload({path: content})
+
+    found = await checked(request, store_of(request, {path: content}))
+
+    assert found.missing is not None
+    assert (found.missing.code, found.missing.target) == ("ModelRefused", path)
+    assert why in found.missing.message
 
 
 async def test_an_uploaded_file_with_other_bytes_of_the_same_size_is_told_by_both_digests() -> None:
@@ -227,3 +254,12 @@ async def test_an_uploaded_file_that_is_missing_or_shorter_is_told_by_its_key() 
     assert found.missing is not None
     assert f"{request.files.files[0].object_key} is missing" in found.missing.message
     assert "has 1 bytes, not 7" in found.missing.message
+
+
+async def test_an_upload_whose_files_are_just_being_removed_waits() -> None:
+    request = an_upload(CONTENTS)
+    digest = request.files.files[0].object_key.split("/")[2]
+    checking = Checking(NoRuns(), store_of(request, CONTENTS), lambda: AT, is_being_removed=lambda asked: asked == digest)
+
+    with pytest.raises(Unavailable):
+        await checking(codec.dumps(Asked(request, "e1", "c1")))

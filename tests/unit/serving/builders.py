@@ -6,11 +6,14 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from services.serving.domain.decisions import CameUp, GaveUp, Progressed, WentDown
+from services.serving.domain.decisions import Known
 from services.serving.domain.endpoint import Endpoint, Fact, evolve
 from services.serving.domain.model_version import ModelVersion
+from services.serving.domain.reports import CameUp, GaveUp, Progressed, WentDown
+from services.serving.ports import Content
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
+from trainyard.job.v1.spec_pb2 import EnvironmentSpec
 from trainyard.model.v1.model_pb2 import ModelVersionRegistered
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,6 +34,17 @@ def a_version(model: str = "mnist", version: int = 1, files: dict[str, bytes] | 
     return ModelVersion(model, version, framework_version, artifacts(files))
 
 
+def known(*versions: ModelVersion, **aliases: int) -> Known:
+    """Those versions; aliases are of "mnist"."""
+    return Known({it.id: it for it in versions}, {f"mnist@{alias}": version for alias, version in aliases.items()})
+
+
+def content(version: ModelVersion | None = None, **fields: Any) -> Content:
+    """A deployment without code."""
+    served = version or a_version()
+    return Content("digits", 1, served.id, (served,), **fields)
+
+
 def registered(model: str = "mnist", version: int = 1, files: dict[str, bytes] | None = None, **fields: Any) -> ModelVersionRegistered:
     return ModelVersionRegistered(model=model, version=version, artifacts=artifacts(files), **fields)
 
@@ -41,8 +55,31 @@ def a_request(
     return pb.DeployEndpoint(submission_id=submission_id, endpoint=endpoint, model=model, version=version, **fields)
 
 
-def starting(deployment: int = 1, model: str = "mnist", version: int = 1, submission_id: str = "s1") -> pb.EndpointStarting:
-    return pb.EndpointStarting(submission_id=submission_id, endpoint="digits", model=model, version=version, deployment=deployment)
+def starting(deployment: int = 1, model: str = "mnist", version: int = 1, submission_id: str = "s1", **fields: Any) -> pb.EndpointStarting:
+    return pb.EndpointStarting(
+        submission_id=submission_id, endpoint="digits", model=model, version=version, deployment=deployment, **fields
+    )
+
+
+def scoring(script: str = "score.py", content: bytes = b"code", **environment: Any) -> pb.Scoring:
+    made = pb.Scoring(entry_script=script, environment=EnvironmentSpec(framework="none", **environment))
+    made.source.inline.files[script] = content
+    return made
+
+
+def an_update(submission_id: str = "s2", **fields: Any) -> pb.UpdateEndpoint:
+    return pb.UpdateEndpoint(submission_id=submission_id, endpoint="digits", **fields)
+
+
+def a_split(version: int = 0, percent: float = 10, submission_id: str = "s5", **fields: Any) -> pb.UpdateTraffic:
+    request = pb.UpdateTraffic(submission_id=submission_id, endpoint="digits", split=pb.TrafficSplit(percent=percent, **fields))
+    if version:
+        request.beside.version = version
+    return request
+
+
+def a_roll_back(submission_id: str = "s9", deployment: int = 0) -> pb.RollBackEndpoint:
+    return pb.RollBackEndpoint(submission_id=submission_id, endpoint="digits", deployment=deployment)
 
 
 def progress(why: str, deployment: int = 1) -> pb.EndpointProgress:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from services.serving.domain.model_version import ModelVersion
-from services.serving.ports import ModelFolder, Ports, PortTaken, Say
+from services.serving.domain.endpoint import Endpoint
+from services.serving.ports import Content, Fetched, Ports, PortTaken, Say
 from tests.unit.serving.builders import FAILURE
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -18,12 +19,16 @@ class FakeFiles:
     def __init__(self) -> None:
         self.troubles: list[Exception] = []
         self.asked: list[str] = []
+        self.discarded: list[int] = []
 
-    async def fetch(self, version: ModelVersion, say: Say) -> ModelFolder:
-        self.asked.append(version.id)
+    async def fetch(self, content: Content, say: Say) -> Fetched:
+        self.asked.append(content.title)
         if self.troubles:
             raise self.troubles.pop(0)
-        return ModelFolder(Path("/models") / version.id, f"digest of {version.id}")
+        return Fetched(Path("/models") / content.title, f"digest of {content.title}")
+
+    async def discard(self, content: Content) -> None:
+        self.discarded.append(content.deployment)
 
 
 class FakeEnvironments:
@@ -31,21 +36,22 @@ class FakeEnvironments:
         self.there = True
         self.trouble: Exception | None = None
 
-    def is_there(self, version: ModelVersion) -> bool:
+    def is_there(self, content: Content) -> bool:
         return self.there
 
-    async def prepare(self, version: ModelVersion, say: Say) -> Path:
+    async def prepare(self, content: Content, say: Say) -> Path:
         if self.trouble:
             raise self.trouble
         return Path("/python")
 
 
 class FakeServer:
-    def __init__(self, version: ModelVersion, ports: Ports) -> None:
-        self.version = version
+    def __init__(self, content: Content, ports: Ports) -> None:
+        self.content = content
         self.ports = ports
         self.signatures = ("serving_default",)
         self.stopped_after: float | None = None
+        self.called: int | None = 0
         self._end: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
 
     @property
@@ -54,6 +60,9 @@ class FakeServer:
 
     def die(self, failure: Failure = FAILURE) -> None:
         self._end.set_result(failure)
+
+    async def calls(self) -> int | None:
+        return self.called
 
     async def wait(self) -> Failure:
         return await asyncio.shield(self._end)
@@ -76,14 +85,15 @@ class FakeServers:
         self.asked: list[Ports] = []
         self._next = 7000
 
-    async def start(self, python: Path, version: ModelVersion, folder: ModelFolder, ports: Ports, say: Say) -> FakeServer:
+    async def start(self, python: Path, content: Content, fetched: Fetched, ports: Ports, say: Say) -> FakeServer:
         self.asked.append(ports)
         await self.loading.wait()
         if self.troubles:
             raise self.troubles.pop(0)
         if not self.is_free(ports):
             raise PortTaken(f"{ports} are taken")
-        server = FakeServer(version, Ports(ports.grpc or self._any(), ports.rest or self._any()))
+        rpc = 0 if content.scoring is not None else ports.grpc or self._any()
+        server = FakeServer(content, Ports(rpc, ports.rest or self._any()))
         self.started.append(server)
         return server
 
@@ -92,7 +102,7 @@ class FakeServers:
 
     @property
     def running(self) -> list[str]:
-        return [server.version.id for server in self.started if server.is_running]
+        return [server.content.title for server in self.started if server.is_running]
 
     def _any(self) -> int:
         self._next += 1
@@ -108,3 +118,23 @@ class FakeLogs:
 
     def tail(self, endpoint: str, lines: int) -> list[str]:
         return self.lines[endpoint][-lines:]
+
+
+class FakeDoors:
+    """The settings that each endpoint's servers go by."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Endpoint] = {}
+
+    def keep(self, endpoint: Endpoint) -> None:
+        self.kept[endpoint.name] = endpoint
+
+
+class FakeTable:
+    """What the door goes by."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Endpoint] = {}
+
+    def keep(self, endpoints: Sequence[Endpoint]) -> None:
+        self.kept = {it.name: it for it in endpoints}

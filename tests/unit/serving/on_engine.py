@@ -22,7 +22,7 @@ from services.serving.handlers import MODELS, TOPIC, Decide, ServingHandler
 from services.serving.shelf import Shelf
 from services.serving.supervisor import Supervisor
 from tests.unit.serving.builders import NOW, a_request, registered
-from tests.unit.serving.fakes import FakeEnvironments, FakeFiles, FakeLogs, FakeServers
+from tests.unit.serving.fakes import FakeDoors, FakeEnvironments, FakeFiles, FakeLogs, FakeServers, FakeTable
 from trainyard._cloudevents import Outgoing, decode
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 
@@ -31,8 +31,20 @@ class Serving:
     def __init__(self) -> None:
         self.store = Store("sqlite://")
         self.files, self.environments, self.servers, self.logs = FakeFiles(), FakeEnvironments(), FakeServers(), FakeLogs()
+        self.doors, self.table = FakeDoors(), FakeTable()
         self.world = World(
-            self.files, self.environments, self.servers, self.logs, "h", backoff=(0, 0, 0, 0), settled=inf, port_patience=0, retry=0
+            self.files,
+            self.environments,
+            self.servers,
+            self.logs,
+            self.doors,
+            self.table,
+            "h",
+            backoff=(0, 0, 0, 0),
+            settled=inf,
+            port_patience=0,
+            retry=0,
+            look=0,
         )
         self._log = MemoryLog({TOPIC: 1, MODELS: 1, "trainyard.deadletters": 1})
         self.engine = Engine("serving", self.store, ServingHandler(), MemoryReader(self._log), topics=[TOPIC, MODELS])
@@ -55,9 +67,9 @@ class Serving:
         event = Outgoing(topic, key, message, f"event-{self._time.timestamp()}", "a test", self._time)
         await self.engine.deliver(self._log.append(NewRecord(topic, key.encode(), event.value(), tuple(event.headers()))))
 
-    async def deploy(self, submission: str = "s1", model: str = "mnist", version: int = 1) -> None:
-        await self.publish(MODELS, model, registered(model, version))
-        request = a_request(submission, model=model, version=version, overwrite=True)
+    async def deploy(self, submission: str = "s1", model: str = "mnist", version: int = 1, **fields: Any) -> None:
+        await self.publish(MODELS, model, registered(model, version or 1))
+        request = a_request(submission, model=model, version=version, overwrite=True, **fields)
         await self.publish(TOPIC, "digits", request)
         await self.engine.command(Command(Decide(request, NOW), f"decision-{submission}"))
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from services.serving.domain import decisions
-from services.serving.domain.decisions import Report, conclude, decide_delete
+from services.serving.domain import asking, decisions
+from services.serving.domain.decisions import Known, decide_delete
 from services.serving.domain.endpoint import Endpoint
+from services.serving.domain.reports import Report, conclude
 from tests.unit.serving.builders import (
     FAILURE,
     NOW,
@@ -19,6 +20,7 @@ from tests.unit.serving.builders import (
     deleted,
     failed,
     gave_up,
+    known,
     live,
     progress,
     progressed,
@@ -30,7 +32,7 @@ from trainyard.endpoint.v1 import endpoint_pb2 as pb
 
 
 def decide(request: pb.DeployEndpoint, endpoint: Endpoint | None = None, **files: Any) -> Any:
-    return decisions.decide(request, endpoint, a_version(**files), NOW)
+    return decisions.decide(request, endpoint, known(a_version(**files)), NOW)
 
 
 def test_the_first_deployment_of_a_version_is_number_one() -> None:
@@ -59,7 +61,7 @@ def test_a_failed_or_deleted_endpoint_may_be_deployed_again_and_numbers_go_on(fa
 
 
 def test_an_unknown_version_is_refused_by_name() -> None:
-    fact = decisions.decide(a_request(model="nobody", version=7), None, None, NOW)
+    fact = decisions.decide(a_request(model="nobody", version=7), None, Known(), NOW)
 
     assert isinstance(fact, pb.EndpointRejected)
     assert (fact.failure.code, fact.failure.target) == ("ModelNotFound", "nobody:7")
@@ -90,7 +92,7 @@ def test_a_long_list_of_files_is_cut() -> None:
 
 @pytest.mark.parametrize("name", ["abc", "a-1", "tensorflow-web-service", "a" * 32])
 def test_a_name_that_can_be_a_host_name_is_taken(name: str) -> None:
-    assert decisions.name_fault(name) == ""
+    assert asking.name_fault(name) == ""
 
 
 @pytest.mark.parametrize("name", ["", "ab", "a" * 33, "Abc", "1bc", "-bc", "ab-", "a_c", "a.c", "a c", "äbc", "abc\n", "../abc"])
@@ -109,7 +111,7 @@ def test_a_request_without_a_version_is_refused(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("submission_id", ["", "x" * 129, "a\nb"])
 def test_a_submission_that_no_repeat_could_be_known_by_cannot_be_answered(submission_id: str) -> None:
-    assert "submission_id" in decisions.unanswerable(a_request(submission_id))
+    assert "submission_id" in asking.unanswerable(a_request(submission_id))
 
 
 def test_deleting_ends_what_is_there_and_what_waits() -> None:

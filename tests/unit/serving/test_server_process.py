@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from services.serving.adapters.server_process import ModelServer, ModelServers
-from services.serving.ports import CannotServe, ModelFolder, Ports, PortTaken
-from tests.unit.serving.builders import a_version
+from services.serving.ports import CannotServe, Fetched, Ports, PortTaken
+from tests.unit.serving.builders import content
 
 READY = """echo '{"ready": true, "signatures": ["b", "a"], "grpc_port": 7001, "rest_port": 7002}'"""
 
@@ -26,7 +26,7 @@ def start(tmp_path: Path) -> Callable[..., asyncio.Future[ModelServer]]:
         script.chmod(0o755)
         servers = ModelServers("127.0.0.1", tmp_path, load_seconds)
         lines = [] if said is None else said
-        return await servers.start(script, a_version(), ModelFolder(tmp_path, "digest"), Ports(1, 2), lines.append)
+        return await servers.start(script, content(), Fetched(tmp_path, "digest"), Ports(1, 2), lines.append)
 
     return lambda *words, **options: asyncio.ensure_future(run(*words, **options))
 

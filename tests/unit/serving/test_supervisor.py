@@ -6,14 +6,17 @@ import asyncio
 from typing import Any
 
 from services.chassis.handler import Command
-from services.serving.domain.endpoint import state_of
-from services.serving.handlers import TOPIC, Decide
+from services.serving.domain.endpoint import state_of, wanted
+from services.serving.domain.reports import WentIdle
+from services.serving.handlers import MODELS, TOPIC, Decide
 from services.serving.ports import CannotServe, Ports
-from tests.unit.serving.builders import FAILURE, starting
+from tests.unit.serving.builders import FAILURE, registered, scoring, starting
 from tests.unit.serving.on_engine import Serving
+from trainyard._cloudevents import decode
 from trainyard._errors import PlatformUnavailableException
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 from trainyard.event.v1.artifact_pb2 import Failure
+from trainyard.model.v1.model_pb2 import AliasMoved
 
 HEALTHY, FAILED = pb.ENDPOINT_STATE_HEALTHY, pb.ENDPOINT_STATE_FAILED
 
@@ -104,7 +107,7 @@ async def test_what_is_overtaken_while_it_loads_is_given_up() -> None:
         serving.servers.loading.set()
         await serving.until_state(HEALTHY, 2)
 
-        assert [server.version.id for server in serving.servers.started] == ["mnist:2"]
+        assert [server.content.title for server in serving.servers.started] == ["mnist:2"]
 
 
 async def test_a_new_deployment_that_cannot_be_brought_up_is_not_tried_again() -> None:
@@ -249,3 +252,86 @@ async def test_a_deployment_that_somebody_else_wrote_into_the_log_fails_and_the_
     assert endpoint.failure is not None
     assert endpoint.failure.code == "ModelNotFound"
     assert list(serving.logs.lines) == ["digits"]
+
+
+# -- code, aliases, keys
+
+
+async def test_code_answers_at_score_without_grpc_and_its_folder_goes_with_it() -> None:
+    serving = Serving()
+    async with serving.supervised():
+        await serving.deploy(scoring=scoring())
+        endpoint = await serving.until_state(HEALTHY)
+        await serving.deploy("s2", scoring=scoring("other.py"))
+        after = await serving.until_state(HEALTHY, 2)
+        await serving.until(lambda: serving.files.discarded == [1])
+
+    assert (endpoint.grpc_address, endpoint.scoring_uri) == ("", "http://h:7001/score")
+    assert after.scoring_uri == endpoint.scoring_uri
+    assert serving.files.asked == ["score.py with mnist:1", "other.py with mnist:1"]
+    assert serving.servers.asked == [Ports(), Ports(0, 7001)]
+
+
+async def test_from_a_model_to_code_the_address_changes() -> None:
+    serving = Serving()
+    async with serving.supervised():
+        await serving.deploy()
+        await serving.until_state(HEALTHY)
+        await serving.deploy("s2", scoring=scoring())
+        after = await serving.until_state(HEALTHY, 2)
+
+    assert serving.servers.asked == [Ports(), Ports()]
+    assert (after.grpc_address, after.scoring_uri.endswith("/score")) == ("", True)
+
+
+async def test_a_moved_alias_is_followed_and_the_old_version_answers_meanwhile() -> None:
+    serving = Serving()
+    await serving.publish(MODELS, "mnist", AliasMoved(model="mnist", alias="champion", version=1))
+    async with serving.supervised():
+        await serving.deploy(version=0, alias="champion")
+        before = await serving.until_state(HEALTHY)
+        await serving.publish(MODELS, "mnist", registered(version=2))
+        await serving.publish(MODELS, "mnist", AliasMoved(model="mnist", alias="champion", version=2))
+        after = await serving.until_state(HEALTHY, 2)
+
+    assert (after.latest.version, after.latest.alias) == (2, "champion")
+    facts = [decode(it.topic, 0, 0, it.key, it.value, it.headers) for it in serving.engine.unsent(1000)]
+    assert all(fact.causation_id for fact in facts)
+    assert after.scoring_uri == before.scoring_uri
+    assert serving.changes().count("EndpointStarting") == 2
+
+
+async def test_who_may_call_is_written_before_a_server_starts() -> None:
+    serving = Serving()
+    serving.servers.loading.clear()
+    async with serving.supervised():
+        await serving.deploy(authentication=pb.AUTHENTICATION_KEY)
+        await serving.until(lambda: len(serving.servers.asked) == 1)
+        assert serving.doors.kept["digits"].settings.authentication == pb.AUTHENTICATION_KEY
+
+
+async def test_a_server_that_nobody_calls_ends_and_a_call_brings_it_back_under_the_same_address() -> None:
+    serving = Serving()
+    async with serving.supervised():
+        await serving.deploy(limits=pb.Limits(idle_seconds=5))
+        before = await serving.until_state(HEALTHY)
+        (server,) = serving.servers.started
+        await serving.engine.command(Command(WentIdle("digits", 1), recurs=True))
+        await serving.until(lambda: not server.is_running)
+        asleep = serving.endpoint
+        await serving.publish(TOPIC, "digits", pb.WakeEndpoint(endpoint="digits"))
+        await serving.until(lambda: serving.endpoint.up)
+
+    assert (asleep.asleep, asleep.up, state_of(asleep), wanted(asleep)) == (True, False, HEALTHY, [])
+    assert serving.endpoint.scoring_uri == before.scoring_uri
+    assert serving.changes()[-3:] == ["EndpointSlept", "EndpointWoken", "EndpointLive"]
+
+
+async def test_one_that_is_called_does_not_sleep_and_one_without_the_setting_never_does() -> None:
+    serving = Serving()
+    async with serving.supervised():
+        await serving.deploy()
+        await serving.until_state(HEALTHY)
+        await serving.publish(TOPIC, "digits", pb.WakeEndpoint(endpoint="digits"))
+
+    assert serving.changes() == ["EndpointStarting", "VersionLoaded", "EndpointLive"]

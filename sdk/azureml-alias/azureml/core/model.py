@@ -7,4 +7,5 @@ from azureml._lazy import serve
 __getattr__, __dir__, __all__ = serve(__name__)  # noqa: PLE0605
 
 if TYPE_CHECKING:
+    from trainyard import InferenceConfig as InferenceConfig
     from trainyard import Model as Model

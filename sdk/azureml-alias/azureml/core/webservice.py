@@ -7,4 +7,6 @@ from azureml._lazy import serve
 __getattr__, __dir__, __all__ = serve(__name__)  # noqa: PLE0605
 
 if TYPE_CHECKING:
+    from trainyard import AciWebservice as AciWebservice
+    from trainyard import LocalWebservice as LocalWebservice
     from trainyard import Webservice as Webservice

@@ -1,0 +1,51 @@
+"""Endpoints by the names that Azure's code knows kinds of them by: here all are processes of this platform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainyard._deployment_configuration import DeploymentConfiguration, refuse_secrets_and_tls, warn_of
+from trainyard._webservice import Webservice
+
+
+class AciWebservice(Webservice):
+    """An endpoint under the name that Azure's code knows it by."""
+
+    @staticmethod
+    def deploy_configuration(
+        cpu_cores: float | None = None,
+        memory_gb: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        description: str | None = None,
+        location: str | None = None,
+        auth_enabled: bool | None = None,
+        token_auth_enabled: bool | None = None,
+        idle_seconds: int | None = None,
+        **others: Any,
+    ) -> DeploymentConfiguration:
+        """What Model.deploy takes as deployment_config. cpu_cores bound the threads that compute, memory_gb (GiB) ends a server that takes
+        more; without them there is no bound. auth_enabled: callers must send a key. idle_seconds: without a call for so long the server ends,
+        and the next call through the door starts it.
+
+        Options that would promise TLS or chosen keys raise UserErrorException; those of Azure's cloud have no effect, and say so.
+        """
+        refuse_secrets_and_tls(others)
+        warn_of({"location": location, **others})
+        return DeploymentConfiguration(cpu_cores, memory_gb, auth_enabled, token_auth_enabled, tags, properties, description, idle_seconds)
+
+
+class LocalWebservice(Webservice):
+    """An endpoint under the name of Azure's local deployments: here all are local."""
+
+    @staticmethod
+    def deploy_configuration(port: int | None = None) -> DeploymentConfiguration:
+        """What Model.deploy takes as deployment_config. The platform chooses the port: scoring_uri has it."""
+        warn_of({"port": port})
+        return DeploymentConfiguration()
+
+    def reload(self, wait: bool = False) -> None:
+        """The same models and code in a new server, which takes over once it answers."""
+        self.update_deployment_state()
+        self.update(deployment_config=DeploymentConfiguration(anew=True), wait=wait)

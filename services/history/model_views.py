@@ -1,0 +1,50 @@
+"""Looks into the tables: a model version and an endpoint, as they stood at any moment."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from services.history.domain import endpoints, models
+from services.history.domain.moment import Moment
+from services.history.projecting import facts_by_name
+from services.history.tables import edges, endpoint_facts, model_facts, nodes, up_to
+from trainyard.history.v1.history_pb2 import GetEndpointResponse, GetModelResponse, ModelRef
+
+
+def model_view(connection: sa.Connection, asked: ModelRef, moment: Moment | None) -> GetModelResponse | None:
+    """None where there is no such version or alias."""
+    told = models.tell(facts_by_name(connection, model_facts, asked.model, moment))
+    number = told.number_of(asked)
+    if number is None:
+        return None
+    view = GetModelResponse(version=told.shown(number), turns=told.turns_of(number))
+    query = (
+        sa.select(nodes.c.name)
+        .join(edges, edges.c.target == nodes.c.id)
+        .where(edges.c.source == f"model:{asked.model}:{number}", edges.c.how == "deployed", up_to(edges, moment))
+        .distinct()
+    )
+    found = []
+    for name in connection.execute(query).scalars().all():
+        services = endpoints.tell(facts_by_name(connection, endpoint_facts, name, moment)).services
+        found += [it for it in services if any((ref.model, ref.version) == (asked.model, number) for ref in it.models)]
+    view.services.extend(sorted(found, key=lambda it: getattr(it, "from").ToMilliseconds())[-models.MOST :])
+    return view
+
+
+def model_number(connection: sa.Connection, asked: ModelRef, moment: Moment | None) -> int | None:
+    return models.tell(facts_by_name(connection, model_facts, asked.model, moment)).number_of(asked)
+
+
+def endpoint_view(connection: sa.Connection, name: str, moment: Moment | None) -> GetEndpointResponse | None:
+    """None where there never was one."""
+    told = endpoints.tell(facts_by_name(connection, endpoint_facts, name, moment))
+    if not told.turns:
+        return None
+    return GetEndpointResponse(services=told.services[-models.MOST :], turns=told.turns[-models.MOST :])
+
+
+def names_in(connection: sa.Connection, kind: str) -> list[str]:
+    """A few of the models or endpoints that there ever were, for a message that says what there is."""
+    query = sa.select(nodes.c.name).where(nodes.c.kind == kind).distinct().order_by(nodes.c.name).limit(20)
+    return list(connection.execute(query).scalars())

@@ -1,0 +1,118 @@
+"""The door as a child process, and the table that it reads: which endpoint answers where."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from services.serving.adapters.server_process import REPO, child_environment
+from services.serving.domain.endpoint import Deployment, Endpoint
+
+log = structlog.get_logger()
+_PAUSE_SECONDS = 2.0
+_GRACE_SECONDS = 6.0
+
+
+class DoorTable:
+    """`<home>/door.json`, written where it would change. Replaced whole: the door reads the old or the new one."""
+
+    def __init__(self, home: Path) -> None:
+        self.file = home / "door.json"
+        self._kept = ""
+
+    def keep(self, endpoints: Sequence[Endpoint]) -> None:
+        text = json.dumps({it.name: _row(it, it.serving) for it in endpoints if it.serving is not None and it.scoring_uri}, sort_keys=True)
+        if text == self._kept and self.file.exists():
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=self.file.parent, prefix=f".{self.file.name}-")
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(beside).replace(self.file)
+        self._kept = text
+
+
+def _row(endpoint: Endpoint, serving: Deployment) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "model": serving.model,
+        "has_code": serving.scoring is not None,
+        "main": _backend(serving, endpoint.grpc_address, endpoint.scoring_uri),
+        "asleep": not endpoint.up,  # woken, or being brought back: callers wait for it
+    }
+    second = endpoint.second
+    if second is not None and second.up:
+        split = second.split
+        row["beside"] = _backend(second.deployment, second.grpc_address, second.scoring_uri)
+        row |= {"percent": split.percent, "sticky_by": split.sticky_by, "shadow": split.shadow}
+    return row
+
+
+def _backend(deployment: Deployment, grpc_address: str, scoring_uri: str) -> dict[str, Any]:
+    return {"deployment": deployment.number, "grpc": grpc_address, "rest": urlsplit(scoring_uri).netloc}
+
+
+class DoorProcess:
+    def __init__(self, table: DoorTable, host: str, grpc_port: int, rest_port: int, control: str) -> None:
+        """`control`: host:port of EndpointService; "": nobody wakes endpoints that sleep."""
+        self._control = control
+        self._table = table
+        self._host = host
+        self._ports = (grpc_port, rest_port)
+
+    async def run(self) -> None:
+        """Until cancelled; one that ends is started again."""
+        if not all(self._ports):
+            return
+        while True:
+            process = await self._start()
+            try:
+                assert process.stdout is not None
+                async for line in process.stdout:
+                    log.info("door", said=line.decode(errors="replace").rstrip()[:1000])
+                code = await process.wait()
+            except asyncio.CancelledError:
+                await _end(process)
+                raise
+            log.warning("the door ended and is started again", code=code, in_seconds=_PAUSE_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        grpc_port, rest_port = self._ports
+        options = {
+            "table": self._table.file,
+            "grpc-port": grpc_port,
+            "rest-port": rest_port,
+            "host": self._host,
+            "control": self._control,
+            "parent-pid": os.getpid(),
+        }
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "services.serving.door", *(f"--{name}={value}" for name, value in options.items())),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=child_environment(os.environ) | {"PYTHONPATH": str(REPO)},
+            process_group=0,
+        )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(_GRACE_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,255 @@
+"""REST in front of a scoring script: POST /score, /healthz, /readyz. One thread a connection; connections and bodies have limits."""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import sys
+import threading
+import traceback
+import zlib
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from services.serving.access import Access
+from services.serving.scoring_server.script import RunFailed, Script
+
+MAX_BODY = 64 * 1024 * 1024
+MAX_CONNECTIONS = 256
+_LAST_WORDS_SECONDS = 1.0  # a drain waits so long for the next request of connections that are open, and closes them with its answer
+_JSON = "application/json"
+
+
+class Refused(Exception):
+    """The answer to a request that is not taken."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class ScoringServer(ThreadingHTTPServer):
+    """Listens beside another one that shares its port, so that a successor can take over."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], script: Script, access: Access) -> None:
+        """Raises OSError if somebody else has the port."""
+        super().__init__(address, Handler, bind_and_activate=False)
+        self.script = script
+        self.access = access
+        self.draining = False
+        self._open: set[Any] = set()
+        self._under_way = 0
+        self.answered: Counter[int] = Counter()
+        self._changed = threading.Condition()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            self.server_bind()
+            self.server_activate()
+        except OSError as error:
+            self.server_close()
+            raise OSError(f"REST port {address[0]}:{address[1]} is taken: {error}") from error
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def server_bind(self) -> None:
+        """The base class would ask the name service who we are, which may take seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._changed:
+            full = len(self._open) >= MAX_CONNECTIONS
+            if not full:
+                self._open.add(request)
+        if not full:
+            return super().process_request(request, client_address)
+        body = json.dumps({"error": f"{MAX_CONNECTIONS} connections are open, which is all this server takes"}).encode()
+        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {_JSON}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        request.settimeout(1.0)
+        try:
+            request.sendall(head.encode() + body)
+        finally:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._changed:
+                self._open.discard(request)
+                self._changed.notify_all()
+
+    def begin(self) -> None:
+        with self._changed:
+            self._under_way += 1
+
+    def end(self, status: int) -> None:
+        with self._changed:
+            self.answered[status] += 1
+            self._under_way -= 1
+            self._changed.notify_all()
+
+    def drain(self, seconds: float) -> None:
+        """Takes no new connections, answers what is under way and what those who are connected ask next, waits no longer than that."""
+        self.draining = True
+        self.shutdown()
+        # Threads take turns at once: whoever connects between the last look at the queue and its closing is cut off.
+        sys.setswitchinterval(1e-5)
+        self.socket.setblocking(False)
+        for _ in range(self.request_queue_size):
+            try:
+                request, address = self.get_request()
+            except OSError:
+                break
+            self.process_request(request, address)
+        self.server_close()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open, min(seconds, _LAST_WORDS_SECONDS))
+            self._changed.wait_for(lambda: not self._under_way, seconds)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            traceback.print_exc(file=sys.stderr)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 60  # a connection that says nothing for so many seconds is closed
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body in one packet
+    server: ScoringServer
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path in ("/", "/healthz", "/readyz"):
+            self._send(200, json.dumps({"status": "ok" if path != "/readyz" else "ready"}).encode())
+        elif path == "/metrics":
+            # The one figure that the model server tells under this name too: by it the platform sees whether anybody calls.
+            text = "".join(
+                f':tensorflow:serving:request_count{{status="{status}"}} {count}\n'
+                for status, count in sorted(self.server.answered.items())
+            )
+            self._send(200, text.encode(), kind="text/plain; version=0.0.4")
+        else:
+            self.close_connection = True
+            self._refuse(*((405, "send a POST to /score") if path == "/score" else self._nowhere(path)))
+
+    def do_POST(self) -> None:
+        self.server.begin()
+        status = 500
+        try:
+            status, body = self._score()
+            self._send(status, body)
+        except Refused as error:
+            self.close_connection = True  # what was not read would be taken for the next request
+            status = error.status
+            self._refuse(status, str(error))
+        except RunFailed as error:
+            status = 500 if error.is_the_answers_fault else 502
+            self._send(status, _told(str(error)), failed=True)
+        finally:
+            self.server.end(status)
+
+    def _score(self) -> tuple[int, bytes]:
+        path = self.path.partition("?")[0]
+        if path != "/score":
+            raise Refused(*self._nowhere(path))
+        if why := self.server.access.refusal(self.headers.get("Authorization")):
+            raise Refused(401, why)
+        try:
+            text = self._body().decode()
+        except UnicodeDecodeError as error:
+            raise Refused(400, "the body is no UTF-8 text") from error
+        return 200, self.server.script.run(text)
+
+    def _nowhere(self, path: str) -> tuple[int, str]:
+        return 404, f"There is no {path}; the scoring script answers a POST to /score"
+
+    def _refuse(self, status: int, why: str) -> None:
+        self._send(status, _told(why))
+
+    def _send(self, status: int, body: bytes, *, failed: bool = False, kind: str = _JSON) -> None:
+        if self.server.draining:
+            self.close_connection = True
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 401:
+            self.send_header("WWW-Authenticate", "Bearer")
+        if failed:
+            self.send_header("x-ms-run-function-failed", "True")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def _body(self) -> bytes:
+        if "Transfer-Encoding" in self.headers:
+            raise Refused(501, "chunked bodies are not served; send Content-Length")
+        lengths = set(self.headers.get_all("Content-Length", []))
+        length = lengths.pop() if len(lengths) == 1 else ""
+        if not (length.isascii() and length.isdigit()):
+            raise Refused(400, "Content-Length is missing or is no number")
+        if len(length) > 12 or int(length) > MAX_BODY:
+            raise Refused(413, f"the body exceeds {MAX_BODY} bytes")
+        data = self.rfile.read(int(length))
+        if len(data) < int(length):
+            raise ConnectionResetError("the client left in the middle of its request")
+        encoding = self.headers.get("Content-Encoding", "identity").lower()
+        if encoding == "identity":
+            return data
+        if encoding != "gzip":
+            raise Refused(501, f"Content-Encoding {encoding} is not served")
+        return _inflate(data)
+
+    def handle_expect_100(self) -> bool:
+        """Told at once: the client holds its body back until it hears this."""
+        self.send_response_only(100)
+        self.end_headers()
+        self.wfile.flush()
+        return True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """The base class calls this for what it cannot parse; its answer would be HTML."""
+        self.close_connection = True
+        self.request_version = self.protocol_version  # not known yet, and the oldest would get no head
+        self._refuse(code, message or explain or f"HTTP {code}")
+
+    def version_string(self) -> str:
+        return "trainyard"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """A line a request would fill the log."""
+
+
+def _told(why: str) -> bytes:
+    return json.dumps({"error": why}).encode()
+
+
+def _inflate(data: bytes) -> bytes:
+    """A small body may inflate to any size: never beyond the limit."""
+    try:
+        stream = zlib.decompressobj(31)
+        plain = stream.decompress(data, MAX_BODY + 1)
+    except zlib.error as error:
+        raise Refused(400, "the body is not gzip") from error
+    if len(plain) > MAX_BODY:
+        raise Refused(413, f"the inflated body exceeds {MAX_BODY} bytes")
+    if not stream.eof:
+        raise Refused(400, "the gzip body is cut short")
+    return plain
+
+
+def start(script: Script, access: Access, host: str, port: int) -> ScoringServer:
+    """Raises OSError if the port is taken."""
+    server = ScoringServer((host, port), script, access)
+    threading.Thread(target=lambda: server.serve_forever(poll_interval=0.1), name="rest", daemon=True).start()
+    return server

@@ -1,0 +1,96 @@
+"""A registered model behind a script of the user's, from the SDK and the command line to the answer, on the whole platform."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.system.platform import Platform
+from trainyard import (
+    AciWebservice,
+    CondaDependencies,
+    Environment,
+    InferenceConfig,
+    Model,
+    TrainyardException,
+    Webservice,
+    WebserviceException,
+)
+
+SCORE = """
+import json, os, six
+def init():
+    global greeting
+    with open(os.path.join(os.environ['AZUREML_MODEL_DIR'], 'weights', 'greeting.txt')) as file:
+        greeting = file.read()
+def run(raw_data):
+    return {'answer': f"{greeting} {json.loads(raw_data)['name']}", 'six': six.__name__}
+"""
+
+
+def test_a_model_is_registered_deployed_with_code_called_changed_and_rolled_back(platform: Platform, tmp_path: Path) -> None:
+    space = platform.workspace
+    weights, source = tmp_path / "weights", tmp_path / "source"
+    weights.mkdir()
+    source.mkdir()
+    (source / "score.py").write_text(SCORE)
+    for word in ("hello", "goodbye"):
+        (weights / "greeting.txt").write_text(word)
+        Model.register(space, weights, "greeting", show_progress=False)
+    environment = Environment("scoring")
+    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=["six==1.17.0"])
+    code = InferenceConfig("score.py", source_directory=source, environment=environment)
+    config = AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=1, auth_enabled=True, tags={"team": "greeters"})
+
+    service = Model.deploy(space, "greeter", [Model(space, "greeting", version=1)], code, config)
+    service.wait_for_deployment()
+    first = service.run({"name": "you"})
+    service.update(models=[Model(space, "greeting", version=2)])
+    service.wait_for_deployment()
+    platform.until(lambda: service.run({"name": "you"})["answer"] == "goodbye you", "the second version answers")
+    command = [sys.executable, "-m", "trainyard", "endpoint", "rollback", "greeter", "--wait", "--config", str(platform.layout.home)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+    assert first == {"answer": "hello you", "six": "six"}
+    platform.until(lambda: service.run({"name": "you"})["answer"] == "hello you", "the first version answers again")
+    assert httpx.post(service.scoring_uri, json={"name": "you"}).status_code == 401
+    assert [it.name for it in Webservice.list(space, model_name="greeting", tags={"team": "greeters"})] == ["greeter"]
+    platform.kill_and_wait("serving")
+    platform.until(lambda: Webservice(space, "greeter").state == "Healthy", "the endpoint is back")
+    assert Webservice(space, "greeter").run({"name": "you"})["answer"] == "hello you"
+    service.delete()
+    with pytest.raises(WebserviceException):
+        Webservice(space, "greeter")
+
+
+def test_an_endpoint_follows_the_alias_that_the_registry_moves_and_its_version_cannot_be_deleted(
+    platform: Platform, tmp_path: Path
+) -> None:
+    space = platform.workspace
+    (tmp_path / "score.py").write_text(
+        "import os\ndef init(): pass\ndef run(data): return open(os.path.join(os.environ['AZUREML_MODEL_DIR'], 'word.txt')).read()\n"
+    )
+    versions = []
+    for word in ("first", "second"):
+        (tmp_path / "word.txt").write_text(word)
+        versions.append(Model.register(space, tmp_path / "word.txt", "word", show_progress=False))
+    versions[0].set_alias("champion")
+
+    service = Model.deploy(space, "speaker", ["word@champion"], InferenceConfig(str(tmp_path / "score.py")))
+    service.wait_for_deployment()
+    assert service.run("") == "first"
+    with pytest.raises(TrainyardException) as used:
+        versions[0].delete()
+    versions[1].set_alias("champion")
+
+    platform.until(lambda: service.run("") == "second", "the endpoint follows")
+    assert used.value.code == "ModelInUse"
+    service.update_deployment_state()
+    assert (service.model_id, service._message.alias) == ("word:2", "champion")
+    service.roll_back()  # to what nobody could delete
+    platform.until(lambda: service.run("") == "first", "the first version is back")
+    service.delete()

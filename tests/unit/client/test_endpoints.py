@@ -1,0 +1,242 @@
+"""Endpoints from the client's side: what is asked of the serving service, and what is refused before."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.unit.client.platform import Platform
+from trainyard import (
+    AciWebservice,
+    CondaDependencies,
+    Environment,
+    InferenceConfig,
+    LocalWebservice,
+    Model,
+    ResourceConfiguration,
+    UserErrorException,
+    Webservice,
+    WebserviceException,
+    Workspace,
+)
+from trainyard._cli import app
+from trainyard.endpoint.v1 import endpoint_pb2
+
+
+@pytest.fixture
+def models(platform: Platform, tmp_path: Path) -> list[Model]:
+    path = tmp_path / "weights"
+    path.write_bytes(b"w")
+    wish = ResourceConfiguration(cpu=2, memory_in_gb=1)
+    return [
+        Model.register(platform.workspace(), path, name, show_progress=False, resource_configuration=wish) for name in ("digits", "words")
+    ]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
+    (folder / "helper.py").write_text("")
+    return folder
+
+
+def deploy(platform: Platform, models: Any, *more: Any, **options: Any) -> Webservice:
+    return Model.deploy(platform.workspace(), "scorer", models, *more, **options)
+
+
+def asked(platform: Platform) -> Any:
+    return platform.last(endpoint_pb2.DeployEndpoint)
+
+
+def test_a_script_goes_with_its_folder_and_its_environment(platform: Platform, models: list[Model], source: Path) -> None:
+    environment = Environment("scoring")
+    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=["joblib"])
+    environment.environment_variables = {"A": "1"}
+
+    deploy(platform, models, InferenceConfig(entry_script="score.py", source_directory=str(source), environment=environment))
+
+    request = asked(platform)
+    assert (request.model, [it.model for it in request.more_models]) == ("digits", ["words"])
+    assert request.scoring.entry_script == "score.py"
+    assert [file.path for file in request.scoring.source.snapshot.files] == ["helper.py", "score.py"]
+    assert (list(request.scoring.environment.pip_packages), dict(request.scoring.environment.environment_variables)) == (
+        ["joblib"],
+        {"A": "1"},
+    )
+    sent = {f"snapshots/blobs/{file.sha256}" for file in request.scoring.source.snapshot.files}
+    assert sent <= set(platform.objects.kept)
+
+
+def test_a_long_source_is_named_and_not_listed_in_the_event(platform: Platform, models: list[Model], source: Path) -> None:
+    for number in range(300):
+        (source / f"{number}.txt").write_text("")
+
+    deploy(platform, models[:1], InferenceConfig("score.py", source_directory=source))
+
+    snapshot = asked(platform).scoring.source.snapshot
+    assert (len(snapshot.files), snapshot.count) == (0, 302)
+    assert snapshot.manifest_key in platform.objects.kept
+
+
+def test_without_a_folder_the_script_goes_alone(platform: Platform, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(source)
+
+    deploy(platform, [], InferenceConfig("score.py"))
+
+    assert list(asked(platform).scoring.source.inline.files) == ["score.py"]
+    assert (asked(platform).model, asked(platform).scoring.environment.framework) == ("", "none")
+
+
+def test_settings_are_asked_for_and_the_models_own_wish_counts_where_they_say_nothing(platform: Platform, models: list[Model]) -> None:
+    config = AciWebservice.deploy_configuration(memory_gb=4, tags={"team": "a"}, description="d", auth_enabled=True)
+
+    service = deploy(platform, models[:1], deployment_config=config)
+
+    request = asked(platform)
+    assert (request.limits.cpu_cores, request.limits.memory_bytes) == (2, 4 << 30)
+    assert (service.cpu_cores, service.memory_gb, service.auth_enabled, service.token_auth_enabled) == (2, 4, True, False)
+    assert (service.tags, service.description, service.get_keys()) == ({"team": "a"}, "d", ("one", "two"))
+
+
+def test_models_are_named_by_object_id_or_alias(platform: Platform, models: list[Model]) -> None:
+    deploy(platform, ["digits@champion"])
+    first = asked(platform)
+    deploy(platform, ["digits:1"], overwrite=True)
+
+    assert (first.model, first.version, first.alias) == ("digits", 0, "champion")
+    assert (asked(platform).version, asked(platform).alias) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"models": []}, "exactly one model"),
+        ({"models": ["digits"]}, "names no model version"),
+        ({"models": ["@champion"]}, "names no model version"),
+        ({"models": "digits:1"}, "list of Model"),
+        ({"models": ["digits:1"], "inference_config": {}}, "is an InferenceConfig"),
+        ({"models": ["digits:1"], "deployment_config": {}}, "no deployment configuration"),
+        ({"models": ["digits:1"], "deployment_target": "aks"}, "deployment_target"),
+        ({"models": ["digits:1"], "inference_config": InferenceConfig("nowhere.py")}, "is not in"),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused_before_anything_is_asked(platform: Platform, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(WebserviceException, match=words):
+        Model.deploy(platform.workspace(), "scorer", **wrong)
+
+    assert not [it for it in platform.asked if isinstance(it, endpoint_pb2.DeployEndpoint)]
+
+
+@pytest.mark.parametrize("options", [{"cpu_cores": 0}, {"memory_gb": "1"}, {"ssl_enabled": True}, {"primary_key": "k"}, {"auth_enabled": True, "token_auth_enabled": True}])  # fmt: skip
+def test_settings_that_would_promise_what_is_not_there_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UserErrorException):
+        AciWebservice.deploy_configuration(**options)
+
+
+def test_options_of_azures_cloud_say_that_they_do_nothing() -> None:
+    with pytest.warns(UserWarning, match="location has no effect"):
+        AciWebservice.deploy_configuration(location="westeurope")
+    with pytest.warns(UserWarning, match="port has no effect"):
+        LocalWebservice.deploy_configuration(port=8890)
+    with pytest.warns(UserWarning, match="base_image has no effect"):
+        InferenceConfig("score.py", base_image="an/image")
+
+
+def test_an_update_says_what_changes_and_no_more(platform: Platform, models: list[Model]) -> None:
+    service = deploy(platform, models[:1], deployment_config=AciWebservice.deploy_configuration(tags={"a": "1", "b": "2"}))
+
+    service.remove_tags(["a"])
+    service.add_tags({"c": "3"})
+    service.add_properties({"p": "1"})
+    request = platform.last(endpoint_pb2.UpdateEndpoint)
+    assert (request.HasField("tags"), request.HasField("limits"), request.HasField("description"), request.authentication) == (
+        False,
+        False,
+        False,
+        0,
+    )
+    assert (service.tags, service.properties) == ({"b": "2", "c": "3"}, {"p": "1"})
+    service.update(models=["digits@champion"], memory_gb=8)
+    request = platform.last(endpoint_pb2.UpdateEndpoint)
+    assert (request.models[0].model, request.alias, request.limits.cpu_cores, request.limits.memory_bytes) == (
+        "digits",
+        "champion",
+        2,
+        8 << 30,
+    )
+    with pytest.raises(UserErrorException):
+        service.update(ssl_enabled=True)
+    with pytest.raises(WebserviceException, match="models is empty"):
+        service.update(models=[])
+
+
+def test_keys_tokens_and_rollback_are_asked_for(platform: Platform, models: list[Model]) -> None:
+    service = deploy(platform, models[:1], deployment_config=AciWebservice.deploy_configuration(token_auth_enabled=True))
+
+    service.regen_key("Primary")
+    service.roll_back(3)
+
+    assert platform.last(endpoint_pb2.RegenerateEndpointKey).key == endpoint_pb2.KEY_PRIMARY
+    assert platform.last(endpoint_pb2.RollBackEndpoint).deployment == 3
+    assert service.get_token() == ("signed", datetime.fromtimestamp(900, UTC))
+    assert service.get_access_token().expiry_on == datetime.fromtimestamp(1000, UTC)
+    for wrong in ({"key": "Third"}, {"key": "Primary", "set_key": "mine"}):
+        with pytest.raises(WebserviceException):
+            service.regen_key(**wrong)
+    with pytest.raises(WebserviceException):
+        service.roll_back(0)
+
+
+def test_endpoints_are_listed_by_model_tags_and_properties(platform: Platform, models: list[Model], source: Path) -> None:
+    workspace = platform.workspace()
+    Model.deploy(workspace, "one", models[:1], deployment_config=AciWebservice.deploy_configuration(tags={"team": "a"}))
+    Model.deploy(workspace, "both", models, InferenceConfig("score.py", source_directory=source))
+
+    def names(**wanted: Any) -> list[str]:
+        return [it.name for it in Webservice.list(workspace, **wanted)]
+
+    assert names() == ["one", "both"]
+    assert names(model_name="words") == names(model_id="words:1") == ["both"]
+    assert names(tags={"team": "a"}) == names(tags=["team"]) == ["one"]
+    assert names(model_id="words:2") == names(image_name="i") == names(properties={"p": "1"}) == []
+    with pytest.raises(WebserviceException, match="there already"):
+        Webservice.check_for_existing_webservice(workspace, "one")
+
+
+def test_no_key_is_in_what_an_endpoint_shows(platform: Platform, models: list[Model]) -> None:
+    service = deploy(platform, models[:1], deployment_config=AciWebservice.deploy_configuration(auth_enabled=True))
+
+    shown = f"{service.serialize()} {service!r}"
+
+    assert "'authEnabled': True" in shown
+    assert not any(secret in shown.split("'") for secret in service.get_keys())
+
+
+def test_the_command_line_deploys_with_code_changes_and_rolls_back(
+    platform: Platform, models: list[Model], source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source.parent / "config.json").write_text(json.dumps(platform.config()))
+    monkeypatch.setenv("TRAINYARD_CONFIG", str(source.parent / "config.json"))
+    monkeypatch.setattr(Workspace, "_objects", platform.objects)
+
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    run("model", "deploy", "digits@champion", "scorer", "--script", "score.py", "--source", str(source), "--auth", "key", "--tag", "a=1")
+    assert (asked(platform).alias, asked(platform).authentication) == ("champion", endpoint_pb2.AUTHENTICATION_KEY)
+    assert '"primary": "one"' in run("endpoint", "keys", "scorer", "--regenerate", "primary", "--json").replace('":"', '": "')
+    run("endpoint", "update", "scorer", "--model", "digits:1", "--cpu-cores", "1.5", "--tag", "b=2")
+    assert platform.last(endpoint_pb2.UpdateEndpoint).limits.cpu_cores == 1.5
+    run("endpoint", "rollback", "scorer", "--to", "1")
+    assert platform.last(endpoint_pb2.RollBackEndpoint).deployment == 1
+    assert "scorer" in run("endpoint", "list", "--tag", "b=2", "--json")
+    assert run("endpoint", "list", "--tag", "a=1", "--json") == ""

@@ -1,0 +1,158 @@
+"""Where the door sends a call, and how it finds the model's name in the bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.serving.adapters.door_process import DoorTable
+from services.serving.door import peek
+from services.serving.door.routes import NoRoute, NotAwake, Table, part_of
+from services.serving.model_server.wire import Wire
+from tests.unit.serving.builders import after, failed, live, starting, unhealthy
+from trainyard.endpoint.v1 import endpoint_pb2 as pb
+
+WIRE = Wire()
+MAIN, BESIDE = {"deployment": 1, "grpc": "h:1", "rest": "h:2"}, {"deployment": 2, "grpc": "h:3", "rest": "h:4"}
+
+
+def a_table(folder: Path, chance: float = 0.5, **routes: Any) -> Table:
+    told = {name: {"model": "mnist", "has_code": False, "main": MAIN, **route} for name, route in routes.items()}
+    (folder / "new").write_text(json.dumps(told))
+    (folder / "new").replace(folder / "door.json")
+    return Table(folder / "door.json", lambda: chance)
+
+
+def test_a_model_is_found_by_its_name_and_an_endpoint_by_its_own(tmp_path: Path) -> None:
+    table = a_table(tmp_path, digits={}, words={"model": "words"}, code={"model": "mnist", "has_code": True})
+
+    assert table.by_model("mnist").endpoint == "digits"
+    assert table.by_endpoint("code").has_code
+    with pytest.raises(NoRoute, match="there is: code, digits, words"):
+        table.by_endpoint("nobody")
+    with pytest.raises(NoRoute, match="no endpoint serves a model 'lost'"):
+        table.by_model("lost")
+
+
+def test_of_several_endpoints_with_one_model_the_header_says_which(tmp_path: Path) -> None:
+    table = a_table(tmp_path, one={}, two={})
+
+    with pytest.raises(NoRoute, match="is served by one, two: say which"):
+        table.by_model("mnist")
+    assert table.by_model("mnist", "two").endpoint == "two"
+
+
+def test_the_table_is_read_again_when_it_changes_and_kept_where_it_makes_no_sense(tmp_path: Path) -> None:
+    table = a_table(tmp_path, digits={})
+    assert table.by_endpoint("digits")
+    a_table(tmp_path, words={})
+    assert table.by_endpoint("words")
+    (tmp_path / "door.json").write_text("{")
+
+    assert table.by_endpoint("words")
+
+
+@pytest.mark.parametrize(("chance", "chosen"), [(0.0, 2), (0.24, 2), (0.25, 1), (0.99, 1)])
+def test_calls_are_split_by_weight(tmp_path: Path, chance: float, chosen: int) -> None:
+    table = a_table(tmp_path, chance, digits={"beside": BESIDE, "percent": 25})
+
+    backend, copy = table.choose(table.by_endpoint("digits"), lambda _: None)
+
+    assert (backend.deployment, copy) == (chosen, None)
+
+
+def test_a_call_that_goes_to_the_main_one_is_copied_where_it_has_a_shadow(tmp_path: Path) -> None:
+    table = a_table(tmp_path, digits={"beside": BESIDE, "percent": 0, "shadow": True})
+
+    backend, copy = table.choose(table.by_endpoint("digits"), lambda _: None)
+
+    assert copy is not None
+    assert (backend.deployment, copy.deployment) == (1, 2)
+
+
+@given(st.text(max_size=20), st.floats(0, 100))
+def test_the_same_key_always_goes_to_the_same_one_and_more_weight_takes_nobody_back(value: str, percent: float) -> None:
+    at = part_of("digits", value)
+
+    assert at == part_of("digits", value)
+    assert 0 <= at < 1
+    if at * 100 < percent:
+        assert at * 100 < min(100, percent + 1)
+
+
+def test_keys_fall_evenly_and_without_the_header_chance_decides(tmp_path: Path) -> None:
+    table = a_table(tmp_path, 0.99, digits={"beside": BESIDE, "percent": 30, "sticky_by": "X-User"})
+    route = table.by_endpoint("digits")
+
+    chosen = [table.choose(route, {"x-user": str(number)}.get)[0].deployment for number in range(2000)]
+
+    assert 500 < chosen.count(2) < 700
+    assert table.choose(route, lambda _: None)[0].deployment == 1
+
+
+def test_the_models_name_is_found_whatever_comes_before_it() -> None:
+    request = WIRE.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "mnist", "s"
+    request.inputs["x"].float_val.extend([1.0] * 1000)
+    spec = request.SerializeToString()
+    moved = (
+        spec[len(WIRE.PredictRequest(model_spec=request.model_spec).SerializeToString()) :]
+        + WIRE.PredictRequest(model_spec=request.model_spec).SerializeToString()
+    )
+
+    method = f"{peek.SERVING}Predict"
+    assert peek.model_of(method, spec) == peek.model_of(method, moved) == "mnist"
+    assert peek.model_of(method, b"") == ""
+    assert (
+        peek.model_of(
+            f"{peek.INFERENCE}ModelInfer", WIRE.message("inference.ModelInferRequest")(model_name="mnist", id="1").SerializeToString()
+        )
+        == "mnist"
+    )
+
+
+@given(st.binary(max_size=60), st.sampled_from(sorted(peek._PATHS)))
+def test_bytes_that_are_no_message_are_told_or_name_nobody(data: bytes, method: str) -> None:
+    try:
+        assert isinstance(peek.model_of(method, data), str)
+    except peek.Malformed as error:
+        assert str(error)
+
+
+def test_a_call_waits_until_an_endpoint_that_sleeps_is_awake(tmp_path: Path) -> None:
+    asked: list[str] = []
+    a_table(tmp_path, digits={"asleep": True})
+
+    def wake(endpoint: str) -> None:
+        asked.append(endpoint)
+        a_table(tmp_path, digits={})
+
+    table = Table(tmp_path / "door.json", wake=wake)
+
+    assert not table.awake(table.by_endpoint("digits"), 30).asleep
+    assert asked == ["digits"]
+    a_table(tmp_path, digits={"asleep": True})
+    with pytest.raises(NotAwake, match="is being started, and did not answer"):
+        Table(tmp_path / "door.json").awake(Table(tmp_path / "door.json").by_endpoint("digits"), 0)
+
+
+def test_the_table_says_of_whom_callers_have_to_wait_for(tmp_path: Path) -> None:
+    def row(*facts: Any) -> dict[str, Any]:
+        written = DoorTable(tmp_path)
+        written.keep([after(*facts)])
+        found: dict[str, Any] = json.loads(written.file.read_text()).get("digits", {})
+        return found
+
+    slept, woken = pb.EndpointSlept(endpoint="digits", deployment=1), pb.EndpointWoken(endpoint="digits", deployment=1)
+    up = row(starting(), live())
+
+    assert (up["asleep"], up["main"]) == (False, {"deployment": 1, "grpc": "h:7001", "rest": "h:8001"})
+    assert [row(starting(), live(), *more)["asleep"] for more in ([slept], [slept, woken], [slept, woken, live()], [unhealthy()])] == [
+        True, True, False, True,
+    ]  # fmt: skip
+    assert row(starting()) == row(starting(), live(), failed()) == {}
