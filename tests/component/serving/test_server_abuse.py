@@ -79,7 +79,7 @@ def clients_that_do_not_wait_for_the_answer(server: Running) -> None:
     with grpc.insecure_channel(server.grpc_address) as channel:
         call = channel.unary_unary(_CALL, bytes, bytes)
         for _ in range(100):
-            call.future(request).cancel()
+            call.future(request).cancel()  # type: ignore[no-untyped-call]
 
 
 def a_message_beyond_the_limit(server: Running) -> None:

@@ -429,7 +429,7 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Fleet, Path], A
     python = make("2.21", tmp_path_factory.mktemp("models-of-stubs-")).python
 
     def run(fleet: Fleet, folder: Path) -> Any:
-        command = [python, Path(__file__).with_name("stub_client.py"), fleet.server.grpc_address, folder]
+        command = [str(it) for it in (python, Path(__file__).with_name("stub_client.py"), fleet.server.grpc_address, folder)]
         done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)})
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
