@@ -21,8 +21,8 @@ from services.serving.ports import CannotServe, Content, Fetched, Ports, PortTak
 from trainyard.endpoint.v1.endpoint_pb2 import Limits
 from trainyard.event.v1.artifact_pb2 import Failure
 
-# What the model server imports beside TensorFlow; both fit every line of it.
-SERVER_PACKAGES = ("grpcio==1.85.1", "protobuf>=4.25.3,<8")
+# What the model server imports beside TensorFlow; all fit every line of it.
+SERVER_PACKAGES = ("grpcio==1.85.1", "orjson==3.13.0", "protobuf>=4.25.3,<8")
 REPO = Path(__file__).resolve().parents[3]
 # So that a scoring script finds `trainyard` and `azureml`, behind all that its environment has.
 SDK = (Path(trainyard.__file__).resolve().parents[1], Path(trainyard.__file__).resolve().parents[1] / "azureml-alias")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from services.serving.model_server import fast_json
 from services.serving.model_server.errors import UNIMPLEMENTED, ServeError, invalid
 from services.serving.model_server.served import Served
 from services.serving.model_server.signatures import DEFAULT_SIGNATURE, Signature, Tensor
@@ -33,7 +33,7 @@ def predict(model: Served, body: bytes, deadline: float | None = None) -> dict[s
 def parse(body: bytes) -> dict[str, Any]:
     """The object that a body is. Raises ServeError."""
     try:
-        request = json.loads(body)
+        request = fast_json.loads(body)
     except RecursionError as error:
         raise invalid("JSON Parse error: nested too deep") from error
     except ValueError as error:

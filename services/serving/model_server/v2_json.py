@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from services.serving.model_server import v2_infer, v2_types
+from services.serving.model_server import fast_json, v2_infer, v2_types
 from services.serving.model_server.errors import ServeError, invalid
 from services.serving.model_server.tensors import STRING, strings
 from services.serving.model_server.v2_infer import Answered, Asked, Output, Sent
@@ -41,7 +41,7 @@ class Form:
 
 def parse(text: bytes) -> Any:
     try:
-        return json.loads(text)
+        return fast_json.loads(text)
     except RecursionError as error:
         raise invalid("failed to parse the request JSON buffer: nested too deep") from error
     except ValueError as error:  # no JSON, no UTF-8, or a number with more digits than Python reads

@@ -105,7 +105,7 @@ def test_an_output_may_be_json_where_all_others_are_binary() -> None:
         ({"inputs": [an_input(data=[10**400, 0])]}, "it has elements beyond what FP32 holds"),
         ({"inputs": [an_input(shape=[1.0, 2])]}, "it must be an array of whole numbers"),
         ({"inputs": [an_input(shape=[True, 2])]}, "it must be an array of whole numbers"),
-        ({"inputs": [an_input(shape=[10**30, 2])]}, "unexpected shape for input 'x'"),
+        ({"inputs": [an_input(shape=[2**62, 2])]}, "takes more than"),
         ({"inputs": [an_input(parameters={"binary_data_size": 8})]}, "unexpected size for input 'x', expecting 8 more bytes for model 'echo'"),
         ({"inputs": [an_input(parameters={"binary_data_size": -1})]}, "it must be a number of bytes"),
         ({"inputs": [an_input(), an_input()]}, "input 'x' already exists in request"),
