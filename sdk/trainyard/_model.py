@@ -61,6 +61,8 @@ class Model(ModelChanges):
         self._message = _message
         if _message is None:
             alias = ""
+            if name is not None and not isinstance(name, str):
+                raise UserErrorException(f"A model's name is a string, not {name!r:.200}.", target="name")
             if id is not None:
                 name, version, alias = parsed_id(id)
             elif name and ("@" in name or ":" in name):

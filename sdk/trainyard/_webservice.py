@@ -121,7 +121,16 @@ class Webservice(WebserviceChanges):
         # The server knows the model by the name in its REST path: /v1/models/<name>:predict
         served_as = urlsplit(self.scoring_uri or self.door_scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
         headers = {**self._access.headers(), "trainyard-endpoint": self.name}
-        return predict(address, served_as, inputs, signature_name, timeout, headers)
+        try:
+            return predict(address, served_as, inputs, signature_name, timeout, headers)
+        except WebserviceException as error:
+            if error.code != "Unavailable" or address == self.door_grpc_address:
+                raise
+            # It may have fallen asleep since it was looked at; the door wakes it.
+            self.update_deployment_state()
+            if not self.asleep:
+                raise
+            return predict(self.door_grpc_address, served_as, inputs, signature_name, timeout, headers)
 
     def _must_be_live(self) -> None:
         if not self.scoring_uri:

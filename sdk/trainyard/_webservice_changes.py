@@ -23,12 +23,13 @@ _SECOND_SECONDS = 1800.0
 class WebserviceChanges(WebserviceFacts):
     """Each asks the serving service, and shows the endpoint as it stands then."""
 
-    def wait_for_deployment(self, show_output: bool = False, timeout_sec: float = 1800.0) -> None:
-        """Returns when it answers. timeout_sec: seconds.
+    def wait_for_deployment(self, show_output: bool = False, timeout_sec: float | None = None) -> None:
+        """Returns when it answers. timeout_sec: seconds; None: half an hour.
 
         Raises WebserviceException with the reason when it cannot go live, when the time is up (code "DeploymentTimedOut"), and when a
         later deployment took this one's place (code "Superseded").
         """
+        timeout_sec = 1800.0 if timeout_sec is None else timeout_sec
         printer, deployment, deadline = Printer(), self._message.deployment, time.monotonic() + timeout_sec
         last: tuple[str, str] | None = None
         while True:

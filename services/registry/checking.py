@@ -4,6 +4,7 @@ may a model hold them, and what does a SavedModel say of itself."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -97,12 +98,13 @@ class Checking:
 
     async def _look(self, recorded: list[Artifact], request: RegisterModelVersion) -> tuple[Failure | None, list[str]]:
         """(what is wrong with them, warnings)."""
-        slots = asyncio.Semaphore(_AT_ONCE)
+        slots, graph = asyncio.Semaphore(_AT_ONCE), saved_model_of(recorded)
 
         async def look(file: Artifact) -> Looked:
             async with slots:
-                # An agent's word for a digest is taken; a client's upload is read.
-                return await asyncio.to_thread(look_at, self._objects, file, every_byte=not request.run_id)
+                # An agent's word for a digest is taken; a client's upload is read, and so is the graph, of which more is told.
+                every_byte = not request.run_id or file is graph
+                return await asyncio.to_thread(look_at, self._objects, file, every_byte=every_byte)
 
         looked = await asyncio.gather(*map(look, recorded))
         if refused := [it for it in looked if it.refused]:
@@ -117,7 +119,10 @@ class Checking:
             return registration.NOTHING_READ
         if file.size_bytes > saved_model.MOST_BYTES:
             return saved_model.too_large(file.size_bytes)
-        return saved_model.read(self._objects.get_bytes(file.object_key), self._risky)
+        content = self._objects.get_bytes(file.object_key)
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise Unavailable(f"{file.object_key} has changed since it was looked at")
+        return saved_model.read(content, self._risky)
 
 
 def _refused(files: list[Looked]) -> Failure:

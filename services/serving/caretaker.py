@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,9 @@ class Caretaker:
                 seen, since = count, time.monotonic()
             elif time.monotonic() - since >= idle:
                 since = time.monotonic()
-                await self._report(WentIdle(self._endpoint, self._content.deployment))
+                # It is said again where it could not be kept.
+                with contextlib.suppress(NotReported):
+                    await self._report(WentIdle(self._endpoint, self._content.deployment))
 
     def _came_up(self, server: Server, fetched: Fetched) -> CameUp:
         host, ports = self._world.host, server.ports

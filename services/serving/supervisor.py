@@ -4,6 +4,7 @@ where an alias has moved."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -44,7 +45,7 @@ class Supervisor:
         self._store = store
         self._world = world
         self._posts: dict[Key, _Post] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Key] = {}
 
     async def run(self) -> None:
         """Until cancelled; then all servers are drained."""
@@ -75,7 +76,8 @@ class Supervisor:
                 self._release(key)
             for key in found.keys() - self._posts.keys():
                 caretaker = self._caretaker(*found[key], shelf)
-                self._posts[key] = _Post(caretaker, asyncio.create_task(self._care(key, caretaker)))
+                before = [task for task, left in self._leaving.items() if left == key]
+                self._posts[key] = _Post(caretaker, asyncio.create_task(self._care(key, caretaker, before)))
             aliases = [(it, it.latest.model, it.latest.alias) for it in endpoints if it.latest.alias]
             return [
                 (it.name, shelf.moved_by(model, alias)) for it, model, alias in aliases if follows_another(it, shelf.alias(model, alias))
@@ -84,17 +86,21 @@ class Supervisor:
     def _release(self, key: Key) -> None:
         """Its server drains while others go on."""
         task = self._posts.pop(key).task
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leaving[task] = key
+        task.add_done_callback(lambda it: self._leaving.pop(it, None))
         task.cancel()
 
-    async def _care(self, key: Key, caretaker: Caretaker | None) -> None:
+    async def _care(self, key: Key, caretaker: Caretaker | None, before: Collection[asyncio.Task[None]]) -> None:
         try:
+            if before:
+                # One that is leaving still has the deployment's folder and addresses.
+                await asyncio.wait(before)
             await (caretaker.run() if caretaker is not None else self._report("", _without_version(*key)))
         except Exception:
             log.exception("a caretaker failed, another one takes over", endpoint=key[0], deployment=key[1])
             await asyncio.sleep(_LOOK_SECONDS)
-            self._posts.pop(key, None)
+            if (post := self._posts.get(key)) is not None and post.task is asyncio.current_task():
+                del self._posts[key]
 
     def _caretaker(self, endpoint: Endpoint, deployment: Deployment, shelf: Shelf) -> Caretaker | None:
         content = _content(endpoint, deployment, shelf)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from services.serving.adapters.server_process import REPO, child_environment
+from services.serving.adapters.server_process import REPO, child_environment, lines
 from services.serving.domain.endpoint import Deployment, Endpoint
 
 log = structlog.get_logger()
@@ -77,8 +77,8 @@ class DoorProcess:
             process = await self._start()
             try:
                 assert process.stdout is not None
-                async for line in process.stdout:
-                    log.info("door", said=line.decode(errors="replace").rstrip()[:1000])
+                async for line in lines(process.stdout):
+                    log.info("door", said=line.rstrip()[:1000])
                 code = await process.wait()
             except asyncio.CancelledError:
                 await _end(process)

@@ -17,6 +17,7 @@ from services.serving.access import KEY, NONE, TOKEN, signed
 from services.serving.domain.endpoint import Endpoint
 from trainyard.endpoint.v1.endpoint_pb2 import AUTHENTICATION_KEY, AUTHENTICATION_TOKEN
 
+_SECRET_BYTES = 32
 _KINDS = {AUTHENTICATION_KEY: KEY, AUTHENTICATION_TOKEN: TOKEN}
 TOKEN_LASTS = timedelta(hours=12)
 REFRESH_AFTER = timedelta(hours=11)
@@ -67,9 +68,17 @@ class EndpointKeys:
 
 def _own_secret(path: Path) -> bytes:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
-    return path.read_text().strip().encode()
+    if not path.exists():
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # for its owner alone
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(_SECRET_BYTES))
+        try:
+            os.link(beside, path)  # whole or not at all, and the first counts
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(beside)
+    found = path.read_text().strip().encode()
+    if len(found) < _SECRET_BYTES:
+        raise RuntimeError(f"{path} holds no secret: put the old one back, or remove it, and all keys of endpoints are made anew")
+    return found

@@ -30,6 +30,8 @@ _PORT_TAKEN = 4
 _LAST_LINES = 20
 _MAX_LINE = 64 << 10
 _COUNTED = ":tensorflow:serving:request_count{"
+_UNDER_WAY = "trainyard_serving_under_way "
+_EXIT_LOOK_SECONDS, _LAST_WORDS_SECONDS = 0.05, 2.0
 _LOOK_SECONDS = 0.5  # between two looks at how much memory a server takes
 # A list of what is given, never of what is kept back: keys of the object store are no business of a user's model.
 _GIVEN = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD")
@@ -77,6 +79,7 @@ class ModelServers:
             "rest-port": ports.rest,
             "parent-pid": os.getpid(),
             "key-file": key_file(self._home, content.endpoint),
+            "manage-models": "false",
         }
         if content.limits.cpu_cores:
             options["tensorflow-session-parallelism"] = math.ceil(content.limits.cpu_cores)
@@ -168,19 +171,26 @@ class ModelServer:
             self._signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(grace_seconds):
-                    await self._process.wait()
+                    await self._exit()
             except TimeoutError:
                 pass
             finally:
                 if self._process.returncode is None:
                     self._signal(signal.SIGKILL)
-        await self._process.wait()
-        await asyncio.gather(*self._reading)
+        await self._exit()
+        await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
+
+    async def _exit(self) -> int:
+        """asyncio's own wait lasts as long as a process that was left behind holds the output open; none outlives the server."""
+        while self._process.returncode is None:
+            await asyncio.sleep(_EXIT_LOOK_SECONDS)
+        self._signal(signal.SIGKILL)
+        return self._process.returncode
 
     async def _ended(self) -> tuple[int, str]:
         """The exit code, and what happened in words, once all that it wrote was read."""
-        code = await self._process.wait()
-        await asyncio.wait(self._reading)
+        code = await self._exit()
+        await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
         if self._over:
             return code, self._over
         if code < 0:
@@ -195,7 +205,7 @@ class ModelServer:
         )
 
     async def _read_output(self, stream: asyncio.StreamReader) -> None:
-        async for line in _lines(stream):
+        async for line in lines(stream):
             told = _as_ready(line)
             if told is not None and not self._ready.done():
                 self._ready.set_result(told)
@@ -203,7 +213,7 @@ class ModelServer:
                 self._hear(line)
 
     async def _read_errors(self, stream: asyncio.StreamReader) -> None:
-        async for line in _lines(stream):
+        async for line in lines(stream):
             self._hear(line)
 
     def _hear(self, line: str) -> None:
@@ -260,8 +270,10 @@ def _calls(host: str, port: int) -> int | None:
     connection = http.client.HTTPConnection(host, port, timeout=_LOOK_SECONDS * 4)
     try:
         connection.request("GET", "/metrics")
-        lines = connection.getresponse().read().decode().splitlines()
-        return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(_COUNTED))
+        told = connection.getresponse().read().decode().splitlines()
+        if any(line.startswith(_UNDER_WAY) and not line.endswith(" 0") for line in told):
+            return None
+        return sum(int(float(line.rpartition(" ")[2])) for line in told if line.startswith(_COUNTED))
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:
@@ -281,12 +293,19 @@ def _is_free(host: str, port: int) -> bool:
 def _as_ready(line: str) -> dict[str, Any] | None:
     try:
         told = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) and told.get("ready") is True else None
+    if not isinstance(told, dict) or told.get("ready") is not True:
+        return None
+    # A script prints what it likes, what it was sent included.
+    ports, names = [told.get("grpc_port"), told.get("rest_port")], told.get("signatures")
+    fits = (
+        all(type(it) is int and 0 <= it < 1 << 16 for it in ports) and isinstance(names, list) and all(isinstance(it, str) for it in names)
+    )
+    return told if fits else None
 
 
-async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
     """Without an end to a line there is one after 64 KiB."""
     rest = b""
     while block := await stream.read(1 << 16):

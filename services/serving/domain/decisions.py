@@ -32,6 +32,8 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
 from trainyard.event.v1.artifact_pb2 import Failure
 
 _TOLD = 10
+# A record of the log holds 1 MiB, its key and headers included.
+_MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,14 @@ class _Refused(Exception):
 
 def decide(request: Request, endpoint: Endpoint | None, known: Known, at: datetime) -> Fact:
     """The answer, once all is known of the models that was said before the request. Pure; never raises for bad input."""
+    fact = _decided(request, endpoint, known, at)
+    if fact.ByteSize() <= _MOST_BYTES:
+        return fact
+    what = f"What endpoint {request.endpoint!r} would be takes {fact.ByteSize()} bytes, and one event holds {_MOST_BYTES}."
+    return refused(request, "UserError", f"{what} Give fewer tags and properties, or a smaller source.", "properties")
+
+
+def _decided(request: Request, endpoint: Endpoint | None, known: Known, at: datetime) -> Fact:
     if (fault := invalid(request)) is not None:
         return fault
     try:
@@ -101,7 +111,7 @@ def follow_alias(endpoint: Endpoint | None, version: int, at: datetime) -> list[
     fact = _starting(f"alias {latest.alias} of {endpoint.name} {endpoint.highest + 1}"[:128], endpoint.name, endpoint, at)
     models = [ModelReference(model=latest.model, version=version), *latest.more_models]
     _fill(fact, models, latest.alias, version, latest.scoring, latest.limits)
-    return [fact]
+    return [fact] if fact.ByteSize() <= _MOST_BYTES else []
 
 
 def follows_another(endpoint: Endpoint, version: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -53,6 +54,8 @@ Fact = (
     | EndpointRejected
 )
 _REMEMBERED = 10
+_PLACE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}:(?P<port>[0-9]{1,5})"
+_ADDRESS, _URI = re.compile(_PLACE), re.compile(rf"http://{_PLACE}/[!-~]*")
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,19 @@ class Endpoint:
         return self.serving is not None and self.serving.number == deployment
 
 
+def _is_reachable(fact: EndpointLive) -> bool:
+    """Anybody may write to the log: what is no address leads nobody anywhere."""
+    found = [_URI.fullmatch(fact.scoring_uri), *([_ADDRESS.fullmatch(fact.grpc_address)] if fact.grpc_address else [])]
+    return all(it is not None and int(it["port"]) < 1 << 16 for it in found)
+
+
 def evolve(endpoint: Endpoint | None, fact: Fact) -> Endpoint | None:
     """The endpoint after a fact. Total: what does not fit leaves it as it is, so that a repeat changes nothing."""
     if isinstance(fact, EndpointStarting):
         return _started(endpoint, fact)
     if endpoint is None or endpoint.deleted:
+        return endpoint
+    if isinstance(fact, EndpointLive) and not _is_reachable(fact):
         return endpoint
     if isinstance(fact, TrafficShifted):
         return _shifted(endpoint, fact)

@@ -13,7 +13,7 @@ import grpc
 from services.serving.door import peek
 from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Table
 
-_THREADS = 16
+_THREADS = 64
 _MAX_MESSAGE = 256 << 20
 # A server that closes tells what comes at that moment to come again; its successor listens already.
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -45,23 +45,32 @@ class Channels:
 class Shadows:
     """Copies of calls, for a server that nobody waits for. What it cannot take in time is left out."""
 
-    def __init__(self, waiting: int = 64) -> None:
-        self._queue: queue.Queue[Callable[[], object]] = queue.Queue(waiting)
+    def __init__(self, waiting: int = 64, most_bytes: int = 64 << 20) -> None:
+        self._queue: queue.Queue[tuple[Callable[[], object], int]] = queue.Queue(waiting)
+        self._lock = threading.Lock()
+        self._room = most_bytes
         for _ in range(2):
             threading.Thread(target=self._work, name="shadow", daemon=True).start()
 
-    def send(self, call: Callable[[], object]) -> None:
-        try:
-            self._queue.put_nowait(call)
-        except queue.Full:
-            pass
+    def send(self, call: Callable[[], object], size: int) -> None:
+        """`size`: bytes that the copy keeps in memory."""
+        with self._lock:
+            if size > self._room or self._queue.full():
+                return
+            self._room -= size
+            self._queue.put_nowait((call, size))
 
     def _work(self) -> None:
         while True:
+            call, size = self._queue.get()
             try:
-                self._queue.get()()
+                call()
             except Exception:  # noqa: S112 - what becomes of a copy is its server's matter, which counts it
                 continue
+            finally:
+                del call
+                with self._lock:
+                    self._room += size
 
 
 class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
@@ -93,7 +102,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         chosen, copy = self._table.choose(route, headers.get)
         if copy is not None and copy.grpc:
             address = copy.grpc
-            self._shadows.send(lambda: self._channels.call(address, method, request, metadata, 30.0))
+            self._shadows.send(lambda: self._channels.call(address, method, request, metadata, 30.0), len(request))
         return self._ask(chosen, method, request, metadata, context)
 
     def _ask(self, backend: Backend, method: str, request: bytes, metadata: Any, context: grpc.ServicerContext) -> bytes:

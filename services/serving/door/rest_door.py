@@ -92,7 +92,7 @@ class RestDoor:
         chosen, copy = self._table.choose(route, request.headers.get)
         if copy is not None:
             backend, path = copy, target
-            self._shadows.send(lambda: self._connections.ask(backend.rest, request, path))
+            self._shadows.send(lambda: self._connections.ask(backend.rest, request, path), len(request.body))
         return self._told(self._connections.ask(chosen.rest, request, target), chosen)
 
     @staticmethod
@@ -106,4 +106,4 @@ def _error(status: int, why: str) -> Answer:
 
 def start(table: Table, shadows: Shadows, host: str, port: int) -> RestServer:
     """Raises OSError if the port is taken."""
-    return start_front({"": RestDoor(table, shadows)}, host, port, calls_at_once=32)
+    return start_front({"": RestDoor(table, shadows)}, host, port, calls_at_once=64)

@@ -15,6 +15,7 @@ from typing import Any
 ENDPOINT_HEADER = "trainyard-endpoint"
 _PARTS = 10_000
 _LOOK_SECONDS = 0.1
+_WAITING = 32
 AWAKE_SECONDS = 60.0
 
 
@@ -61,6 +62,7 @@ class Table:
         self._seen: tuple[int, int] | None = None
         self._routes: dict[str, Route] = {}
         self._lock = threading.Lock()
+        self._waiting = threading.Semaphore(_WAITING)
 
     def by_endpoint(self, endpoint: str) -> Route:
         """Raises NoRoute."""
@@ -83,14 +85,24 @@ class Table:
 
     def awake(self, route: Route, seconds: float) -> Route:
         """The route once its server answers. Raises NoRoute where that takes longer, or it is gone."""
-        deadline = time.monotonic() + seconds
-        while route.asleep:
+        if not route.asleep:
+            return route
+        # Each waits on a thread of the door, which all other endpoints need as well.
+        if not self._waiting.acquire(blocking=False):
             self._wake(route.endpoint)
-            if time.monotonic() >= deadline:
-                raise NotAwake(f"the server of endpoint {route.endpoint!r} is being started, and did not answer within {seconds:.0f} s")
-            time.sleep(_LOOK_SECONDS)
-            route = self.by_endpoint(route.endpoint)
-        return route
+            what = f"the server of endpoint {route.endpoint!r} is being started, and {_WAITING} calls wait for servers already"
+            raise NotAwake(f"{what}: call again in a moment")
+        try:
+            deadline = time.monotonic() + seconds
+            while route.asleep:
+                self._wake(route.endpoint)
+                if time.monotonic() >= deadline:
+                    raise NotAwake(f"the server of endpoint {route.endpoint!r} is being started, and did not answer within {seconds:.0f} s")
+                time.sleep(_LOOK_SECONDS)
+                route = self.by_endpoint(route.endpoint)
+            return route
+        finally:
+            self._waiting.release()
 
     def choose(self, route: Route, header: Callable[[str], str | None]) -> tuple[Backend, Backend | None]:
         """Who answers, and who gets a copy."""

@@ -139,6 +139,7 @@ def _repository(options: Options, wire: Wire) -> Repository:
         load_threads=options.load_threads,
         retries=0 if options.model_path else options.load_retries,
         retry_seconds=options.load_retry_seconds,
+        managed=options.managed,
         labels=Labels.ANY if options.any_labels else Labels.NEW if options.lenient_labels else Labels.LOADED,
     )
     return Repository(Loading(wire, manner), habits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ MAX_BODY = 64 * 1024 * 1024
 MAX_LINE = 65536
 MAX_HEAD = 2 * MAX_LINE
 MAX_HEADERS = 100
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _METHODS = frozenset({"GET", "POST"})
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -85,6 +87,9 @@ def _add(headers: Headers, line: str) -> None:
     if not (colon and name) or not _TOKEN.issuperset(name):
         raise BadRequest(400, f"Bad header: {line[:200]!r}")
     value = value.strip(" \t")
+    if _CONTROL.search(value):
+        # Whoever comes after us may take it for the end of the header.
+        raise BadRequest(400, f"Bad header: {name[:200]!r} has a control character")
     headers[name] = f"{headers[name]}, {value}" if name in headers else value
 
 

@@ -60,6 +60,7 @@ class Options:
     warm_up: bool
     warm_up_iterations: int
     prefer_tflite: bool
+    managed: bool
     interpreters: int
     check_method: bool
     as_content: bool
@@ -127,6 +128,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     _switch(parser, "force_allow_any_version_labels_for_unavailable_models", help="the same, for labels that move as well")
     _flag(parser, "saved_model_tags", default="serve", help="which of a SavedModel's graphs, by its tags")
     _switch(parser, "prefer_tflite_model", help="where a version has a model.tflite as well")
+    _switch(parser, "manage_models", default=True, help="callers may load and unload models, and replace the list of them")
     _flag(parser, "num_tflite_interpreters_per_pool", type=int, default=1, help="calls of a TFLite model at the same time")
     _flag(parser, "allowed_operations", default="", help="operations a graph may have beyond the list; any: no list")
 
@@ -205,6 +207,7 @@ def _options(told: argparse.Namespace) -> Options:
         warm_up=told.enable_model_warmup,
         warm_up_iterations=told.num_request_iterations_for_warmup,
         prefer_tflite=told.prefer_tflite_model,
+        managed=told.manage_models,
         interpreters=told.num_tflite_interpreters_per_pool,
         check_method=told.enable_signature_method_name_check,
         as_content=told.enable_serialization_as_tensor_content,

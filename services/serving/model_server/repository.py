@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
-from services.serving.model_server.errors import NOT_FOUND, UNAVAILABLE, UNKNOWN, ServeError, invalid
+from services.serving.model_server.errors import NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, UNKNOWN, ServeError, invalid
 from services.serving.model_server.folders import found_versions
 from services.serving.model_server.served import State, Statistics, VersionStatus
 from services.serving.model_server.slots import Habits, Known, Loaded, Loader, Slot, available, status, why
@@ -136,6 +136,7 @@ class Repository:
 
     def reload(self, configs: Sequence[ModelConfig], deadline: float | None = None) -> None:
         """The new list in place of the old one; waits for models that are new. `deadline`: by time.monotonic()."""
+        self._check_managed()
         with self._reloading:
             with self._changed:
                 old = {name: model for name, model in self._models.items() if not model.gone}
@@ -157,6 +158,7 @@ class Repository:
                 raise ServeError(UNKNOWN, f"{len(bad)} model(s) did not become available: {told}")
 
     def load(self, name: str) -> None:
+        self._check_managed()
         with self._changed:
             model = self._listed(name)
             model.withdrawn = False
@@ -170,9 +172,14 @@ class Repository:
             raise ServeError(UNKNOWN, why(model))
 
     def unload(self, name: str) -> None:
+        self._check_managed()
         with self._changed:
             self._listed(name).withdrawn = True
         self._look([name], hasty=True)
+
+    def _check_managed(self) -> None:
+        if not self._habits.managed:
+            raise ServeError(PERMISSION_DENIED, "this server serves what was deployed: change that by Webservice.update, or delete it")
 
     def _listed(self, name: str) -> Known:
         model = self._models.get(name)

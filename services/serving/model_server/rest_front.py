@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -32,6 +33,7 @@ _BACKLOG = 128
 _NEWCOMER_SECONDS = 1.0  # a drain waits so long for what a new connection has to say
 _IDLE_SECONDS = 60  # a connection that says nothing for so long is closed
 _LARGE_BODY, _LARGE_BODIES = 1 << 20, 8  # so many large ones at a time are in memory
+_BODY_SECONDS, _LEAST_BYTES_A_SECOND = 10.0, 64 << 10  # how slowly a body may come
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
 _END = b"\r\n\r\n"
 
@@ -225,8 +227,10 @@ class _Connection:
             keep, length = False, 0  # what was not read would be taken for the next request
         if (request.headers.get("expect") or "").lower() == "100-continue":
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")  # the client holds its body back until it hears this
-        with self._server.room(length):
-            body = self._body(length)
+        # A slow body holds no room that others need; a small one may inflate to the most there is.
+        body = self._body(length) if length <= _LARGE_BODY else b""
+        with self._server.room(MAX_BODY if request.headers.get("content-encoding") else length):
+            body = body or self._body(length)
             try:
                 answer = self._server.answer(Request(request.method, request.target, request.headers, decoded(body, request.headers)))
             except ServeError as error:
@@ -258,12 +262,15 @@ class _Connection:
         if len(body) == length:
             return body
         parts, missing = [body], length - len(body)
+        until = time.monotonic() + _BODY_SECONDS + length / _LEAST_BYTES_A_SECOND
         while missing:
+            self._socket.settimeout(max(0.01, until - time.monotonic()))
             block = self._socket.recv(min(missing, 1 << 20))
             if not block:
                 raise EOFError
             parts.append(block)
             missing -= len(block)
+        self._socket.settimeout(_IDLE_SECONDS)
         return b"".join(parts)
 
     def _linger(self) -> None:

@@ -77,7 +77,8 @@ class SavedModel(Servable):
             raise ServeError(int(error.error_code), error.message) from error
         except (TypeError, ValueError) as error:  # an array that TensorFlow cannot take
             raise invalid(str(error)) from error
-        return [np.asarray(result) for result in results]
+        # A scalar string comes as bytes, of which NumPy's own strings lose the zeros at the end.
+        return [np.array(result, dtype=object) if isinstance(result, bytes) else np.asarray(result) for result in results]
 
     def close(self) -> None:
         super().close()

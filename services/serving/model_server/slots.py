@@ -32,6 +32,8 @@ class Habits:
     retries: int = 5
     retry_seconds: float = 60.0
     labels: Labels = Labels.LOADED
+    managed: bool = True
+    """Callers may load, unload and change the list of models."""
 
 
 @dataclass(eq=False)

@@ -44,7 +44,7 @@ class TfLite(Servable):
         interpreter = self._idle.get()
         try:
             found = self._by_name(interpreter, signature, arrays) if self._named else self._by_place(interpreter, signature, arrays)
-            return [np.array(found[alias]) for alias in wanted]
+            return [np.array(found[alias], dtype=object if isinstance(found[alias], bytes) else None) for alias in wanted]
         except ValueError as error:
             raise invalid(str(error)) from error
         except RuntimeError as error:

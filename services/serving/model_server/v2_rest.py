@@ -15,6 +15,7 @@ from services.serving.model_server.errors import (
     HTTP,
     INTERNAL,
     NOT_FOUND,
+    PERMISSION_DENIED,
     RESOURCE_EXHAUSTED,
     UNAVAILABLE,
     UNIMPLEMENTED,
@@ -36,6 +37,7 @@ _STATUS = {
     NOT_FOUND: 404,
     UNAVAILABLE: 503,
     UNIMPLEMENTED: 501,
+    PERMISSION_DENIED: 403,
     RESOURCE_EXHAUSTED: 503,
     DEADLINE_EXCEEDED: 503,
 }

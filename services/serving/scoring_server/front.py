@@ -43,7 +43,7 @@ class ScoringServer(ThreadingHTTPServer):
         self.access = access
         self.draining = False
         self._open: set[Any] = set()
-        self._under_way = 0
+        self.under_way = 0
         self.answered: Counter[int] = Counter()
         self._changed = threading.Condition()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -88,12 +88,12 @@ class ScoringServer(ThreadingHTTPServer):
 
     def begin(self) -> None:
         with self._changed:
-            self._under_way += 1
+            self.under_way += 1
 
     def end(self, status: int) -> None:
         with self._changed:
             self.answered[status] += 1
-            self._under_way -= 1
+            self.under_way -= 1
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> None:
@@ -112,7 +112,7 @@ class ScoringServer(ThreadingHTTPServer):
         self.server_close()
         with self._changed:
             self._changed.wait_for(lambda: not self._open, min(seconds, _LAST_WORDS_SECONDS))
-            self._changed.wait_for(lambda: not self._under_way, seconds)
+            self._changed.wait_for(lambda: not self.under_way, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
@@ -136,6 +136,8 @@ class Handler(BaseHTTPRequestHandler):
                 f':tensorflow:serving:request_count{{status="{status}"}} {count}\n'
                 for status, count in sorted(self.server.answered.items())
             )
+            # A call counts when it is answered, which may take long.
+            text += f"trainyard_serving_under_way {self.server.under_way}\n"
             self._send(200, text.encode(), kind="text/plain; version=0.0.4")
         else:
             self.close_connection = True
