@@ -328,3 +328,25 @@ def test_who_takes_a_deleted_endpoints_name_has_keys_and_settings_of_its_own() -
 
     assert again is not None
     assert (again.born, again.keys_made, again.lived, again.settings.description) == (2, (0, 0), (), "")
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [("http://[", ""), ("", "h:1"), ("http://h:70000/x", ""), ("ftp://h:1/x", ""), ("http://h:1/x", "h"), ("http://h:1/x", "a b:1")],
+)
+def test_an_address_that_is_none_leads_nowhere(uri: str, address: str) -> None:
+    endpoint = after(starting(), live())
+
+    assert evolve(endpoint, pb.EndpointLive(endpoint="digits", deployment=1, scoring_uri=uri, grpc_address=address)) == endpoint
+
+
+def test_no_request_makes_an_endpoint_that_no_event_can_hold() -> None:
+    endpoint = after(starting(), live())
+    large = {f"p{number}": "x" * 1000 for number in range(50)}
+    while (fact := decide(an_update(properties=pb.Labels(values=large)), endpoint)).DESCRIPTOR.name == "EndpointChanged":
+        endpoint = evolve(endpoint, fact)
+        assert endpoint is not None
+        large = {f"{name}x": value for name, value in large.items()}
+
+    assert (fact.failure.code, fact.failure.target) == ("UserError", "properties")
+    assert "one event holds 1000000" in fact.failure.message

@@ -81,3 +81,9 @@ def test_an_answer_says_what_it_is_and_how_long() -> None:
     assert body == b"{}"
     assert plain.count(b"Content-Type") == 1
     assert b"Connection" not in plain
+
+
+@pytest.mark.parametrize("value", [b"a\nb", b"Bearer KEY\n", b"a\x00b", b"\x7f"])
+def test_a_header_that_others_may_take_for_two_is_refused(value: bytes) -> None:
+    with pytest.raises(BadRequest, match="'x-a' has a control character"):
+        parse_head(b"GET / HTTP/1.1\r\nX-A: " + value)

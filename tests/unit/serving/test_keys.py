@@ -103,3 +103,19 @@ def test_what_is_secret_is_for_its_owner_alone_and_written_only_where_it_changes
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
         assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
     assert json.loads(path.read_text())["signs"]
+
+
+@pytest.mark.parametrize("left", ["", "short"])
+def test_a_secret_that_was_cut_off_makes_no_keys(tmp_path: Path, left: str) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "endpoints").write_text(left)
+
+    with pytest.raises(RuntimeError, match="holds no secret: put the old one back"):
+        EndpointKeys(tmp_path)
+
+
+def test_a_secret_is_its_owners_alone_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+    EndpointKeys(tmp_path)
+
+    (made,) = (tmp_path / "secrets").iterdir()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600

@@ -79,3 +79,14 @@ def test_names_that_callers_make_up_do_not_fill_the_memory_and_are_written_safel
     told = [line for line in lines(metrics) if line.startswith(":tensorflow:serving:request_count")]
     assert len(told) == 1001
     assert ':tensorflow:serving:request_count{model_name="(others)",status="NOT_FOUND"} 1001' in told
+
+
+def test_callers_do_not_choose_how_many_batch_sizes_are_told() -> None:
+    meter = Meter(3)
+
+    for rows in range(10_000):
+        meter.ran(rows, 1)
+
+    told = meter.statistics().batches
+    assert len(told) < 300
+    assert sum(it.count for it in told.values()) == 10_000

@@ -14,6 +14,7 @@ from services.serving.model_server.errors import (
     FAILED_PRECONDITION,
     INVALID_ARGUMENT,
     NOT_FOUND,
+    PERMISSION_DENIED,
     UNAVAILABLE,
     UNKNOWN,
     ServeError,
@@ -345,3 +346,19 @@ def test_under_calls_from_all_sides_no_version_is_closed_while_it_is_lent(world:
 
     assert wrong == []
     assert world.closed == [f"a {version}" for version in range(1, 7)]
+
+
+def test_what_was_deployed_is_changed_by_no_caller(world: World) -> None:
+    world.put("a", 1)
+    world.put("b", 1)
+    fixed = Repository(world.load, Habits(poll_seconds=0, managed=False))
+    fixed.start([world.config("a")])
+    fixed.wait()
+
+    for change in (lambda: fixed.unload("a"), lambda: fixed.load("a"), lambda: fixed.reload([world.config("b")])):
+        with pytest.raises(ServeError, match=r"change that by Webservice\.update") as caught:
+            change()
+        assert caught.value.code == PERMISSION_DENIED
+
+    assert which(fixed, "a") == 1
+    fixed.stop()

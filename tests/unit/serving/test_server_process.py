@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.serving.adapters.server_process import ModelServer, ModelServers
+from services.serving.adapters.server_process import ModelServer, ModelServers, _as_ready
 from services.serving.ports import CannotServe, Fetched, Ports, PortTaken
 from tests.unit.serving.builders import content
 
@@ -143,3 +143,17 @@ async def test_one_that_heeds_no_term_is_killed_after_the_grace_with_all_its_gro
 
     assert (await server.wait()).exit_code == -9
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 60_000,
+        '{"ready": true}',
+        '{"ready": true, "signatures": [], "grpc_port": 0, "rest_port": 70000}',
+        '{"ready": true, "signatures": [1], "grpc_port": 1, "rest_port": 1}',
+        '{"ready": true, "signatures": [], "grpc_port": true, "rest_port": 1}',
+    ],
+)
+def test_what_a_script_prints_is_not_taken_for_the_servers_word(line: str) -> None:
+    assert _as_ready(line) is None
