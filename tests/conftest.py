@@ -1,7 +1,9 @@
 """Session fixtures: one real broker and one real object store on free loopback ports."""
 
+import contextlib
 import gc
 import logging
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +19,18 @@ from tests import postgres
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+_PORTS = (22_000, 32_000)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the kernel gives to outgoing connections: whoever knocks at a port of theirs while its server is down may be
+    given that very port, meets himself there, and the server finds it taken when it comes back."""
+    chance = random.SystemRandom()
+    while True:
+        port = chance.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def await_port(port: int, alive: Callable[[], bool], seconds: float = 60.0) -> None:

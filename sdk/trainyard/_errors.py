@@ -144,12 +144,6 @@ class SnapshotException(TrainyardException):
     code = "SnapshotError"
 
 
-class ModelNotFoundException(TrainyardException):
-    """No such model or version."""
-
-    code = "ModelNotFound"
-
-
 class ModelPathNotFoundException(TrainyardException):
     """The run has no such file or folder; the message lists those it has."""
 
@@ -193,6 +187,12 @@ class WebserviceException(TrainyardException):
     """An endpoint is absent, refused or failed."""
 
     code = "WebserviceError"
+
+
+class ModelNotFoundException(WebserviceException):
+    """No such model or version. Azure's SDK raises its WebserviceException for it, and scripts catch that."""
+
+    code = "ModelNotFound"
 
 
 class ImageException(TrainyardException):

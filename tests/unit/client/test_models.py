@@ -319,3 +319,10 @@ def test_a_model_is_serialized_in_azures_shape(platform: Platform, folder: Path)
     assert shown["url"] == model.url == f"aml://asset/{model.digest}"
     assert model.created_by == {"userName": "local"}
     assert shown["files"]["model/saved_model.pb"] == 5
+
+
+def test_a_model_that_is_not_there_is_caught_as_azures_scripts_catch_it() -> None:
+    from trainyard import ModelNotFoundException, WebserviceException
+
+    assert issubclass(ModelNotFoundException, WebserviceException)
+    assert ModelNotFoundException("no").code == "ModelNotFound"
