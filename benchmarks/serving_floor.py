@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import struct
 import subprocess
 import tempfile
@@ -26,6 +25,7 @@ from benchmarks.report import Row
 from services.chassis import environments
 from services.serving.adapters.server_process import SERVER_PACKAGES
 from services.serving.model_server.wire import Wire
+from tests.conftest import await_port, free_port
 from trainyard._environment_cache import default_cache
 
 REPO = Path(__file__).resolve().parents[1]
@@ -45,12 +45,12 @@ def measure(_: Path) -> list[Row]:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
         subprocess.run([ours, REPO / "benchmarks" / "serving_model.py", folder / "model"], check=True, capture_output=True)
-        ports = {"grpc": _free_port(), "rest": _free_port()}
+        ports = {"grpc": free_port(), "rest": free_port()}
         about = ["--model-name=mlp", f"--model-path={folder / 'model'}", "--version=1"]
         doors = [f"--grpc-port={ports['grpc']}", f"--rest-port={ports['rest']}"]
         stack.enter_context(_running([ours, "-m", "services.serving.model_server", *about, *doors], ports["rest"]))
         bodies, answers = _bodies(folder), _answers(ports)
-        nothing = {"grpc": _free_port(), "rest": _free_port()}
+        nothing = {"grpc": free_port(), "rest": free_port()}
         for way, python in (("grpc", ours), ("rest", asgi)):
             (folder / f"{way}.answer").write_bytes(answers[way])
             command = [python, REPO / "benchmarks" / "serving_nothing.py", way, nothing[way], folder / f"{way}.answer"]
@@ -76,35 +76,17 @@ def _python(definition: environments.Definition) -> Path:
     return environments.build(definition, default_cache(), lambda line: None).python
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @contextmanager
 def _running(command: list[Any], port: int) -> Iterator[None]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)}
     arguments = ["taskset", "-c", "0", *map(str, command)]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
         try:
-            _await(process, port)
+            await_port(port, lambda: process.poll() is None, 120.0)
             yield
         finally:
             process.terminate()
             process.wait(30)
-
-
-def _await(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise RuntimeError(f"{process.args!r} does not listen on {port}")
 
 
 def _request() -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import statistics
 import struct
 import subprocess
@@ -29,6 +28,7 @@ from benchmarks.report import Row
 from services.chassis import environments
 from services.serving.adapters.server_process import SERVER_PACKAGES
 from services.serving.model_server.wire import Wire
+from tests.conftest import free_port
 from trainyard._environment_cache import default_cache
 
 REPO = Path(__file__).resolve().parents[1]
@@ -102,15 +102,9 @@ def _run(command: list[Any]) -> str:
 # -- servers
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @contextmanager
 def _ours(python: Path, folder: Path) -> Iterator[Server]:
-    server = Server("trainyard", _free_port(), _free_port())
+    server = Server("trainyard", free_port(), free_port())
     about = ["--model-name", "mlp", "--model-path", folder / "model", "--version", "1", "--parent-pid", os.getpid()]
     ports = ["--grpc-port", server.grpc_port, "--rest-port", server.rest_port]
     with _running(server, [python, "-m", "services.serving.model_server", *about, *ports], {"PYTHONPATH": str(REPO)}, folder):
@@ -119,7 +113,7 @@ def _ours(python: Path, folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def _mlserver(python: Path, folder: Path) -> Iterator[Server]:
-    server, home = Server("MLServer", _free_port(), _free_port()), folder / "mlserver"
+    server, home = Server("MLServer", free_port(), free_port()), folder / "mlserver"
     home.mkdir()
     settings = {"debug": False, "parallel_workers": 0, "host": "127.0.0.1", "metrics_endpoint": None}
     ports = {"http_port": server.rest_port, "grpc_port": server.grpc_port}
