@@ -8,7 +8,6 @@ Exit codes: 0 drained, 4 a port is taken; the last line on standard error says w
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import signal
@@ -19,10 +18,10 @@ from pathlib import Path
 from services.serving.door import grpc_door, rest_door
 from services.serving.door.alarm import Alarm
 from services.serving.door.routes import Table
+from services.serving.parent import die_with
 
 PORT_TAKEN = 4
 DRAIN_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -34,20 +33,12 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--parent-pid", type=int, default=0, help="the process to die with; 0: whoever started this one")
     options = parser.parse_args()
-    if sys.platform == "linux":
-        _die_with(options.parent_pid or os.getppid())
+    die_with(options.parent_pid)
     try:
         return _serve(options)
     except OSError as error:
         print(f"cannot listen: {error}", file=sys.stderr, flush=True)
         return PORT_TAKEN
-
-
-def _die_with(parent: int) -> None:
-    """When the control plane is killed the kernel kills us, and its successor starts us anew."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before the kernel knew of our wish
-        os._exit(1)
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ standard error says why.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.serving.model_server import options as command_line
 from services.serving.model_server.options import Options
+from services.serving.parent import die_with
 
 if TYPE_CHECKING:
     from services.serving.model_server.config_files import ConfigFile
@@ -28,13 +28,11 @@ if TYPE_CHECKING:
     from services.serving.model_server.wire import Wire
 
 BAD_OPTIONS, LOAD_ERROR, PORT_TAKEN = 2, 3, 4
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     options = command_line.parse(description=__doc__)
-    if sys.platform == "linux":
-        _die_with(options.parent_pid or os.getppid())
+    die_with(options.parent_pid)
     from services.serving.model_server.config_files import BadConfig
     from services.serving.model_server.errors import ServeError
 
@@ -54,13 +52,6 @@ def main() -> int:
 def _last_words(code: int, why: str) -> int:
     print(why, file=sys.stderr, flush=True)
     return code
-
-
-def _die_with(parent: int) -> None:
-    """No orphan keeps a port: when the control plane is killed the kernel kills us, and its successor starts us anew."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before the kernel knew of our wish
-        os._exit(1)
 
 
 def _serve(options: Options, stopped: threading.Event) -> int:

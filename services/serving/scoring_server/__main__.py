@@ -9,7 +9,6 @@ on standard error says why.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import signal
@@ -18,18 +17,17 @@ import threading
 from pathlib import Path
 
 from services.serving.access import Access
+from services.serving.parent import die_with
 from services.serving.scoring_server import front
 from services.serving.scoring_server.script import Script, ScriptFailed, told
 
 SCRIPT_ERROR, PORT_TAKEN = 3, 4
 DRAIN_SECONDS = 10.0
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     options = _options()
-    if sys.platform == "linux":
-        _die_with(options.parent_pid or os.getppid())
+    die_with(options.parent_pid)
     _forget_ourselves(options.then_path.split(os.pathsep) if options.then_path else [])
     try:
         script = Script(Path.cwd(), options.entry_script)
@@ -54,13 +52,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="what calls under way have after TERM")
     parser.add_argument("--parent-pid", type=int, default=0, help="the process to die with; 0: whoever started this one")
     return parser.parse_args()
-
-
-def _die_with(parent: int) -> None:
-    """No orphan keeps a port: when the control plane is killed the kernel kills us, and its successor starts us anew."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before the kernel knew of our wish
-        os._exit(1)
 
 
 def _forget_ourselves(then: list[str]) -> None:
