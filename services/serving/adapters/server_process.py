@@ -11,12 +11,14 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import trainyard
 from services.serving.adapters.endpoint_keys import key_file
+from services.serving.adapters.listening import Listening
 from services.serving.ports import CannotServe, Content, Fetched, Ports, PortTaken, Say
 from trainyard.endpoint.v1.endpoint_pb2 import Limits
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -44,23 +46,16 @@ class ModelServers:
         self._host = host
         self._home = home
         self._load_seconds = load_seconds
+        self._listening = Listening(host)
 
     def is_free(self, ports: Ports) -> bool:
         return all(_is_free(self._host, port) for port in (ports.grpc, ports.rest) if port)
 
     async def start(self, python: Path, content: Content, fetched: Fetched, ports: Ports, say: Say) -> ModelServer:
-        has_code = content.scoring is not None
-        process = await asyncio.create_subprocess_exec(
-            *(self._scoring(python, content, fetched, ports) if has_code else self._serving(python, content, fetched, ports)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=fetched.path if has_code else self._home,
-            env=child_environment(os.environ) | limits_as_variables(content.limits) | code_variables(content, fetched),
-            process_group=0,
-        )
-        server = ModelServer(process, content, say, "127.0.0.1" if self._host == "0.0.0.0" else self._host)
-        server.bound(content.limits.memory_bytes)
+        with ExitStack() as held:
+            rest = held.enter_context(self._listening.on(ports.rest))
+            server = await self._process(python, content, fetched, ports.grpc, rest, say)
+            server.when_over(held.pop_all().close)
         try:
             await server.until_ready(self._load_seconds)
         except BaseException:
@@ -68,15 +63,31 @@ class ModelServers:
             raise
         return server
 
-    def _serving(self, python: Path, content: Content, fetched: Fetched, ports: Ports) -> list[str]:
+    async def _process(self, python: Path, content: Content, fetched: Fetched, grpc: int, rest: socket.socket, say: Say) -> ModelServer:
+        has_code = content.scoring is not None
+        process = await asyncio.create_subprocess_exec(
+            *(self._scoring(python, content, rest) if has_code else self._serving(python, content, fetched, grpc, rest)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=fetched.path if has_code else self._home,
+            env=child_environment(os.environ) | limits_as_variables(content.limits) | code_variables(content, fetched),
+            process_group=0,
+            pass_fds=(rest.fileno(),),
+        )
+        server = ModelServer(process, content, say, "127.0.0.1" if self._host == "0.0.0.0" else self._host)
+        server.bound(content.limits.memory_bytes)
+        return server
+
+    def _serving(self, python: Path, content: Content, fetched: Fetched, grpc: int, rest: socket.socket) -> list[str]:
         (version,) = content.models
         options = {
             "model-name": version.model,
             "model-path": fetched.path,
             "version": version.version,
             "host": self._host,
-            "grpc-port": ports.grpc,
-            "rest-port": ports.rest,
+            "grpc-port": grpc,
+            "rest-fd": rest.fileno(),
             "parent-pid": os.getpid(),
             "key-file": key_file(self._home, content.endpoint),
             "manage-models": "false",
@@ -86,12 +97,12 @@ class ModelServers:
         words = [f"--{name}={value}" for name, value in options.items()]
         return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
 
-    def _scoring(self, python: Path, content: Content, fetched: Fetched, ports: Ports) -> list[str]:
+    def _scoring(self, python: Path, content: Content, rest: socket.socket) -> list[str]:
         assert content.scoring is not None
         options = {
             "entry-script": content.scoring.entry_script,
             "host": self._host,
-            "rest-port": ports.rest,
+            "rest-fd": rest.fileno(),
             "key-file": key_file(self._home, content.endpoint),
             "parent-pid": os.getpid(),
             "then-path": os.pathsep.join(map(str, SDK)),
@@ -111,6 +122,7 @@ class ModelServer:
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._over = ""  # why it was ended, where it took too much memory
+        self._leave: Callable[[], None] = lambda: None
         self._watching: asyncio.Task[None] | None = None
         assert process.stdout is not None and process.stderr is not None
         self._reading = [asyncio.create_task(self._read_output(process.stdout)), asyncio.create_task(self._read_errors(process.stderr))]
@@ -123,6 +135,10 @@ class ModelServer:
     @property
     def signatures(self) -> tuple[str, ...]:
         return tuple(self._ready.result()["signatures"])
+
+    def when_over(self, leave: Callable[[], None]) -> None:
+        """Called once, when the process was stopped or has ended and `stop` has seen it."""
+        self._leave = leave
 
     def bound(self, memory_bytes: int) -> None:
         """From here on it is ended where it takes more than that; 0: no bound."""
@@ -178,6 +194,8 @@ class ModelServer:
                 if self._process.returncode is None:
                     self._signal(signal.SIGKILL)
         await self._exit()
+        leave, self._leave = self._leave, lambda: None
+        leave()
         await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
 
     async def _exit(self) -> int:

@@ -63,7 +63,8 @@ def _serve(options: Options, stopped: threading.Event) -> int:
     file = ConfigFile(options.model_config_file, wire) if options.model_config_file else None
     repository = _repository(options, wire)
     # Whoever shares its ports takes no calls before it can answer them; whoever has them for itself can be asked how far it is.
-    doors = None if options.share_ports else _open(repository, options, wire, ready)
+    shares = options.share_ports or options.rest_fd is not None
+    doors = None if shares else _open(repository, options, wire, ready)
     repository.start(_models(options, file))
     waiting = threading.Thread(target=_wait, args=(repository, loaded := _Outcome(), stopped), daemon=True)
     waiting.start()
@@ -174,8 +175,15 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
     rest = None
     if options.rest_port is not None:
         rest_tls = read_tls(options.rest_tls_file, wire) if options.rest_tls_file else None
-        share, threads = options.share_ports, options.rest_threads
-        rest = rest_front.start(routes, options.host, options.rest_port, share=share, calls_at_once=threads, tls=rest_tls)
+        rest = rest_front.start(
+            routes,
+            options.host,
+            options.rest_port,
+            share=options.share_ports,
+            listening=options.rest_fd,
+            calls_at_once=options.rest_threads,
+            tls=rest_tls,
+        )
     tls = read_tls(options.tls_file, wire) if options.tls_file else None
     door = grpc_front.Door(
         options.host, options.grpc_port, options.grpc_socket, options.share_ports, options.grpc_threads, options.grpc_arguments, tls, guards

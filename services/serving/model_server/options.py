@@ -45,6 +45,7 @@ class Options:
     rest_threads: int
     rest_seconds: float
     share_ports: bool
+    rest_fd: int | None
     tls_file: Path | None
     rest_tls_file: Path | None
     key_file: str
@@ -152,6 +153,9 @@ def _add_doors(parser: argparse.ArgumentParser) -> None:
         help="asks callers for a key or token: a file as the serving service writes it; empty: nobody is asked",
     )
     _switch(parser, "share_ports", help="listen beside another server that shares its ports (SO_REUSEPORT)")
+    _flag(
+        parser, "rest_fd", type=int, help="REST on a socket that listens already: its descriptor, inherited from whoever starts the server"
+    )
     _flag(parser, "monitoring_config_file", type=Path, help="another path for metrics: a tensorflow.serving.MonitoringConfig in text form")
 
 
@@ -189,10 +193,11 @@ def _options(told: argparse.Namespace) -> Options:
         grpc_socket=told.grpc_socket_path,
         grpc_threads=told.grpc_max_threads,
         grpc_arguments=_channel_arguments(told.grpc_channel_arguments),
-        rest_port=told.rest_port if told.rest_port is not None else told.rest_api_port or None,
+        rest_port=told.rest_port if told.rest_port is not None else told.rest_api_port or (None if told.rest_fd is None else 0),
         rest_threads=told.rest_api_num_threads,
         rest_seconds=told.rest_api_timeout_in_ms / 1000,
         share_ports=told.share_ports,
+        rest_fd=told.rest_fd,
         tls_file=told.ssl_config_file,
         rest_tls_file=told.rest_api_ssl_config_file,
         key_file=told.key_file,

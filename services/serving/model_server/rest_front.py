@@ -30,7 +30,7 @@ from services.serving.model_server.http_messages import (
 __all__ = ["MAX_BODY", "MAX_CONNECTIONS", "RestServer", "Route", "error_answer", "json_answer", "start"]
 MAX_CONNECTIONS = 256
 _BACKLOG = 128
-_NEWCOMER_SECONDS = 1.0  # a drain waits so long for what a new connection has to say
+_LAST_WORDS_SECONDS = 1.0  # a drain waits so long for the next request of who is new or spoke so lately, and closes with its answer
 _IDLE_SECONDS = 60  # a connection that says nothing for so long is closed
 _LARGE_BODY, _LARGE_BODIES = 1 << 20, 8  # so many large ones at a time are in memory
 _BODY_SECONDS, _LEAST_BYTES_A_SECOND = 10.0, 64 << 10  # how slowly a body may come
@@ -57,10 +57,12 @@ class RestServer:
         port: int,
         *,
         share: bool = False,
+        listening: int | None = None,
         calls_at_once: int = 8,
         tls: Tls | None = None,
     ) -> None:
-        """`routes`: by the first word of the path, "" for all others. Raises OSError if the port is taken."""
+        """`routes`: by the first word of the path, "" for all others. `listening`: the descriptor of a socket that listens already, which
+        other servers may take from as well. Raises OSError if the port is taken, or the descriptor is no such socket."""
         self._routes = routes
         self._tls = _context(tls) if tls else None
         self._draining = False
@@ -69,18 +71,10 @@ class RestServer:
         self._connections = threading.Semaphore(MAX_CONNECTIONS)
         self._large = threading.Semaphore(_LARGE_BODIES)
         self._under_way = 0
-        self._newcomers: set[_Connection] = set()
+        self._open: set[_Connection] = set()
         self._less_busy = threading.Condition()
-        self._socket = socket.socket()
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # in TIME_WAIT it may be taken again; listening it may not
-            if share:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._socket.bind((host, port))
-            self._socket.listen(_BACKLOG)
-        except OSError as error:
-            self._socket.close()
-            raise OSError(f"REST port {host}:{port} is taken: {error}") from error
+        self._inherited = listening is not None
+        self._socket = socket.socket(fileno=listening) if listening is not None else _listen(host, port, share)
         self.server_port: int = self._socket.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept, name="rest", daemon=True)
         self._accepting.start()
@@ -103,7 +97,7 @@ class RestServer:
         if self._connections.acquire(blocking=False):
             connection = _Connection(self, accepted)
             with self._less_busy:
-                self._newcomers.add(connection)
+                self._open.add(connection)
             threading.Thread(target=self._live, args=(connection,), name="connection", daemon=True).start()
             return
         full = json_answer(503, {"error": f"{MAX_CONNECTIONS} connections are open, which is all this server takes"})
@@ -120,14 +114,10 @@ class RestServer:
             traceback.print_exc(file=sys.stderr)
         finally:
             connection.close()
-            self.heard(connection)
+            with self._less_busy:
+                self._open.discard(connection)
+                self._less_busy.notify_all()
             self._connections.release()
-
-    def heard(self, connection: _Connection) -> None:
-        """The first request of a connection was answered: from here on it may be closed while it is idle."""
-        with self._less_busy:
-            self._newcomers.discard(connection)
-            self._less_busy.notify_all()
 
     @contextmanager
     def one_call(self) -> Iterator[None]:
@@ -151,19 +141,26 @@ class RestServer:
         return self._draining
 
     def drain(self, seconds: float) -> None:
-        """Takes no new connections, answers what is under way, waits for it no longer than that."""
+        """Takes no new connections, answers what is under way, waits for it no longer than that.
+
+        Who is in the middle of a row of requests is told with the next answer that it is the last one here: a connection that was closed
+        between two of them might be closed on the second's way.
+        """
         self._draining = True
         self._accepting.join()
-        # Threads take turns at once: whoever connects between the last look at the door and its closing is cut off.
-        sys.setswitchinterval(1e-5)
-        self._take_what_waits()
+        if not self._inherited:
+            self._take_what_waits()
         self._socket.close()
+        since = time.monotonic() - _LAST_WORDS_SECONDS
         with self._less_busy:
-            self._less_busy.wait_for(lambda: not self._newcomers and not self._under_way, min(seconds, _NEWCOMER_SECONDS))
+            lively = {it for it in self._open if it.spoke > since}
+            self._less_busy.wait_for(lambda: not self._under_way and not lively & self._open, min(seconds, _LAST_WORDS_SECONDS))
             self._less_busy.wait_for(lambda: not self._under_way, seconds)
 
     def _take_what_waits(self) -> None:
-        """Who is connected and not yet accepted would be cut off by the close. Not more than can wait: others come all the time."""
+        """Who is connected and not yet accepted would be cut off by the close. Not more than can wait: others come all the time. Whoever
+        connects between the last look and the close is cut off still; a socket that is inherited knows no such moment."""
+        sys.setswitchinterval(1e-5)
         self._socket.setblocking(False)
         for _ in range(_BACKLOG):
             try:
@@ -194,6 +191,8 @@ class _Connection:
         self._server = server
         self._socket = accepted
         self._buffer = b""
+        self.spoke = time.monotonic()
+        """When it came, or was answered last."""
 
     def live(self, tls: ssl.SSLContext | None) -> None:
         """Until it is closed by either side. Raises OSError, and EOFError where the client leaves in the middle of a request."""
@@ -209,7 +208,7 @@ class _Connection:
                     return
                 with self._server.one_call():
                     kept = self._one(head)
-                self._server.heard(self)
+                    self.spoke = time.monotonic()
             except BadRequest as error:
                 self._socket.sendall(to_bytes(json_answer(error.status, {"error": error.message}), close=True))
                 kept = False
@@ -287,6 +286,21 @@ class _Connection:
             self._socket.close()
 
 
+def _listen(host: str, port: int, share: bool) -> socket.socket:
+    """Raises OSError if the port is taken."""
+    listening = socket.socket()
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # in TIME_WAIT it may be taken again; listening it may not
+        if share:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise OSError(f"REST port {host}:{port} is taken: {error}") from error
+    return listening
+
+
 def _context(tls: Tls) -> ssl.SSLContext:
     """Python reads keys from files only; these are gone when it has."""
     import tempfile
@@ -303,7 +317,14 @@ def _context(tls: Tls) -> ssl.SSLContext:
 
 
 def start(
-    routes: Mapping[str, Route], host: str, port: int, *, share: bool = False, calls_at_once: int = 8, tls: Tls | None = None
+    routes: Mapping[str, Route],
+    host: str,
+    port: int,
+    *,
+    share: bool = False,
+    listening: int | None = None,
+    calls_at_once: int = 8,
+    tls: Tls | None = None,
 ) -> RestServer:
-    """Raises OSError if the port is taken."""
-    return RestServer(routes, host, port, share=share, calls_at_once=calls_at_once, tls=tls)
+    """As RestServer takes them. Raises OSError if the port is taken."""
+    return RestServer(routes, host, port, share=share, listening=listening, calls_at_once=calls_at_once, tls=tls)

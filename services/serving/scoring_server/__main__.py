@@ -45,7 +45,8 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entry-script", required=True, help="path of the script below the working folder")
-    parser.add_argument("--rest-port", type=int, required=True)
+    parser.add_argument("--rest-port", type=int, default=0)
+    parser.add_argument("--rest-fd", type=int, help="a socket that listens already: its descriptor, inherited from whoever starts this")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--key-file", default="", help="who may call; see services/serving/access.py")
     parser.add_argument("--then-path", default="", help="folders that the script may import from when its environment has no such module")
@@ -69,7 +70,7 @@ def _serve(script: Script, options: argparse.Namespace) -> int:
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
-    server = front.start(script, Access(options.key_file), options.host, options.rest_port)
+    server = front.start(script, Access(options.key_file), options.host, options.rest_port, options.rest_fd)
     print(json.dumps({"ready": True, "signatures": [], "grpc_port": 0, "rest_port": server.port}), flush=True)
     # A signal may reach a thread that is being made just then, which wakes nobody: the main thread has to look by itself.
     while not stopped.wait(0.2):

@@ -31,13 +31,14 @@ class Refused(Exception):
 
 
 class ScoringServer(ThreadingHTTPServer):
-    """Listens beside another one that shares its port, so that a successor can take over."""
+    """Several may take from one socket that listens, so that a successor can take over."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], script: Script, access: Access) -> None:
-        """Raises OSError if somebody else has the port."""
+    def __init__(self, address: tuple[str, int], script: Script, access: Access, listening: int | None = None) -> None:
+        """`listening`: the descriptor of a socket that listens already. Raises OSError if somebody else has the port, or it is no such
+        socket."""
         super().__init__(address, Handler, bind_and_activate=False)
         self.script = script
         self.access = access
@@ -46,13 +47,19 @@ class ScoringServer(ThreadingHTTPServer):
         self.under_way = 0
         self.answered: Counter[int] = Counter()
         self._changed = threading.Condition()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._inherited = listening is not None
         try:
-            self.server_bind()
-            self.server_activate()
+            if listening is None:
+                self.server_bind()
+                self.server_activate()
+            else:
+                self.socket.close()
+                self.socket = socket.socket(fileno=listening)
+                self._is_at()
         except OSError as error:
             self.server_close()
             raise OSError(f"REST port {address[0]}:{address[1]} is taken: {error}") from error
+        self.socket.setblocking(False)  # another may have taken what there was to take
 
     @property
     def port(self) -> int:
@@ -61,6 +68,10 @@ class ScoringServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """The base class would ask the name service who we are, which may take seconds."""
         socketserver.TCPServer.server_bind(self)
+        self._is_at()
+
+    def _is_at(self) -> None:
+        self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -100,19 +111,22 @@ class ScoringServer(ThreadingHTTPServer):
         """Takes no new connections, answers what is under way and what those who are connected ask next, waits no longer than that."""
         self.draining = True
         self.shutdown()
+        if not self._inherited:
+            self._take_what_waits()
+        self.server_close()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open, min(seconds, _LAST_WORDS_SECONDS))
+            self._changed.wait_for(lambda: not self.under_way, seconds)
+
+    def _take_what_waits(self) -> None:
         # Threads take turns at once: whoever connects between the last look at the queue and its closing is cut off.
         sys.setswitchinterval(1e-5)
-        self.socket.setblocking(False)
         for _ in range(self.request_queue_size):
             try:
                 request, address = self.get_request()
             except OSError:
                 break
             self.process_request(request, address)
-        self.server_close()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._open, min(seconds, _LAST_WORDS_SECONDS))
-            self._changed.wait_for(lambda: not self.under_way, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
@@ -250,8 +264,8 @@ def _inflate(data: bytes) -> bytes:
     return plain
 
 
-def start(script: Script, access: Access, host: str, port: int) -> ScoringServer:
-    """Raises OSError if the port is taken."""
-    server = ScoringServer((host, port), script, access)
+def start(script: Script, access: Access, host: str, port: int, listening: int | None = None) -> ScoringServer:
+    """As ScoringServer takes them. Raises OSError if the port is taken."""
+    server = ScoringServer((host, port), script, access, listening)
     threading.Thread(target=lambda: server.serve_forever(poll_interval=0.1), name="rest", daemon=True).start()
     return server

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,10 +124,12 @@ def serving(python: Path, *options: str) -> Iterator[Running]:
 
 
 @contextmanager
-def started(arguments: list[str]) -> Iterator[Running]:
+def started(arguments: list[str], inherited: Sequence[int] = ()) -> Iterator[Running]:
     """Nothing of the platform's own packages is on the path: only the repository and what the environment has."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=sys.stderr.fileno(), text=True, env=environment) as process:
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=sys.stderr.fileno(), text=True, env=environment, pass_fds=inherited
+    ) as process:
         assert process.stdout
         try:
             line = process.stdout.readline()

@@ -58,12 +58,14 @@ def write(folder: Path, script: str, name: str = "score.py") -> Path:
 
 
 @contextmanager
-def running(folder: Path, *options: str, script: str = "score.py", port: int = 0, **variables: str) -> Iterator[Running]:
+def running(folder: Path, *options: str, script: str = "score.py", listening: int | None = None, **variables: str) -> Iterator[Running]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), **variables}
     words = [*command(folder, script, *options)]
-    if port:
-        words[words.index("--rest-port=0")] = f"--rest-port={port}"
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder) as process:
+    inherited = () if listening is None else (listening,)
+    words += [f"--rest-fd={it}" for it in inherited]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder, pass_fds=inherited
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
@@ -241,13 +243,13 @@ def test_a_successor_takes_over_the_port_and_no_call_is_dropped(tmp_path: Path) 
                 except httpx.HTTPError as error:
                     failures.append(repr(error))
 
-    with running(old) as first:
+    with socket.create_server(("127.0.0.1", 0)) as listening, running(old, listening=listening.fileno()) as first:
         url = first.url
         callers = [threading.Thread(target=call, args=(keep,)) for keep in (True, True, False, False)]
         for caller in callers:
             caller.start()
         _until(lambda: answers.count("old") >= 50)
-        with running(new, port=first.port):
+        with running(new, listening=listening.fileno()):
             first.process.send_signal(signal.SIGTERM)
             assert first.process.wait(30) == 0
             answered = len(answers)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.component.serving.conftest import REPO, Running, TensorFlow, command, predict_request, running, tensor
+from tests.component.serving.conftest import REPO, Running, TensorFlow, command, predict_request, running, started, tensor
 
 pytestmark = pytest.mark.component
 _CALL = "/tensorflow.serving.PredictionService/Predict"
@@ -204,6 +205,45 @@ def test_under_load_a_successor_takes_over_and_hardly_a_call_is_lost(tensorflow:
     assert ended == 0
     assert good.keys() == {"rest", "grpc"}
     assert bad.total() <= good.total() // 50, bad
+
+
+def test_on_an_inherited_socket_successors_take_over_and_no_call_is_lost(tensorflow: TensorFlow) -> None:
+    """Kept connections and new ones. Several times: what may go wrong takes a moment."""
+    done, answers = threading.Event(), Counter[str]()
+
+    def call(uri: str, keeps: bool) -> None:
+        with httpx.Client(timeout=60) as client:
+            while not done.is_set():
+                try:
+                    answer = client.post(uri, json={"instances": [1]}, headers={} if keeps else {"connection": "close"})
+                except httpx.HTTPError as error:
+                    answers[repr(error)] += 1
+                else:
+                    answers["good" if answer.json() == {"predictions": [2.5]} else answer.text] += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ExitStack() as all_of_them:
+        uri = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/models/half:predict"
+        server = all_of_them.enter_context(_inheriting(tensorflow, listening))
+        callers = [threading.Thread(target=call, args=(uri, keeps)) for keeps in (True, True, False)]
+        for caller in callers:
+            caller.start()
+        for _ in range(3):
+            before = server
+            server = all_of_them.enter_context(_inheriting(tensorflow, listening))
+            before.process.terminate()
+            assert before.process.wait(60) == 0
+        good = answers["good"]
+        _await(lambda: answers["good"] >= good + 20)
+        done.set()
+        for caller in callers:
+            caller.join()
+
+    assert answers.keys() == {"good"}
+
+
+def _inheriting(tensorflow: TensorFlow, listening: socket.socket) -> AbstractContextManager[Running]:
+    words = command(tensorflow.python, tensorflow.models / "half" / "model", f"--rest-fd={listening.fileno()}")
+    return started(words, inherited=(listening.fileno(),))
 
 
 def _await(condition: Callable[[], bool]) -> None:

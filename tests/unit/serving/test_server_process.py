@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def start(tmp_path: Path) -> Callable[..., asyncio.Future[ModelServer]]:
         script.chmod(0o755)
         servers = ModelServers("127.0.0.1", tmp_path, load_seconds)
         lines = [] if said is None else said
-        return await servers.start(script, content(), Fetched(tmp_path, "digest"), Ports(1, 2), lines.append)
+        return await servers.start(script, content(), Fetched(tmp_path, "digest"), Ports(1, 0), lines.append)
 
     return lambda *words, **options: asyncio.ensure_future(run(*words, **options))
 
@@ -47,10 +48,38 @@ async def test_it_is_told_what_to_serve_and_answers_where_it_is(start: Start) ->
         "--model-name=mnist",
         "--version=1",
         "--grpc-port=1",
-        "--rest-port=2",
+        "--rest-fd=",
         "--share-ports",
     ):
         assert word in words
+
+
+async def test_one_that_takes_over_has_the_same_queue_of_callers_and_the_last_one_closes_it(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{READY}\nexec sleep 1000\n")
+    script.chmod(0o755)
+    servers = ModelServers("127.0.0.1", tmp_path, 60)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    async def one() -> ModelServer:
+        return await servers.start(script, content(), Fetched(tmp_path, "digest"), Ports(0, port), lambda line: None)
+
+    first, second = await one(), await one()
+    await first.stop(5)
+    with socket.create_connection(("127.0.0.1", port), 30):
+        pass
+    await second.stop(5)
+
+    assert servers.is_free(Ports(0, port))
+
+
+async def test_a_port_that_another_listens_on_is_taken(tmp_path: Path) -> None:
+    servers = ModelServers("127.0.0.1", tmp_path, 60)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"REST port 127.0.0.1:{port} is taken"):
+            await servers.start(tmp_path / "none", content(), Fetched(tmp_path, "digest"), Ports(0, port), lambda line: None)
 
 
 async def test_what_it_writes_besides_is_heard_line_by_line(start: Start) -> None:
