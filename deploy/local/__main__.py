@@ -1,4 +1,7 @@
-"""`python -m deploy.local setup | events | up | down | status`: the local stack, from language registries alone."""
+"""`python -m deploy.local setup | events | up | down | status`: the local stack, from language registries alone.
+
+In containers: `prepare` and `furnish` once, then `run PART` in each, and `ready SERVICE` as its health check.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from deploy.local import assemble
 from deploy.local.layout import DEFAULT_BASE, Layout
 
 REPO = Path(__file__).resolve().parents[2]
+VERBS = ("setup", "events", "up", "down", "status", "prepare", "furnish", "run", "ready")
 
 
 def layout_of(home: Path, base: int | None, node_slots: int | None) -> Layout:
@@ -22,7 +26,8 @@ def layout_of(home: Path, base: int | None, node_slots: int | None) -> Layout:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="deploy.local", description=__doc__)
-    parser.add_argument("verb", choices=("setup", "events", "up", "down", "status"), nargs="?", default="setup")
+    parser.add_argument("verb", choices=VERBS, nargs="?", default="setup")
+    parser.add_argument("part", nargs="?", default="", help="for run and ready: which")
     parser.add_argument(
         "--home", type=Path, default=Path(os.environ.get("TRAINYARD_HOME") or REPO / ".trainyard"), help="the stack's state"
     )
@@ -36,7 +41,7 @@ def main() -> int:
 
         events_page.write(assemble.descriptors())
         return 0
-    from deploy.local import stack, supervision
+    from deploy.local import containers, stack, supervision
 
     layout = layout_of(options.home.resolve(), options.port_base, options.node_slots)
     try:
@@ -47,6 +52,14 @@ def main() -> int:
                 stack.down(layout)
             case "status":
                 return stack.status(layout)
+            case "prepare":
+                containers.prepare(layout)
+            case "furnish":
+                containers.furnish(layout)
+            case "run":
+                containers.run(layout, options.part)
+            case "ready":
+                return containers.ready(layout, options.part)
     except (stack.StackError, supervision.NotRunning, FileNotFoundError) as error:
         print(f"{options.verb} failed: {error}", file=sys.stderr)
         return 1

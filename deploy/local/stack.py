@@ -26,6 +26,10 @@ class StackError(Exception):
     """What does not come up, why, and where to look."""
 
 
+class NotThere(StackError):
+    """A part that does not answer in time."""
+
+
 # -- up
 
 
@@ -35,15 +39,17 @@ def up(layout: Layout) -> None:
         _check_leftovers(layout)
         _check_ports(layout)
         with step("writing settings and starting the processes"):
-            secrets = _write(layout)
+            secrets = write(layout)
+            programs = supervision.parts(layout, secrets), supervision.agents(layout, secrets)
+            write_private(layout.supervisor_config, supervision.configuration(layout, *programs))
             supervision.start(layout)
     else:
         secrets = Secrets.load_or_make(layout.secrets)
         say("  the processes run already")
     with step("waiting for Kafka and its topics"):
-        _until(layout, "kafka", lambda: _topics(layout))
+        _until(layout, "kafka", lambda: topics(layout))
     with step("waiting for MinIO"):
-        _until(layout, "minio", lambda: _store(layout, secrets))
+        _until(layout, "minio", lambda: store(layout, secrets))
     for name in SERVICES:
         with step(f"waiting for the service {name}"):
             _until(layout, name, lambda name=name: is_serving(layout.service_port(name)))  # type: ignore[misc]
@@ -72,21 +78,22 @@ def _check_ports(layout: Layout) -> None:
         raise StackError("; ".join(lines) + ". Stop what listens there, or take other ports: `make up PORT_BASE=18400` (or --port-base).")
 
 
-def _write(layout: Layout) -> Secrets:
+def write(layout: Layout) -> Secrets:
+    """Settings, keys and what Kafka goes by: all that the processes need to find."""
     for folder in (layout.home, layout.logs, layout.home / "db", layout.home / "minio", layout.home / "kafka"):
         folder.mkdir(parents=True, exist_ok=True)
     secrets = Secrets.load_or_make(layout.secrets)
     jars = cache.part("kafka")
     kafka.format_once(jars, kafka.write_properties(layout.home, layout.kafka_port, layout.controller_port))
-    _write_private(layout.supervisor_config, supervision.configuration(layout, secrets))
     layout.settings.write_text(_settings(layout))
-    _write_private(layout.agent_settings, _agent_settings(layout, secrets))
-    _write_private(layout.config, json.dumps(_client_config(layout, secrets), indent=1) + "\n")
+    write_private(layout.agent_settings, _agent_settings(layout, secrets))
+    write_private(layout.config, json.dumps(_client_config(layout, secrets), indent=1) + "\n")
     (layout.home / "stack.json").write_text(json.dumps({"base": layout.base, "node_slots": layout.node_slots}))
     return secrets
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Replaced whole; for its owner alone."""
     beside = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
@@ -146,6 +153,18 @@ def _client_config(layout: Layout, secrets: Secrets) -> dict[str, object]:
 
 
 def _until(layout: Layout, program: str, ready: Callable[[], bool]) -> None:
+    def check() -> None:
+        if supervision.pid(layout) is None:
+            raise StackError(f"the supervisor has ended: see {layout.logs / 'supervisord.log'}")
+
+    try:
+        until(program, ready, check)
+    except NotThere as error:
+        raise StackError(f"{error}\n{_last_lines(layout.logs / f'{program}.log')}") from None
+
+
+def until(program: str, ready: Callable[[], bool], check: Callable[[], None] = lambda: None) -> None:
+    """Returns when it is ready; `check` raises where that will never be. Raises NotThere after a while."""
     deadline = time.monotonic() + _SECONDS
     reason = ""
     while time.monotonic() < deadline:
@@ -154,10 +173,9 @@ def _until(layout: Layout, program: str, ready: Callable[[], bool]) -> None:
                 return
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-        if supervision.pid(layout) is None:
-            raise StackError(f"the supervisor has ended: see {layout.logs / 'supervisord.log'}")
+        check()
         time.sleep(0.1)
-    raise StackError(f"{program} does not answer after {_SECONDS:.0f} s. {reason}\n{_last_lines(layout.logs / f'{program}.log')}")
+    raise NotThere(f"{program} does not answer after {_SECONDS:.0f} s. {reason}")
 
 
 def _last_lines(path: Path) -> str:
@@ -165,7 +183,7 @@ def _last_lines(path: Path) -> str:
     return "\n".join([f"The end of {path}:", *(f"  | {line}" for line in lines)])
 
 
-def _topics(layout: Layout) -> bool:
+def topics(layout: Layout) -> bool:
     from services.chassis.topics import make_topics
 
     # kafka-python leaves a socket open for each broker that did not answer.
@@ -174,7 +192,7 @@ def _topics(layout: Layout) -> bool:
     return True
 
 
-def _store(layout: Layout, secrets: Secrets) -> bool:
+def store(layout: Layout, secrets: Secrets) -> bool:
     set_up_store(layout.minio_endpoint, secrets, layout.home / "store.done")
     return True
 

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import xmlrpc.client
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +37,45 @@ _PASSED_ON_PREFIXES = ("PIP_", "UV_", "CUDA_", "NVIDIA_", "LC_")
 _ADDRESSES = 250
 
 
-def configuration(layout: Layout, secrets: Secrets) -> str:
-    programs = [
-        _program(
-            "kafka",
-            kafka.command(cache.part("kafka"), "kafka.Kafka", str(layout.home / "kafka" / "server.properties")),
-            {},
-            layout,
-            priority=1,
-        ),
-        _program(
-            "minio", minio.command(cache.part("minio") / "minio", layout.home, layout.minio_port), secrets.minio_root(), layout, priority=1
-        ),
-    ]
+@dataclass(frozen=True)
+class Program:
+    """One process of the stack. Lower priorities start first and stop last: what others lean on outlives them."""
+
+    name: str
+    words: Sequence[str]
+    given: Mapping[str, str]
+    priority: int
+    autostart: bool = True
+
+
+def parts(layout: Layout, secrets: Secrets) -> list[Program]:
+    """Kafka, MinIO and the services."""
+    broker = kafka.command(cache.part("kafka"), "kafka.Kafka", str(layout.home / "kafka" / "server.properties"))
+    store = minio.command(cache.part("minio") / "minio", layout.home, layout.minio_port)
+    found = [Program("kafka", broker, {}, 1), Program("minio", store, secrets.minio_root(), 1)]
     for name in SERVICES:
         given = {"TRAINYARD_PORT": str(layout.service_port(name)), **secrets.object_store(name)}
-        programs.append(_program(name, [sys.executable, "-m", f"services.{name}"], given, layout, priority=10))
-    agents = []
+        found.append(Program(name, [sys.executable, "-m", f"services.{name}"], given, 10))
+    return found
+
+
+def agents(layout: Layout, secrets: Secrets) -> list[Program]:
+    """Those that the scheduler starts and stops."""
+    found = []
     for slot in range(layout.node_slots):
-        name = f"agent-{slot}"
-        agents.append(name)
-        given = {"TRAINYARD_AGENT__ID": name, "TRAINYARD_PORT": str(layout.agent_port(slot)), **secrets.object_store("trainer_agent")}
+        given = {
+            "TRAINYARD_AGENT__ID": f"agent-{slot}",
+            "TRAINYARD_PORT": str(layout.agent_port(slot)),
+            **secrets.object_store("trainer_agent"),
+        }
         if sys.platform == "linux" and slot < _ADDRESSES:
             given["TRAINYARD_AGENT__ADDRESS"] = f"127.0.1.{slot + 1}"
-        programs.append(_program(name, [sys.executable, "-m", "services.trainer_agent"], given, layout, priority=20, autostart=False))
+        found.append(Program(f"agent-{slot}", [sys.executable, "-m", "services.trainer_agent"], given, 20, autostart=False))
+    return found
+
+
+def configuration(layout: Layout, parts: Sequence[Program], agents: Sequence[Program]) -> str:
+    """Of a supervisor that runs those."""
     head = f"""\
 [supervisord]
 logfile={layout.logs / "supervisord.log"}
@@ -77,20 +93,23 @@ chmod=0700
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
-    group = f"[group:agents]\nprograms={','.join(agents)}\npriority=20\n" if agents else ""
-    return "\n".join([head, *programs, group])
+    group = f"[group:agents]\nprograms={','.join(agent.name for agent in agents)}\npriority=20\n" if agents else ""
+    return "\n".join([head, *(_section(program, layout) for program in (*parts, *agents)), group])
 
 
-def _program(name: str, words: list[str], given: Mapping[str, str], layout: Layout, *, priority: int, autostart: bool = True) -> str:
-    """Lower priorities start first and stop last: what others lean on outlives them."""
-    settings = {"TRAINYARD_SETTINGS": str(layout.settings), "PYTHONUNBUFFERED": "1"}
-    environment = ",".join(f'{key}="{_escaped(value)}"' for key, value in {**settings, **given}.items())
+def environment(program: Program, layout: Layout) -> dict[str, str]:
+    """What the process is given beside the environment that the stack was started in."""
+    return {"TRAINYARD_SETTINGS": str(layout.settings), "PYTHONUNBUFFERED": "1", **program.given}
+
+
+def _section(program: Program, layout: Layout) -> str:
+    given = ",".join(f'{key}="{_escaped(value)}"' for key, value in environment(program, layout).items())
     return f"""\
-[program:{name}]
-command={" ".join(_quoted(word) for word in words)}
-environment={environment}
-priority={priority}
-autostart={str(autostart).lower()}
+[program:{program.name}]
+command={" ".join(_quoted(word) for word in program.words)}
+environment={given}
+priority={program.priority}
+autostart={str(program.autostart).lower()}
 autorestart=true
 startsecs=1
 startretries=20
@@ -98,7 +117,7 @@ stopwaitsecs=15
 stopasgroup=false
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={layout.logs / f"{name}.log"}
+stdout_logfile={layout.logs / f"{program.name}.log"}
 stdout_logfile_maxbytes=20MB
 stdout_logfile_backups=1
 """
@@ -114,9 +133,16 @@ def _quoted(word: str) -> str:
 
 def start(layout: Layout) -> None:
     """As a daemon. Raises CalledProcessError with what it said."""
-    given = {name: value for name, value in os.environ.items() if _is_passed_on(name)}
-    words = [sys.executable, "-m", "supervisor.supervisord", "-c", str(layout.supervisor_config)]
-    subprocess.run(words, check=True, capture_output=True, text=True, env=given, cwd=REPO)
+    subprocess.run(command(layout), check=True, capture_output=True, text=True, env=passed_on(), cwd=REPO)
+
+
+def command(layout: Layout) -> list[str]:
+    return [sys.executable, "-m", "supervisor.supervisord", "-c", str(layout.supervisor_config)]
+
+
+def passed_on() -> dict[str, str]:
+    """What the stack's processes see of the environment here."""
+    return {name: value for name, value in os.environ.items() if _is_passed_on(name)}
 
 
 def _is_passed_on(name: str) -> bool:

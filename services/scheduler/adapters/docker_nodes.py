@@ -94,8 +94,10 @@ class DockerNodes:
         if not settings or not Path(settings).is_file():
             why = f"names {settings}, which is no file" if settings else "is not set"
             raise NodeRefused(f"the setting scheduler.agent_settings {why}: agents in containers learn from it where Kafka and MinIO are")
+        owner = Path(settings).stat()
         return {
             "Image": self._definition.image,
+            "User": f"{owner.st_uid}:{owner.st_gid}",  # nobody else may read the keys; and no script is root unless we are
             "Hostname": agent_id,
             "Env": [
                 f"TRAINYARD_AGENT__ID={agent_id}",

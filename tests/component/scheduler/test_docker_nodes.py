@@ -132,6 +132,18 @@ async def test_a_killed_agent_is_seen_with_its_last_words_and_started_anew(engin
     assert len(set(await told(log, "box-kill-0", cluster.AgentRegistered, 2))) == 2
 
 
+async def test_an_agent_runs_as_the_owner_of_its_settings(engine: Engine, settings: Settings) -> None:
+    os.chown(settings.scheduler.agent_settings, 10002, 10003)
+    nodes = nodes_in(settings, "box-user")
+
+    await nodes.start("box-user-0")
+    with engine.client() as client:
+        made = client.get(f"/containers/{containers(engine, 'box-user-0')[0]['Id']}/json").json()
+    await nodes.stop("box-user-0")
+
+    assert made["Config"]["User"] == "10002:10003"
+
+
 async def test_pools_do_not_see_each_others_nodes(settings: Settings) -> None:
     one, other = nodes_in(settings, "one"), nodes_in(settings, "other")
 

@@ -97,7 +97,8 @@ def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> configpars
     monkeypatch.setattr("deploy.local.kafka.java", lambda: Path("/java home/bin/java"))
     layout = Layout(tmp_path / "a home 100%", node_slots=2)
     parsed = configparser.RawConfigParser(strict=True)
-    parsed.read_string(supervision.configuration(layout, Secrets.load_or_make(tmp_path / "secrets.json")))
+    secrets = Secrets.load_or_make(tmp_path / "secrets.json")
+    parsed.read_string(supervision.configuration(layout, supervision.parts(layout, secrets), supervision.agents(layout, secrets)))
     return parsed
 
 
