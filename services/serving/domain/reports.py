@@ -71,7 +71,7 @@ def conclude(endpoint: Endpoint | None, report: Report) -> list[Fact]:
         return []
     number = report.deployment
     starts = endpoint.is_starting and endpoint.latest.number == number
-    serves = endpoint.serves(number)
+    serves = endpoint.serves(number) and not endpoint.asleep  # a word of before its sleep may be late
     if (second := endpoint.second) is not None and second.deployment.number == number:
         return _of_second(endpoint, second, report)
     match report:

@@ -195,3 +195,10 @@ def test_the_predecessor_may_go_down_and_come_back_while_its_successor_starts() 
 def test_a_late_report_of_a_deployment_that_is_over_changes_nothing(facts: list[Any], report: Report) -> None:
     assert conclude(after(*facts), report) == []
     assert conclude(None, report) == []
+
+
+@pytest.mark.parametrize("report", [came_up(), progressed(), gave_up(), went_down()], ids=lambda it: type(it).__name__)
+def test_what_comes_late_from_a_server_wakes_no_endpoint_that_sleeps(report: Report) -> None:
+    slept = pb.EndpointSlept(endpoint="digits", deployment=1)
+
+    assert conclude(after(starting(), live(), slept), report) == []
