@@ -19,6 +19,7 @@ _MODULES = (
     "cluster.v1.cluster_pb2",
     "dataset.v1.dataset_pb2",
     "endpoint.v1.endpoint_pb2",
+    "endpoint.v1.inference_pb2",
     "environment.v1.environment_pb2",
     "event.v1.artifact_pb2",
     "event.v1.dead_letter_pb2",

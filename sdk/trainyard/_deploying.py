@@ -88,6 +88,8 @@ def update(
         request.tags.values.update(texts(wanted.tags))
     if wanted.properties is not None:
         request.properties.values.update(texts(wanted.properties))
+    if wanted.sample_rate is not None:
+        request.sample_rate = wanted.sample_rate
     if wanted.description is not None:
         request.description = wanted.description
     clients = service.workspace._clients

@@ -27,6 +27,7 @@ class DeploymentConfiguration:
     properties: Mapping[str, str] | None = None
     description: str | None = None
     idle_seconds: int | None = None
+    sample_rate: float | None = None
     anew: bool = field(default=False, repr=False)  # a new server even where nothing changes
 
     def __post_init__(self) -> None:
@@ -35,6 +36,9 @@ class DeploymentConfiguration:
             checked_amount(option, getattr(self, option))
         if self.idle_seconds is not None and (not isinstance(self.idle_seconds, int) or not 0 <= self.idle_seconds < 1 << 32):
             raise UserErrorException(f"idle_seconds is a whole number from 0, not {self.idle_seconds!r}.", target="idle_seconds")
+        rate = self.sample_rate
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1):
+            raise UserErrorException(f"sample_rate is a number from 0 to 1, not {rate!r}.", target="sample_rate")
         if self.auth_enabled and self.token_auth_enabled:
             raise UserErrorException("Give auth_enabled (keys) or token_auth_enabled, not both.", target="auth_enabled")
 
@@ -49,6 +53,18 @@ class DeploymentConfiguration:
         request.tags.values.update(_texts(self.tags))
         request.properties.values.update(_texts(self.properties))
         request.description = self.description or ""
+        request.sample_rate = self.sample_rate or 0.0
+
+
+def rate_of(collect_model_data: bool | None, sample_rate: float | None) -> float | None:
+    """The part of its calls that an endpoint keeps; None where neither says. Raises UserErrorException where they say different things."""
+    if collect_model_data is None:
+        return sample_rate
+    if sample_rate is not None and bool(sample_rate) != bool(collect_model_data):
+        raise UserErrorException(
+            f"collect_model_data is {collect_model_data!r} and sample_rate {sample_rate!r}: give one of them.", target="sample_rate"
+        )
+    return (1.0 if sample_rate is None else sample_rate) if collect_model_data else 0.0
 
 
 def checked_amount(option: str, value: Any) -> None:

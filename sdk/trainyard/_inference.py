@@ -14,7 +14,7 @@ from trainyard._errors import WebserviceException
 
 _F = descriptor_pb2.FieldDescriptorProto
 _TYPES = {"enum": _F.TYPE_INT32, "i32": _F.TYPE_INT32, "i64": _F.TYPE_INT64, "f32": _F.TYPE_FLOAT, "f64": _F.TYPE_DOUBLE,
-          "bool": _F.TYPE_BOOL, "str": _F.TYPE_STRING, "bytes": _F.TYPE_BYTES}  # fmt: skip
+          "u32": _F.TYPE_UINT32, "u64": _F.TYPE_UINT64, "bool": _F.TYPE_BOOL, "str": _F.TYPE_STRING, "bytes": _F.TYPE_BYTES}  # fmt: skip
 # Wire-compatible with tensorflow_serving/apis: message -> (field, number, type; "*" = repeated). Only what Predict needs.
 _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "Dim": [("size", 1, "i64")],
@@ -39,18 +39,23 @@ _BY_NUMBER = {number: (name, field) for name, (number, field) in _DTYPES.items()
 
 @cache
 def _classes() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name="trainyard_inference.proto", package="wire", syntax="proto3")
-    for message, fields in _MESSAGES.items():
+    return built("trainyard_inference", _MESSAGES)
+
+
+def built(name: str, messages: Mapping[str, list[tuple[str, int, str]]]) -> dict[str, Any]:
+    """Message classes by name, in a pool of their own; what a message has beyond its fields here stays in it."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="wire", syntax="proto3")
+    for message, fields in messages.items():
         described = file.message_type.add(name=message)
-        for name, number, kind in fields:
+        for field_name, number, kind in fields:
             many, base = kind.startswith("*"), kind.lstrip("*")
-            field = described.field.add(name=name, number=number, label=_F.LABEL_REPEATED if many else _F.LABEL_OPTIONAL)
+            field = described.field.add(name=field_name, number=number, label=_F.LABEL_REPEATED if many else _F.LABEL_OPTIONAL)
             field.type = _TYPES.get(base, _F.TYPE_MESSAGE)
-            if base in _MESSAGES:
+            if base in messages:
                 field.type_name = f".wire.{base}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"wire.{name}")) for name in _MESSAGES}
+    return {message: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"wire.{message}")) for message in messages}
 
 
 def _flatten(value: Any) -> tuple[list[int], list[Any]]:

@@ -110,6 +110,11 @@ class Events:
         with self._consumer() as consumer:
             return sorted(topic for topic in consumer.topics() if topic.startswith("trainyard."))
 
+    def partitions(self, topic: str) -> int:
+        """How many the topic has; 0: there is none of that name."""
+        with self._consumer() as consumer:
+            return len(consumer.partitions_for_topic(topic) or ())
+
     def read(
         self,
         topics: Sequence[str],

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainyard._deployment_configuration import DeploymentConfiguration
+from trainyard._deployment_configuration import DeploymentConfiguration, rate_of
 from trainyard._errors import WebserviceException
 from trainyard._model_find import texts
 from trainyard._progress import Printer
@@ -67,6 +67,8 @@ class WebserviceChanges(WebserviceFacts):
         cpu_cores: float | None = None,
         memory_gb: float | None = None,
         idle_seconds: int | None = None,
+        collect_model_data: bool | None = None,
+        sample_rate: float | None = None,
         deployment_config: DeploymentConfiguration | None = None,
         wait: bool = False,
         **others: Any,
@@ -74,7 +76,8 @@ class WebserviceChanges(WebserviceFacts):
         """What is given is changed, all else stays. Other models, code, cores, memory or idle_seconds are a new deployment, which takes over without a
         dropped request once it answers: wait_for_deployment follows. All else holds at once.
 
-        models: Model, "name:version" or "name@alias", all that it is to serve. tags replace those that are there; properties are added.
+        models: Model, "name:version" or "name@alias", all that it is to serve. sample_rate and collect_model_data: as deploy_configuration
+        has them. tags replace those that are there; properties are added.
         Raises WebserviceException for what cannot be, UserErrorException for options that mean nothing here.
         """
         from trainyard._deploying import update
@@ -93,6 +96,7 @@ class WebserviceChanges(WebserviceFacts):
                 properties,
                 description,
                 idle_seconds,
+                rate_of(collect_model_data, sample_rate),
             ),
             others,
         )

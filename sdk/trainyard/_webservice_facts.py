@@ -129,6 +129,11 @@ class WebserviceFacts:
         return int(self._message.limits.idle_seconds)
 
     @property
+    def sample_rate(self) -> float:
+        """The part of its calls, 0 to 1, that is kept on trainyard.inference."""
+        return float(self._message.settings.sample_rate)
+
+    @property
     def asleep(self) -> bool:
         """Its server has ended for want of calls: run() and predict(), which go through the door then, start it."""
         return bool(self._message.asleep)
@@ -204,6 +209,7 @@ class WebserviceFacts:
             "authEnabled": self.auth_enabled,
             "tokenAuthEnabled": self.token_auth_enabled,
             "containerResourceRequirements": {"cpu": self.cpu_cores, "memoryInGB": self.memory_gb},
+            "sampleRate": self.sample_rate,
             "deployment": int(self._message.deployment),
             "deployments": self.deployments,
             "traffic": self.traffic,

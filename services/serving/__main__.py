@@ -3,6 +3,7 @@
 import sys
 
 from services.chassis.context import Context
+from services.chassis.loop.kafka_client import KafkaPublisher
 from services.chassis.service import Service
 from services.chassis.settings import Settings
 from services.chassis.worker import Worker
@@ -13,11 +14,14 @@ from services.serving.adapters.endpoint_keys import EndpointKeys
 from services.serving.adapters.endpoint_logs import EndpointLogs
 from services.serving.adapters.model_environments import ModelEnvironments
 from services.serving.adapters.model_files import CachedModelFiles
+from services.serving.adapters.sample_spools import SampleSpools
+from services.serving.adapters.server_files import ServerFiles
 from services.serving.adapters.server_process import ModelServers, reachable_at
 from services.serving.adapters.sources import CachedSources
 from services.serving.caretaker import World
 from services.serving.deploying import Deploying
 from services.serving.handlers import MODELS, TOPIC, ServingHandler
+from services.serving.request_log import RequestLog
 from services.serving.shelf import DEPLOY
 from services.serving.shown import Door
 from services.serving.supervisor import Supervisor
@@ -31,6 +35,7 @@ def main() -> int:
     home = settings.home.resolve()
     logs = EndpointLogs(home)
     keys = EndpointKeys(home, settings.serving.key_secret.get_secret_value())
+    spools = SampleSpools(home)
     table = DoorTable(home)
     door = Door(reachable_at(settings.host), settings.serving.door_grpc_port, settings.serving.door_rest_port)
     control = f"{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}" if settings.port else ""
@@ -39,7 +44,7 @@ def main() -> int:
         environments=ModelEnvironments(settings.cache),
         servers=ModelServers(settings.host, home, settings.serving.load_seconds),
         logs=logs,
-        doors=keys,
+        doors=ServerFiles(keys, spools),
         table=table,
         host=reachable_at(settings.host),
     )
@@ -54,6 +59,7 @@ def main() -> int:
         .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs, keys, door))
         .works(decide)
         .beside(lambda context: Supervisor(context.engine, context.store, world).run())
+        .beside(lambda context: RequestLog(spools, KafkaPublisher(settings.kafka_bootstrap), context.store).run())
         .beside(lambda _: DoorProcess(table, settings.host, door.grpc_port, door.rest_port, control).run())
         .run()
     )

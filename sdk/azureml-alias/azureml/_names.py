@@ -9,6 +9,10 @@ from __future__ import annotations
 
 NAMES: dict[str, dict[str, str]] = {
     "azureml": {},
+    "azureml.contrib": {},
+    "azureml.contrib.services": {},
+    "azureml.contrib.services.aml_request": {"trainyard._raw_http": "AMLRequest rawhttp"},
+    "azureml.contrib.services.aml_response": {"trainyard._raw_http": "AMLResponse"},
     "azureml.core": {
         "trainyard": (
             "VERSION __version__ ComputeTarget Dataset Datastore Environment Experiment Model Run RunConfiguration ScriptRunConfig Webservice "

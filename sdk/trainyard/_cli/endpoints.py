@@ -25,6 +25,7 @@ from trainyard._cli.common import (
     workspace,
     wrong,
 )
+from trainyard._cli.endpoints_replay import replay
 from trainyard._cli.output import emit, fail, one, rows, say
 from trainyard._errors import WebserviceException
 from trainyard._text import shown_line
@@ -48,6 +49,16 @@ Idle = Annotated[
         "--idle-seconds",
         min=0,
         help="without a call for so long its server ends until the next call through the door; 0: never",
+        show_default=False,
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--sample-rate",
+        min=0,
+        max=1,
+        help="the part of its calls that is kept with request and answer on trainyard.inference: 0 none, 1 all",
         show_default=False,
     ),
 ]
@@ -140,6 +151,7 @@ def endpoint_update(
     cpu_cores: Cores = None,
     memory_gb: Memory = None,
     idle_seconds: Idle = None,
+    sample_rate: Rate = None,
     auth: Auth = "",
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; all of them replace those that are there; may be repeated")] = None,
     description: Annotated[str | None, typer.Option(help="free text")] = None,
@@ -162,6 +174,7 @@ def endpoint_update(
         cpu_cores=cpu_cores,
         memory_gb=memory_gb,
         idle_seconds=idle_seconds,
+        sample_rate=sample_rate,
     )
     if wait:
         wait_for(found, quiet=as_json)
@@ -235,6 +248,9 @@ def endpoint_token(name: Name, as_json: Json = False, config: Config = None) -> 
         {"token": found.access_token, "refreshAfter": found.refresh_after.isoformat(), "expiresOn": found.expiry_on.isoformat()},
         as_json=as_json,
     )
+
+
+group.command("replay")(replay)
 
 
 @group.command("delete")

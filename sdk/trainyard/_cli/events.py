@@ -14,8 +14,8 @@ from trainyard._cli.output import emit, iso, say
 from trainyard._errors import UserErrorException
 
 group = new_group("What happens, as events.")
-# Chatter: heartbeats come every second and say nothing that another event does not.
-_QUIET = ("trainyard.heartbeats",)
+# Chatter: heartbeats come every second and say nothing that another event does not; sampled calls are large, and many.
+_HEARTBEATS, _SAMPLES = "trainyard.heartbeats", "trainyard.inference"
 Follow = Annotated[bool, typer.Option(help="go on with what comes; --no-follow ends where the topics end now")]
 Topics = Annotated[list[str] | None, typer.Option(help="only this topic; may be repeated")]
 Types = Annotated[
@@ -44,7 +44,7 @@ def tail(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Every event in order, with what caused it."""
+    """Every event in order, with what caused it; sampled calls where their topic is asked for."""
     from trainyard._tail import as_object, as_text, concerns, ordered_stream
 
     since, from_end = starting_point(start)
@@ -53,7 +53,7 @@ def tail(
     unknown = sorted(set(topic or ()) - set(there))
     if unknown:
         raise UserErrorException(f"There is no topic {unknown[0]!r}; there is: {', '.join(there)}.", target=unknown[0])
-    topics = list(topic or [name for name in there if heartbeats or name not in _QUIET])
+    topics = list(topic or [name for name in there if name != _SAMPLES and (heartbeats or name != _HEARTBEATS)])
     records = ordered_stream(reader, topics, since=since, from_end=from_end, follow=follow, until_idle=until_idle)
     kept = (
         record

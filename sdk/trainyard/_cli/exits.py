@@ -16,6 +16,7 @@ class Exit(IntEnum):
     NOT_FOUND = 3
     RUN_FAILED = 4
     UNAVAILABLE = 5
+    DIFFERENT = 6
     INTERRUPTED = 130
 
 
@@ -26,6 +27,7 @@ MEANINGS = {
     Exit.NOT_FOUND: "the run, model, dataset ... does not exist",
     Exit.RUN_FAILED: "the run (or deployment) that was waited for ended badly",
     Exit.UNAVAILABLE: "a part of the platform does not answer",
+    Exit.DIFFERENT: "a replay's answers differ from those before, or are missing",
     Exit.INTERRUPTED: "Ctrl-C; what was started goes on",
 }
 _UNAVAILABLE_CODES = ("Unavailable", "DeadlineExceeded")

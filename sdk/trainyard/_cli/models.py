@@ -147,6 +147,7 @@ def model_deploy(
     cpu_cores: endpoints.Cores = None,
     memory_gb: endpoints.Memory = None,
     idle_seconds: endpoints.Idle = None,
+    sample_rate: endpoints.Rate = None,
     auth: endpoints.Auth = "",
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the endpoint; may be repeated")] = None,
     description: Annotated[str, typer.Option(help="free text")] = "",
@@ -162,7 +163,14 @@ def model_deploy(
     found = name if "@" in name else model_of(config, name)
     by_key, by_token = endpoints.authentication_of(auth)
     settings = DeploymentConfiguration(
-        cpu_cores, memory_gb, by_key, by_token, pairs(tag, "--tag"), description=description, idle_seconds=idle_seconds
+        cpu_cores,
+        memory_gb,
+        by_key,
+        by_token,
+        pairs(tag, "--tag"),
+        description=description,
+        idle_seconds=idle_seconds,
+        sample_rate=sample_rate,
     )
     code = endpoints.script_of(space, script, source, environment)
     service = Model.deploy(space, endpoint, [found], code, settings, overwrite=overwrite)

@@ -47,6 +47,7 @@ def _row(endpoint: Endpoint, serving: Deployment) -> dict[str, Any]:
         "model": serving.model,
         "has_code": serving.scoring is not None,
         "main": _backend(serving, endpoint.grpc_address, endpoint.scoring_uri),
+        "unlisted": endpoint.settings.unlisted,
         "asleep": not endpoint.up,  # woken, or being brought back: callers wait for it
     }
     second = endpoint.second

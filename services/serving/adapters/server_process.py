@@ -19,6 +19,7 @@ from typing import Any
 import trainyard
 from services.serving.adapters.endpoint_keys import key_file
 from services.serving.adapters.listening import Listening
+from services.serving.adapters.sample_spools import spool_folder
 from services.serving.ports import CannotServe, Content, Fetched, Ports, PortTaken, Say
 from trainyard.endpoint.v1.endpoint_pb2 import Limits
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -90,6 +91,7 @@ class ModelServers:
             "rest-fd": rest.fileno(),
             "parent-pid": os.getpid(),
             "key-file": key_file(self._home, content.endpoint),
+            "samples": spool_folder(self._home, content.endpoint, content.deployment),
             "manage-models": "false",
         }
         if content.limits.cpu_cores:
@@ -104,6 +106,7 @@ class ModelServers:
             "host": self._host,
             "rest-fd": rest.fileno(),
             "key-file": key_file(self._home, content.endpoint),
+            "samples": spool_folder(self._home, content.endpoint, content.deployment),
             "parent-pid": os.getpid(),
             "then-path": os.pathsep.join(map(str, SDK)),
         }

@@ -90,18 +90,14 @@ def _deployment_fault(request: DeployEndpoint) -> Fault | None:
         return "models", "Deployment without code takes exactly one model. Give a scoring script, or one model."
     if not has_code and not request.model:
         return "model", "The request names no model version. Give the name of a registered model and a version from 1."
-    return _content_fault(models_of(request), request.alias, request.scoring if has_code else None) or _settings_fault(
-        request.limits, request.tags, request.properties, request.description
-    )
+    return _content_fault(models_of(request), request.alias, request.scoring if has_code else None) or _settings_fault(request)
 
 
 def _update_fault(request: UpdateEndpoint) -> Fault | None:
     if request.alias and not request.models:
         return "models", "An alias belongs to a model. Name the model too."
     scoring = request.scoring if request.HasField("scoring") else None
-    return _content_fault(request.models, request.alias, scoring) or _settings_fault(
-        request.limits, request.tags, request.properties, request.description
-    )
+    return _content_fault(request.models, request.alias, scoring) or _settings_fault(request)
 
 
 def _content_fault(models: Sequence[ModelReference], alias: str, scoring: Scoring | None) -> Fault | None:
@@ -146,7 +142,17 @@ def _split_fault(split: TrafficSplit) -> Fault | None:
     return None
 
 
-def _settings_fault(limits: Limits, tags: Labels, properties: Labels, description: str) -> Fault | None:
+def _settings_fault(request: DeployEndpoint | UpdateEndpoint) -> Fault | None:
+    return _limits_fault(request.limits) or _told_fault(request.tags, request.properties, request.description) or _rate_fault(request)
+
+
+def _rate_fault(request: DeployEndpoint | UpdateEndpoint) -> Fault | None:
+    if 0 <= request.sample_rate <= 1:  # no number is not
+        return None
+    return "sample_rate", f"sample_rate is {request.sample_rate:g}; it goes from 0, which is no call, to 1, which is all of them."
+
+
+def _limits_fault(limits: Limits) -> Fault | None:
     if not (math.isfinite(limits.cpu_cores) and 0 <= limits.cpu_cores <= _MOST_CORES):
         return "cpu_cores", f"cpu_cores is {limits.cpu_cores:g}; it goes from 0, which is no bound, to {_MOST_CORES}."
     if limits.memory_bytes and not _LEAST_MEMORY <= limits.memory_bytes <= _MOST_MEMORY:
@@ -159,6 +165,10 @@ def _settings_fault(limits: Limits, tags: Labels, properties: Labels, descriptio
             "idle_seconds",
             f"{limits.idle_seconds} s without a call are too few to end a server for; {_SHORTEST_IDLE} are the least, 0 is never.",
         )
+    return None
+
+
+def _told_fault(tags: Labels, properties: Labels, description: str) -> Fault | None:
     for name, values in (("tags", tags.values), ("properties", properties.values)):
         if fault := _label_fault(name, values):
             return name, fault

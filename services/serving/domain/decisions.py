@@ -136,6 +136,8 @@ def _deploy(request: DeployEndpoint, endpoint: Endpoint | None, known: Known, at
             tags=request.tags.values,
             properties=request.properties.values,
             description=request.description,
+            sample_rate=request.sample_rate,
+            unlisted=request.unlisted,
         )
     )
     return fact
@@ -296,6 +298,8 @@ def _changed(request: UpdateEndpoint, settings: EndpointSettings) -> EndpointSet
         changed.properties[name] = value
     if request.HasField("description"):
         changed.description = request.description
+    if request.HasField("sample_rate"):
+        changed.sample_rate = request.sample_rate
     return changed
 
 

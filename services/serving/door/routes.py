@@ -41,6 +41,7 @@ class Route:
     sticky_by: str = ""  # calls with the same value of this header go to the same one
     asleep: bool = False  # its server has to be started first, or is being started
     shadow: bool = False  # the one beside gets a copy of what goes to the main one, and nobody waits for it
+    unlisted: bool = False  # it is reached by its own name alone
 
 
 class NoRoute(Exception):
@@ -75,7 +76,7 @@ class Table:
         """`endpoint`: where several serve the model. Raises NoRoute."""
         if endpoint:
             return self.by_endpoint(endpoint)
-        found = [it for it in self._current().values() if it.model == model and not it.has_code]
+        found = [it for it in self._current().values() if it.model == model and not it.has_code and not it.unlisted]
         if len(found) == 1:
             return found[0]
         if not found:
@@ -146,4 +147,5 @@ def parsed(endpoint: str, told: Mapping[str, Any]) -> Route:
         str(told.get("sticky_by", "")).lower(),
         bool(told.get("asleep", False)),
         bool(told.get("shadow", False)),
+        bool(told.get("unlisted", False)),
     )

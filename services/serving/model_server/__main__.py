@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from services.serving.model_server.repository import Repository
     from services.serving.model_server.versions import ModelConfig
     from services.serving.model_server.wire import Wire
+    from services.serving.sampling.sampler import Sampler
 
 BAD_OPTIONS, LOAD_ERROR, PORT_TAKEN = 2, 3, 4
 
@@ -58,13 +59,15 @@ def _serve(options: Options, stopped: threading.Event) -> int:
     """Until TERM. Raises BadConfig, ServeError for a model that cannot be loaded, and OSError if a port is taken."""
     from services.serving.model_server.config_files import ConfigFile
     from services.serving.model_server.wire import Wire
+    from services.serving.sampling.sampler import Sampler
 
     wire, ready = Wire(), threading.Event()
     file = ConfigFile(options.model_config_file, wire) if options.model_config_file else None
     repository = _repository(options, wire)
     # Whoever shares its ports takes no calls before it can answer them; whoever has them for itself can be asked how far it is.
     shares = options.share_ports or options.rest_fd is not None
-    doors = None if shares else _open(repository, options, wire, ready)
+    sampler = Sampler(options.samples)
+    doors = None if shares else _open(repository, options, wire, ready, sampler)
     repository.start(_models(options, file))
     waiting = threading.Thread(target=_wait, args=(repository, loaded := _Outcome(), stopped), daemon=True)
     waiting.start()
@@ -73,7 +76,7 @@ def _serve(options: Options, stopped: threading.Event) -> int:
     if loaded.error is not None and not stopped.is_set():
         raise loaded.error
     if not stopped.is_set():
-        doors = doors or _open(repository, options, wire, ready)
+        doors = doors or _open(repository, options, wire, ready, sampler)
         ready.set()
         print(json.dumps(_told(repository, options, doors)), flush=True)
     if file and options.config_poll_seconds > 0:
@@ -85,6 +88,7 @@ def _serve(options: Options, stopped: threading.Event) -> int:
     repository.stop()
     if doors is not None:
         doors.drain(options.drain_seconds)
+    sampler.close()
     return 0
 
 
@@ -147,10 +151,10 @@ def _models(options: Options, file: ConfigFile | None) -> list[ModelConfig]:
     return [ModelConfig(options.model_name, options.model_base_path)]
 
 
-def _open(repository: Repository, options: Options, wire: Wire, ready: threading.Event) -> _Doors:
+def _open(repository: Repository, options: Options, wire: Wire, ready: threading.Event, sampler: Sampler) -> _Doors:
     """Opens the ports. A protocol is added here: its services to gRPC, and its first word of the path to REST."""
     from services.serving.access import Access
-    from services.serving.model_server import grpc_front, grpc_serving, guarded, rest_front, rest_serving, v2_grpc, v2_rest
+    from services.serving.model_server import grpc_front, grpc_serving, guarded, rest_front, rest_serving, sampled, v2_grpc, v2_rest
     from services.serving.model_server.config_files import read_metrics_path, read_tls
     from services.serving.model_server.metrics import Metrics
     from services.serving.model_server.serving_calls import Calls
@@ -162,11 +166,14 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
     calls = Calls(repository, wire, check_method=options.check_method, as_content=options.as_content)
     metrics_path = read_metrics_path(options.monitoring_file, wire) if options.monitoring_file else ""
     routes: dict[str, rest_front.Route] = {
-        "": rest_serving.about_the_server(repository, is_ready, metrics.text, metrics_path),
+        "": rest_serving.about_the_server(repository, is_ready, lambda: metrics.text() + sampler.metrics(), metrics_path),
         "v1": rest_serving.ServingRoute(repository, calls, wire, metrics.observe, options.rest_seconds),
         "v2": v2_rest.InferenceRoute(repository, is_ready, metrics.observe, options.rest_seconds),
     }
     services = [*grpc_serving.services(calls, wire, metrics.observe), v2_grpc.service(repository, wire, is_ready, metrics.observe)]
+    if options.samples:
+        routes = {word: sampled.route(route, sampler) if word else route for word, route in routes.items()}
+        services = [sampled.service(service, sampler) for service in services]
     guards: list[guarded.GrpcDoor] = []
     if options.key_file:
         access = Access(options.key_file)

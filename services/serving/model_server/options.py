@@ -49,6 +49,7 @@ class Options:
     tls_file: Path | None
     rest_tls_file: Path | None
     key_file: str
+    samples: str
     """Who may call; see services/serving/access.py. Empty: everybody."""
     drain_seconds: float
     parent_pid: int
@@ -152,6 +153,7 @@ def _add_doors(parser: argparse.ArgumentParser) -> None:
         default="",
         help="asks callers for a key or token: a file as the serving service writes it; empty: nobody is asked",
     )
+    _flag(parser, "samples", default="", help="hands some calls to the request log: a folder of the serving service's; empty: none")
     _switch(parser, "share_ports", help="listen beside another server that shares its ports (SO_REUSEPORT)")
     _flag(
         parser, "rest_fd", type=int, help="REST on a socket that listens already: its descriptor, inherited from whoever starts the server"
@@ -201,6 +203,7 @@ def _options(told: argparse.Namespace) -> Options:
         tls_file=told.ssl_config_file,
         rest_tls_file=told.rest_api_ssl_config_file,
         key_file=told.key_file,
+        samples=told.samples,
         drain_seconds=told.drain_seconds,
         parent_pid=told.parent_pid,
         tags=told.saved_model_tags.split(","),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from services.serving.access import Access
 from services.serving.parent import die_with
+from services.serving.sampling.sampler import Sampler
 from services.serving.scoring_server import front
 from services.serving.scoring_server.script import Script, ScriptFailed, told
 
@@ -49,6 +50,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rest-fd", type=int, help="a socket that listens already: its descriptor, inherited from whoever starts this")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--key-file", default="", help="who may call; see services/serving/access.py")
+    parser.add_argument(
+        "--samples", default="", help="a folder of the serving service's, for the request log; see services/serving/sampling"
+    )
     parser.add_argument("--then-path", default="", help="folders that the script may import from when its environment has no such module")
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="what calls under way have after TERM")
     parser.add_argument("--parent-pid", type=int, default=0, help="the process to die with; 0: whoever started this one")
@@ -70,12 +74,14 @@ def _serve(script: Script, options: argparse.Namespace) -> int:
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
-    server = front.start(script, Access(options.key_file), options.host, options.rest_port, options.rest_fd)
+    sampler = Sampler(options.samples)
+    server = front.start(script, Access(options.key_file), sampler, options.host, options.rest_port, options.rest_fd)
     print(json.dumps({"ready": True, "signatures": [], "grpc_port": 0, "rest_port": server.port}), flush=True)
     # A signal may reach a thread that is being made just then, which wakes nobody: the main thread has to look by itself.
     while not stopped.wait(0.2):
         continue
     server.drain(options.drain_seconds)
+    sampler.close()
     return 0
 
 

@@ -1,4 +1,4 @@
-"""REST in front of a scoring script: POST /score, /healthz, /readyz. One thread a connection; connections and bodies have limits."""
+"""REST in front of a scoring script: /score, /healthz, /readyz. One thread a connection; connections and bodies have limits."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 import traceback
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from services.serving.access import Access
-from services.serving.scoring_server.script import RunFailed, Script
+from services.serving.sampling.call import SCRIPT, Body, Call
+from services.serving.sampling.sampler import Sampler
+from services.serving.scoring_server.script import Answered, Asked, NotText, RunFailed, Script
 
 MAX_BODY = 64 * 1024 * 1024
 MAX_CONNECTIONS = 256
 _LAST_WORDS_SECONDS = 1.0  # a drain waits so long for the next request of connections that are open, and closes them with its answer
 _JSON = "application/json"
+_FAILED = {"x-ms-run-function-failed": "True"}
+_NONE: Mapping[str, str] = {}
 
 
 class Refused(Exception):
@@ -36,12 +42,13 @@ class ScoringServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], script: Script, access: Access, listening: int | None = None) -> None:
+    def __init__(self, address: tuple[str, int], script: Script, access: Access, sampler: Sampler, listening: int | None = None) -> None:
         """`listening`: the descriptor of a socket that listens already. Raises OSError if somebody else has the port, or it is no such
         socket."""
         super().__init__(address, Handler, bind_and_activate=False)
         self.script = script
         self.access = access
+        self.sampler = sampler
         self.draining = False
         self._open: set[Any] = set()
         self.under_way = 0
@@ -142,7 +149,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path in ("/", "/healthz", "/readyz"):
+        if path == "/score":
+            self._call()
+        elif path in ("/", "/healthz", "/readyz"):
             self._send(200, json.dumps({"status": "ok" if path != "/readyz" else "ready"}).encode())
         elif path == "/metrics":
             # The one figure that the model server tells under this name too: by it the platform sees whether anybody calls.
@@ -151,66 +160,85 @@ class Handler(BaseHTTPRequestHandler):
                 for status, count in sorted(self.server.answered.items())
             )
             # A call counts when it is answered, which may take long.
-            text += f"trainyard_serving_under_way {self.server.under_way}\n"
-            self._send(200, text.encode(), kind="text/plain; version=0.0.4")
+            text += f"trainyard_serving_under_way {self.server.under_way}\n{self.server.sampler.metrics()}"
+            self._send(200, text.encode(), {"Content-Type": "text/plain; version=0.0.4"})
         else:
             self.close_connection = True
-            self._refuse(*((405, "send a POST to /score") if path == "/score" else self._nowhere(path)))
+            self._refuse(*self._nowhere(path))
 
     def do_POST(self) -> None:
+        self._call()
+
+    def do_OPTIONS(self) -> None:
+        self._call()
+
+    def _call(self) -> None:
         self.server.begin()
         status = 500
         try:
-            status, body = self._score()
-            self._send(status, body)
+            answered = self._score()
+            status = answered.status
+            self._send(status, answered.body, answered.headers)
         except Refused as error:
             self.close_connection = True  # what was not read would be taken for the next request
             status = error.status
             self._refuse(status, str(error))
-        except RunFailed as error:
-            status = 500 if error.is_the_answers_fault else 502
-            self._send(status, _told(str(error)), failed=True)
         finally:
             self.server.end(status)
 
-    def _score(self) -> tuple[int, bytes]:
+    def _score(self) -> Answered:
         path = self.path.partition("?")[0]
         if path != "/score":
             raise Refused(*self._nowhere(path))
         if why := self.server.access.refusal(self.headers.get("Authorization")):
             raise Refused(401, why)
+        asked = Asked(self.command, self.path, dict(self.headers.items()), self._body())
+        at, begin = time.time_ns(), time.perf_counter_ns()
+        answered = self._answer(asked)
+        sampler = self.server.sampler
+        if sampler.rate and sampler.chosen():
+            sampler.take(_sampled(asked, answered, at, time.perf_counter_ns() - begin))
+        return answered
+
+    def _answer(self, asked: Asked) -> Answered:
+        """Raises Refused."""
         try:
-            text = self._body().decode()
-        except UnicodeDecodeError as error:
-            raise Refused(400, "the body is no UTF-8 text") from error
-        return 200, self.server.script.run(text)
+            return self.server.script.run(asked)
+        except NotText as error:
+            raise Refused(400, str(error)) from error
+        except RunFailed as error:
+            return Answered(500 if error.is_the_answers_fault else 502, _told(str(error)), _FAILED)
 
     def _nowhere(self, path: str) -> tuple[int, str]:
-        return 404, f"There is no {path}; the scoring script answers a POST to /score"
+        return 404, f"There is no {path}; the scoring script answers under /score"
 
     def _refuse(self, status: int, why: str) -> None:
         self._send(status, _told(why))
 
-    def _send(self, status: int, body: bytes, *, failed: bool = False, kind: str = _JSON) -> None:
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str] = _NONE) -> None:
         if self.server.draining:
             self.close_connection = True
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        if not any(name.lower() == "content-type" for name in headers):
+            self.send_header("Content-Type", _JSON)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status not in (204, 304):
+            self.send_header("Content-Length", str(len(body)))
         if status == 401:
             self.send_header("WWW-Authenticate", "Bearer")
-        if failed:
-            self.send_header("x-ms-run-function-failed", "True")
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body if status not in (204, 304) else b"")
         self.wfile.flush()
 
     def _body(self) -> bytes:
         if "Transfer-Encoding" in self.headers:
             raise Refused(501, "chunked bodies are not served; send Content-Length")
         lengths = set(self.headers.get_all("Content-Length", []))
+        if not lengths and self.command != "POST":
+            return b""
         length = lengths.pop() if len(lengths) == 1 else ""
         if not (length.isascii() and length.isdigit()):
             raise Refused(400, "Content-Length is missing or is no number")
@@ -246,6 +274,17 @@ class Handler(BaseHTTPRequestHandler):
         """A line a request would fill the log."""
 
 
+def _sampled(asked: Asked, answered: Answered, at_ns: int, latency_ns: int) -> Call:
+    """The query is what a GET asks; of other calls it may be anything, a key among it."""
+    path = asked.target if asked.method == "GET" else asked.target.partition("?")[0]
+    kinds = [
+        next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+        for headers in (asked.headers, answered.headers)
+    ]
+    request, response = Body(asked.body, kinds[0]), Body(answered.body, kinds[1] or _JSON)
+    return Call(SCRIPT, asked.method, path, answered.status, at_ns, latency_ns, request, response)
+
+
 def _told(why: str) -> bytes:
     return json.dumps({"error": why}).encode()
 
@@ -264,8 +303,8 @@ def _inflate(data: bytes) -> bytes:
     return plain
 
 
-def start(script: Script, access: Access, host: str, port: int, listening: int | None = None) -> ScoringServer:
+def start(script: Script, access: Access, sampler: Sampler, host: str, port: int, listening: int | None = None) -> ScoringServer:
     """As ScoringServer takes them. Raises OSError if the port is taken."""
-    server = ScoringServer((host, port), script, access, listening)
+    server = ScoringServer((host, port), script, access, sampler, listening)
     threading.Thread(target=lambda: server.serve_forever(poll_interval=0.1), name="rest", daemon=True).start()
     return server

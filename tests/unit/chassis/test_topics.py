@@ -67,6 +67,7 @@ def test_partitions_are_fixed_for_ever() -> None:
         "trainyard.endpoints": 4,
         "trainyard.metrics": 8,
         "trainyard.logs": 8,
+        "trainyard.inference": 8,
         "trainyard.deadletters": 1,
     }
 

@@ -350,3 +350,27 @@ def test_no_request_makes_an_endpoint_that_no_event_can_hold() -> None:
 
     assert (fact.failure.code, fact.failure.target) == ("UserError", "properties")
     assert "one event holds 1000000" in fact.failure.message
+
+
+# -- the request log
+
+
+def test_calls_are_sampled_as_the_deployment_says_and_as_it_is_changed_without_a_new_server() -> None:
+    deployed = decide(a_request(sample_rate=0.25, unlisted=True))
+    before = after(deployed, live())
+
+    changed = decide(an_update(sample_rate=0.0), before)
+    left = decide(an_update(tags=pb.Labels(values={"a": "b"})), before)
+
+    assert (before.settings.sample_rate, before.settings.unlisted) == (0.25, True)
+    assert (type(changed), changed.settings.sample_rate, changed.settings.unlisted) == (pb.EndpointChanged, 0.0, True)
+    assert left.settings.sample_rate == 0.25
+    assert after(deployed, live(), changed).settings.sample_rate == 0.0
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+    before = after(starting(), live())
+
+    assert decide(a_request(sample_rate=rate)).failure.target == "sample_rate"
+    assert decide(an_update(sample_rate=rate), before).failure.target == "sample_rate"

@@ -47,6 +47,13 @@ def test_of_several_endpoints_with_one_model_the_header_says_which(tmp_path: Pat
     assert table.by_model("mnist", "two").endpoint == "two"
 
 
+def test_an_unlisted_endpoint_takes_no_call_from_those_that_serve_its_model(tmp_path: Path) -> None:
+    table = a_table(tmp_path, one={}, two={"unlisted": True})
+
+    assert table.by_model("mnist").endpoint == "one"
+    assert table.by_model("mnist", "two").endpoint == table.by_endpoint("two").endpoint == "two"
+
+
 def test_the_table_is_read_again_when_it_changes_and_kept_where_it_makes_no_sense(tmp_path: Path) -> None:
     table = a_table(tmp_path, digits={})
     assert table.by_endpoint("digits")
