@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -94,3 +96,35 @@ def test_an_endpoint_follows_the_alias_that_the_registry_moves_and_its_version_c
     service.roll_back()  # to what nobody could delete
     platform.until(lambda: service.run("") == "first", "the first version is back")
     service.delete()
+
+
+def test_sampled_calls_are_replayed_against_another_version_by_the_command(platform: Platform, tmp_path: Path) -> None:
+    space = platform.workspace
+    (tmp_path / "score.py").write_text(
+        "import json, os\ndef init(): pass\n"
+        "def run(data): return {'sum': json.loads(data)['x'] + float(open(os.path.join(os.environ['AZUREML_MODEL_DIR'], 'w.txt')).read())}\n"
+    )
+    for weight in ("1.0", "1.0000000001", "2.0"):
+        (tmp_path / "w.txt").write_text(weight)
+        Model.register(space, tmp_path / "w.txt", "adder", show_progress=False)
+    config = AciWebservice.deploy_configuration(collect_model_data=True)
+    service = Model.deploy(space, "adding", ["adder:1"], InferenceConfig(str(tmp_path / "score.py")), config)
+    service.wait_for_deployment()
+    for number in range(3):
+        service.run({"x": number})
+    platform.until(
+        lambda: sum(it.key == "adding" for it in platform.log.events("trainyard.inference")) == 3, "the calls are in the request log"
+    )
+
+    def replayed(against: str) -> tuple[int, dict[str, Any]]:
+        command = [sys.executable, "-m", "trainyard", "endpoint", "replay", "adding", "--since", "1h", "--against", against, "--json"]
+        done = subprocess.run([*command, "--config", str(platform.layout.home)], capture_output=True, text=True, timeout=180)
+        return done.returncode, json.loads(done.stdout)
+
+    code, nearly = replayed("adder:2")
+    other_code, other = replayed("adder:3")
+
+    assert (code, nearly["samples"], nearly["within_tolerance"], nearly["differing"]) == (0, 3, 3, 0)
+    assert (other_code, other["differing"], other["largest"]["where"]) == (6, 3, "sum")
+    assert other["examples"][0]["before"] == "1.0"
+    assert not [it.name for it in Webservice.list(space) if it.name.startswith("replay-")]

@@ -201,7 +201,8 @@ def test_only_who_has_a_key_is_answered_and_a_key_made_anew_counts_at_once(tmp_p
 
 BAD = {
     "no such path": (b"POST /other HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 404),
-    "a GET": (b"GET /score HTTP/1.1\r\n\r\n", 405),
+    "another method": (b"PUT /score HTTP/1.1\r\n\r\n", 501),
+    "a GET in pieces": (b"GET /score HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
     "no length": (b"POST /score HTTP/1.1\r\n\r\n", 400),
     "two lengths": (b"POST /score HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400),
     "a length below zero": (b"POST /score HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
