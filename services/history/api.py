@@ -172,6 +172,10 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
             raise await self._no_such("endpoint", name, name, moment, "EndpointNotFound")
         return found
 
+    async def ListEndpoints(self, request: pb.ListEndpointsRequest, call: Call) -> pb.ListEndpointsResponse:
+        moment = await self._history.moment(request, call)
+        return await self._history.look(lambda connection: model_views.endpoints_view(connection, moment))
+
     async def GetPolicy(self, request: pb.GetPolicyRequest, call: Call) -> pb.GetPolicyResponse:
         moment = await self._history.moment(request, call)
         return await self._history.look(lambda connection: views.policy_view(connection, moment))

@@ -8,7 +8,9 @@ from services.history.domain import endpoints, models
 from services.history.domain.moment import Moment
 from services.history.projecting import facts_by_name
 from services.history.tables import edges, endpoint_facts, model_facts, nodes, up_to
-from trainyard.history.v1.history_pb2 import GetEndpointResponse, GetModelResponse, ModelRef
+from trainyard.history.v1.history_pb2 import GetEndpointResponse, GetModelResponse, ListEndpointsResponse, ModelRef
+
+_MOST_ENDPOINTS = 10_000
 
 
 def model_view(connection: sa.Connection, asked: ModelRef, moment: Moment | None) -> GetModelResponse | None:
@@ -42,6 +44,19 @@ def endpoint_view(connection: sa.Connection, name: str, moment: Moment | None) -
     if not told.turns:
         return None
     return GetEndpointResponse(services=told.services[-models.MOST :], turns=told.turns[-models.MOST :])
+
+
+def endpoints_view(connection: sa.Connection, moment: Moment | None) -> ListEndpointsResponse:
+    """Those that were there, by name."""
+    query = sa.select(endpoint_facts.c.name).where(up_to(endpoint_facts, moment)).distinct().order_by(endpoint_facts.c.name)
+    view = ListEndpointsResponse()
+    for name in connection.execute(query).scalars():
+        told = endpoints.tell(facts_by_name(connection, endpoint_facts, name, moment))
+        if told.turns and not told.deleted:
+            view.endpoints.add(name=name, last=told.turns[-1], services=told.going_on)
+        if len(view.endpoints) == _MOST_ENDPOINTS:
+            break
+    return view
 
 
 def names_in(connection: sa.Connection, kind: str) -> list[str]:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from trainyard._cli import completion, exits
+from trainyard._cli import completion, endpoints_history, exits
 from trainyard._cli.common import (
     All,
+    AsOf,
     Config,
     Json,
     Limit,
@@ -74,27 +75,38 @@ def endpoint_list(
     limit: Limit = 100,
     page_token: Token = "",
     everything: All = False,
+    at: AsOf = "",
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """By name, with what each serves."""
+    """By name, with what each serves; --as-of tells what answered then, and takes no other filter."""
     from trainyard._webservice import Webservice
 
+    if at:
+        if model or state or tag:
+            raise wrong("--as-of goes with none of --model, --status and --tag.", "--as-of")
+        there = endpoints_history.endpoints_then(config, at)
+        page = page_of(there, lambda it: str(it["name"]), limit=limit, token=page_token, everything=everything)
+        rows(page, ("name", "model", "deployment", "last", "at"), as_json=as_json)
+        return
     wanted = {text.lower() for text in state or ()}
     found = [
         it
         for it in Webservice.list(workspace(config), model_name=model or None)
         if (not wanted or it.state.lower() in wanted) and has_tags(it.tags, pairs(tag, "--tag", bare=True))
     ]
-    page = page_of(found, lambda it: it.name, limit=limit, token=page_token, everything=everything)
-    rows((row(it) for it in page), ("name", "state", "model", "scoringUri", "grpcAddress", "why"), as_json=as_json)
+    shown = page_of(found, lambda it: it.name, limit=limit, token=page_token, everything=everything)
+    rows((row(it) for it in shown), ("name", "state", "model", "scoringUri", "grpcAddress", "why"), as_json=as_json)
 
 
 @group.command("show")
-def endpoint_show(name: Name, as_json: Json = False, config: Config = None) -> None:
-    """Its state, what it serves and where it answers."""
+def endpoint_show(name: Name, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
+    """Its state, what it serves and where it answers; --as-of tells what answered then."""
     from trainyard._webservice import Webservice
 
+    if at:
+        one(endpoints_history.endpoint_then(config, name, at), as_json=as_json)
+        return
     found = Webservice(workspace(config), name)
     one({**found.serialize(), "why": str(found._message.why)}, as_json=as_json)
 
@@ -251,6 +263,7 @@ def endpoint_token(name: Name, as_json: Json = False, config: Config = None) -> 
 
 
 group.command("replay")(replay)
+group.command("history")(endpoints_history.endpoint_history)
 
 
 @group.command("delete")

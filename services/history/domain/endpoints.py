@@ -26,6 +26,12 @@ FACTS: tuple[type[Message], ...] = (
 class Told:
     services: list[Service] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
+    deleted: bool = False
+
+    @property
+    def going_on(self) -> list[Service]:
+        """Those that answer, or are being brought back."""
+        return [it for it in self.services if not it.HasField("until")]
 
 
 def tell(facts: Iterable[Fact]) -> Told:
@@ -37,6 +43,7 @@ def tell(facts: Iterable[Fact]) -> Told:
     for fact in in_order(facts):
         message, at = fact.message, fact.spot.at
         going_on = next((it for it in reversed(told.services) if it is not second and not it.HasField("until")), None)
+        told.deleted = isinstance(message, pb.EndpointDeleted) or (told.deleted and not isinstance(message, pb.EndpointStarting))
         match message:
             case pb.EndpointStarting():
                 named = [ModelRef(model=message.model, version=message.version), *(_ref(it) for it in message.more_models)]

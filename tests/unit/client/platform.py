@@ -213,6 +213,19 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
         answer.services.add(endpoint="web", deployment=3)
         return answer
 
+    def GetEndpoint(self, request: Any, context: Any) -> Any:
+        ended, goes_on = history_pb2.Service(deployment=1), history_pb2.Service(deployment=2)
+        ended.until.FromSeconds(2)
+        for service in (ended, goes_on):
+            service.models.add(model="digits", version=service.deployment)
+        turns = [history_pb2.Turn(what="EndpointStarting"), history_pb2.Turn(what="EndpointLive", why="deployment 2")]
+        return history_pb2.GetEndpointResponse(services=[ended, goes_on], turns=turns)
+
+    def ListEndpoints(self, request: Any, context: Any) -> Any:
+        found = self.GetEndpoint(request, context)
+        there = [history_pb2.EndpointThen(name=name, last=found.turns[1], services=found.services[1:]) for name in ("digits", "words")]
+        return history_pb2.ListEndpointsResponse(endpoints=there)
+
     def GetPolicy(self, request: Any, context: Any) -> Any:
         return history_pb2.GetPolicyResponse(policy=self.platform.policy)
 
@@ -382,6 +395,7 @@ class _Endpoints(_Part, endpoint_pb2_grpc.EndpointServiceServicer):
                 tags=request.tags.values,
                 properties=request.properties.values,
                 description=request.description,
+                sample_rate=request.sample_rate,
             ),
         )
         self.platform.endpoints[request.endpoint] = made
@@ -394,6 +408,8 @@ class _Endpoints(_Part, endpoint_pb2_grpc.EndpointServiceServicer):
             made.settings.tags.update(request.tags.values)
         made.settings.properties.update(request.properties.values)
         made.settings.authentication = request.authentication or made.settings.authentication
+        if request.HasField("sample_rate"):
+            made.settings.sample_rate = request.sample_rate
         made.deployment += bool(request.models or request.HasField("scoring") or request.HasField("limits"))
         return endpoint_pb2.UpdateEndpointResponse(endpoint=made)
 

@@ -240,3 +240,69 @@ def test_the_command_line_deploys_with_code_changes_and_rolls_back(
     assert platform.last(endpoint_pb2.RollBackEndpoint).deployment == 1
     assert "scorer" in run("endpoint", "list", "--tag", "b=2", "--json")
     assert run("endpoint", "list", "--tag", "a=1", "--json") == ""
+
+
+# -- the request log, and what became of an endpoint
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [({}, 0), ({"collect_model_data": True}, 1), ({"collect_model_data": True, "sample_rate": 0.1}, 0.1), ({"sample_rate": 0.5}, 0.5)],
+)
+def test_the_rate_of_sampled_calls_goes_along(platform: Platform, models: list[Model], options: dict[str, Any], rate: float) -> None:
+    service = deploy(platform, models[:1], deployment_config=AciWebservice.deploy_configuration(**options))
+
+    assert (asked(platform).sample_rate, service.sample_rate, service.serialize()["sampleRate"]) == (rate, rate, rate)
+
+
+def test_the_rate_is_changed_alone_and_0_is_not_nothing(platform: Platform, models: list[Model]) -> None:
+    service = deploy(platform, models[:1], deployment_config=AciWebservice.deploy_configuration(sample_rate=0.5))
+
+    service.update(tags={"a": "b"})
+    assert not platform.last(endpoint_pb2.UpdateEndpoint).HasField("sample_rate")
+    service.update(collect_model_data=False)
+
+    request = platform.last(endpoint_pb2.UpdateEndpoint)
+    assert (request.HasField("sample_rate"), request.HasField("limits"), service.sample_rate) == (True, False, 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"sample_rate": 2}, {"sample_rate": -1}, {"sample_rate": "1"}, {"sample_rate": True}, {"sample_rate": 0.5, "collect_model_data": False}, {"sample_rate": 0, "collect_model_data": True}],
+)  # fmt: skip
+def test_rates_that_are_none_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UserErrorException):
+        AciWebservice.deploy_configuration(**options)
+
+
+def test_the_command_tells_what_became_of_endpoints(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(platform.config()))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, code: int = 0) -> list[Any]:
+        done = CliRunner().invoke(app, ["endpoint", *words, "--json"])
+        assert done.exit_code == code, done.output
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    (told,) = run("history", "digits")
+    (then,) = run("show", "digits", "--as-of", "1h")
+    there = run("list", "--as-of", "1h")
+
+    assert [it["what"] for it in told["turns"]] == ["EndpointStarting", "EndpointLive"]
+    assert [(it["model"], it["until"] is None) for it in told["services"]] == [("digits:1", False), ("digits:2", True)]
+    assert ([it["model"] for it in then["services"]], then["last"]["what"]) == (["digits:2"], "EndpointLive")
+    assert [(it["name"], it["model"], it["deployment"]) for it in there] == [("digits", "digits:2", "2"), ("words", "digits:2", "2")]
+    run("list", "--as-of", "1h", "--model", "digits", code=2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--against", "m:1", "--endpoint", "other"], ["--against", "m:1", "--tolerance", "-1"], ["--against", "m:1", "--since", "yesterday"], ["--against", "m:1", "--tolerance", "nan"]],
+)  # fmt: skip
+def test_a_replay_that_is_none_is_refused_before_anything_is_asked(platform: Platform, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(platform.config()))
+
+    done = CliRunner().invoke(app, ["endpoint", "replay", "digits", *words, "--config", str(tmp_path)])
+
+    assert done.exit_code == 2, done.output
+    assert platform.asked == []

@@ -124,6 +124,21 @@ def test_an_endpoint_is_told_with_the_versions_that_it_had(log: Log) -> None:
     assert found.turns[0].why == "deployment 1: net:1"
 
 
+def test_endpoints_of_a_moment_are_those_that_were_not_deleted_with_what_answered_then(log: Log) -> None:
+    log.say(ENDPOINTS, "other", endpoint.EndpointStarting(endpoint="other", model="net", version=1, deployment=1))
+    database = filled(log.records, 100)
+
+    def there(moment: Moment | None) -> list[tuple[str, str, list[int]]]:
+        with database.reading() as connection:
+            found = model_views.endpoints_view(connection, moment).endpoints
+        return [(it.name, it.last.what, [service.deployment for service in it.services]) for it in found]
+
+    assert there(after(log, 2)) == []
+    assert there(after(log, 3)) == [("web", "EndpointStarting", [])]
+    assert there(after(log, 10)) == [("web", "EndpointLive", [2])]
+    assert there(None) == [("other", "EndpointStarting", [])]
+
+
 def test_code_with_several_models_is_told_with_all_of_them() -> None:
     log = Log()
     for name in ("net", "words"):
