@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class InferenceConfig:
         self.source_directory = None if source_directory is None else os.fspath(source_directory)
         self.description = description
         self.environment = environment
+        self._beside: tuple[str, ...] = ()  # files and folders that go with a script without a folder
         if conda_file is not None:
             self.environment = Environment.from_conda_specification("inference", conda_file)
 
@@ -84,8 +86,20 @@ class InferenceConfig:
         if folder is None:
             made.entry_script = path.name
             made.source.inline.files[path.name] = path.read_bytes()
+            for name, file in _files(self._beside):
+                made.source.inline.files[name] = file.read_bytes()
             return made
         made.entry_script = Path(script).as_posix()
         sent = _snapshot.take(Path(folder), objects, show_progress=show_progress)
         made.source.snapshot.CopyFrom(sent if sent.ByteSize() <= _MOST_BYTES else _snapshot._by_name(objects, sent))
         return made
+
+
+def _files(paths: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Files by their path below the working directory. Raises UserErrorException for what is not there, or lies elsewhere."""
+    for given in paths:
+        path = Path(os.path.normpath(given))
+        if path.is_absolute() or path.parts[:1] == ("..",) or not path.exists():
+            raise UserErrorException(f"{given!r} is no file or folder below the working directory.", target="dependencies")
+        found = sorted(it for it in path.rglob("*") if it.is_file()) if path.is_dir() else [path]
+        yield from ((it.as_posix(), it) for it in found)

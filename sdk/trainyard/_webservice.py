@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,6 +16,9 @@ from trainyard._services_of import checked_name, checked_workspace, clients_of
 from trainyard._webservice_changes import WebserviceChanges
 
 if TYPE_CHECKING:
+    from trainyard._deployment_configuration import DeploymentConfiguration
+    from trainyard._inference_config import InferenceConfig
+    from trainyard._model import Model
     from trainyard._workspace import Workspace
 
 _CALL_SECONDS = 90.0  # one that sleeps is started first
@@ -73,6 +76,36 @@ class Webservice(WebserviceChanges):
             and has(it.tags, tags)
             and has(it.properties, properties)
         ]
+
+    @staticmethod
+    def deploy_from_model(
+        workspace: Workspace,
+        name: str,
+        models: Sequence[Model | str],
+        image_config: InferenceConfig,
+        deployment_config: DeploymentConfiguration | None = None,
+        deployment_target: object = None,
+        overwrite: bool = False,
+    ) -> Webservice:
+        """Model.deploy under its older name; image_config is what ContainerImage.image_configuration makes, or an InferenceConfig."""
+        from trainyard._model import Model
+
+        return Model.deploy(workspace, name, models, image_config, deployment_config, deployment_target, overwrite)
+
+    @staticmethod
+    def deploy_local_from_model(
+        workspace: Workspace,
+        name: str,
+        models: Sequence[Model | str],
+        image_config: InferenceConfig,
+        deployment_config: DeploymentConfiguration | None = None,
+        wait: bool = False,
+    ) -> Webservice:
+        """The same: here every endpoint is local. One that has the name is replaced, as Azure's local deployments are."""
+        service = Webservice.deploy_from_model(workspace, name, models, image_config, deployment_config, overwrite=True)
+        if wait:
+            service.wait_for_deployment()
+        return service
 
     def run(self, input_data: bytes | str | Mapping[str, Any] | builtins.list[Any]) -> Any:
         """POST to scoring_uri, e.g. {"instances": [[...], ...]} with one entry an example; gives the answer's JSON, {"predictions": [...]}.

@@ -35,7 +35,7 @@ NAMES: dict[str, dict[str, str]] = {
         "trainyard._environment": "DEFAULT_CPU_IMAGE DEFAULT_GPU_IMAGE DockerSection PythonSection",
     },
     "azureml.core.experiment": {"trainyard": "Experiment"},
-    "azureml.core.image": {},
+    "azureml.core.image": {"trainyard._container_image": "ContainerImage"},
     "azureml.core.model": {"trainyard": "InferenceConfig Model"},
     "azureml.core.resource_configuration": {"trainyard": "ResourceConfiguration"},
     "azureml.core.run": {"trainyard": "Run", "trainyard._context": "_OfflineRun=OfflineRun"},
@@ -73,7 +73,6 @@ NAMES: dict[str, dict[str, str]] = {
 ELSEWHERE: dict[str, dict[str, str]] = {
     "azureml.core": {"Image": "images went away in 2020: deploy a model by Model.deploy(workspace, name, [model])"},
     "azureml.core.image": {
-        "ContainerImage": "images went away in 2020: deploy a model by Model.deploy(workspace, name, [model])",
         "Image": "images went away in 2020: deploy a model by Model.deploy(workspace, name, [model])",
     },
     "azureml.core.webservice": {"AksWebservice": "there is no cluster of Kubernetes here: use AciWebservice"},

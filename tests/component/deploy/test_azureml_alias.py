@@ -117,7 +117,7 @@ def test_other_distributions_below_azureml_are_found_beside_it(tmp_path: Path) -
 
 def test_a_name_that_is_not_here_says_what_to_do_and_an_unknown_one_is_an_error_like_any() -> None:
     code = """
-for line in ("from azureml.train.hyperdrive import choice", "from azureml.core.image import ContainerImage",
+for line in ("from azureml.train.hyperdrive import choice", "from azureml.core.image import Image",
              "from azureml.core import Nonsense", "import azureml.nonsense"):
     try:
         exec(line)

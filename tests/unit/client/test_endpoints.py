@@ -306,3 +306,38 @@ def test_a_replay_that_is_none_is_refused_before_anything_is_asked(platform: Pla
 
     assert done.exit_code == 2, done.output
     assert platform.asked == []
+
+
+# -- the older way
+
+
+def test_a_script_is_named_and_deployed_the_older_way(
+    platform: Platform, models: list[Model], source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainyard._container_image import ContainerImage
+
+    monkeypatch.chdir(source)
+    (source / "parts").mkdir()
+    (source / "parts" / "a.txt").write_text("a")
+    with pytest.warns(UserWarning, match="docker_file has no effect"):
+        config = ContainerImage.image_configuration("score.py", "python", dependencies=["helper.py", "parts"], docker_file="x")
+
+    service = Webservice.deploy_from_model(platform.workspace(), "older", models[:1], config)
+    local = Webservice.deploy_local_from_model(platform.workspace(), "local", models[:1], config, wait=True)
+
+    assert (service.name, local.state, asked(platform).overwrite) == ("older", "Healthy", True)
+    assert sorted(asked(platform).scoring.source.inline.files) == ["helper.py", "parts/a.txt", "score.py"]
+
+
+@pytest.mark.parametrize("given", ["../elsewhere", "/etc/passwd", "nowhere.py"])
+def test_what_goes_with_a_script_lies_below_the_working_directory(
+    platform: Platform, models: list[Model], source: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    from trainyard._container_image import ContainerImage
+
+    monkeypatch.chdir(source)
+
+    with pytest.raises(UserErrorException, match="below the working directory"):
+        Webservice.deploy_from_model(
+            platform.workspace(), "older", models[:1], ContainerImage.image_configuration("score.py", dependencies=[given])
+        )
