@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +129,28 @@ def test_sampled_calls_are_replayed_against_another_version_by_the_command(platf
     assert (other_code, other["differing"], other["largest"]["where"]) == (6, 3, "sum")
     assert other["examples"][0]["before"] == "1.0"
     assert not [it.name for it in Webservice.list(space) if it.name.startswith("replay-")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_replay_that_is_interrupted_leaves_no_endpoint_behind(platform: Platform, tmp_path: Path, number: signal.Signals) -> None:
+    space, name = platform.workspace, f"broken-off-{number.name.lower()}"
+    (tmp_path / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
+    (tmp_path / "w.txt").write_text("1")
+    Model.register(space, tmp_path / "w.txt", name, show_progress=False)
+    config = AciWebservice.deploy_configuration(sample_rate=1)
+    service = Model.deploy(space, name, [f"{name}:1"], InferenceConfig(str(tmp_path / "score.py")), config)
+    service.wait_for_deployment()
+    service.run("x")
+    platform.until(lambda: any(it.key == name for it in platform.log.events("trainyard.inference")), "the call is in the request log")
+
+    def standing_in() -> list[str]:
+        return [it.name for it in Webservice.list(space) if it.tags.get("replay-of") == name]
+
+    command = [sys.executable, "-m", "trainyard", "endpoint", "replay", name, "--against", f"{name}:1", "--config"]
+    with subprocess.Popen([*command, str(platform.layout.home)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as replay:
+        platform.until(standing_in, "a version stands in")
+        replay.send_signal(number)
+        code = replay.wait(60)
+
+    assert code == 130
+    assert standing_in() == []
