@@ -36,6 +36,7 @@ def replay(
         typer.Option(help="an ISO time, 90s, 30m, 2h, 7d ago, or an offset of its partition; else all that is kept", show_default=False),
     ] = "",
     until: Annotated[str, typer.Option(help="an ISO time, or 90s, 30m, 2h, 7d ago", show_default=False)] = "",
+    deployment: Annotated[int, typer.Option(min=0, help="only calls that this deployment answered; 0: any")] = 0,
     tolerance: Annotated[
         float,
         typer.Option(min=0, help="numbers that differ by no more are as good as equal; relative to the larger one where that is above 1"),
@@ -55,7 +56,7 @@ def replay(
     from trainyard._webservice import Webservice
 
     space = workspace(config)
-    found = samples(space._events, name, _range(since, until))
+    found = samples(space._events, name, _range(since, until, deployment))
     with closing(found):
         first = next(found, None)
         if first is None:
@@ -76,12 +77,12 @@ def replay(
         raise typer.Exit(exits.Exit.DIFFERENT)
 
 
-def _range(since: str, until: str) -> Any:
+def _range(since: str, until: str, deployment: int) -> Any:
     from trainyard._replay.samples import Range
 
     place = _PLACE.match(since)
     begin = moment(since, "--since") if since and not place else None
-    return Range(begin, moment(until, "--until") if until else None, int(place[1]) if place else None)
+    return Range(begin, moment(until, "--until") if until else None, int(place[1]) if place else None, deployment)
 
 
 def _show(name: str, against: str, report: Any, *, as_json: bool) -> None:

@@ -18,11 +18,13 @@ TOPIC = "trainyard.inference"
 
 @dataclass(frozen=True)
 class Range:
-    """Which calls: those that came from `since` to before `until`, or lie at `offset` and after it; None: no bound."""
+    """Which calls: those that came from `since` to before `until`, or lie at `offset` and after it, and that this deployment answered;
+    None: no bound, 0: any."""
 
     since: datetime | None = None
     until: datetime | None = None
     offset: int | None = None
+    deployment: int = 0
 
 
 def samples(events: Events, endpoint: str, wanted: Range) -> Generator[Any, None, None]:
@@ -42,10 +44,15 @@ def samples(events: Events, endpoint: str, wanted: Range) -> Generator[Any, None
             message = record.event.message if record.event is not None else None
             if not isinstance(message, InferenceSampled) or message.endpoint != endpoint or message.sample_id in given:
                 continue
-            at = message.at.ToNanoseconds()
-            if (wanted.since is None or at >= _nanoseconds(wanted.since)) and (wanted.until is None or at < _nanoseconds(wanted.until)):
+            if _is_wanted(message, wanted):
                 given.add(message.sample_id)
                 yield message
+
+
+def _is_wanted(message: Any, wanted: Range) -> bool:
+    at = message.at.ToNanoseconds()
+    in_time = (wanted.since is None or at >= _nanoseconds(wanted.since)) and (wanted.until is None or at < _nanoseconds(wanted.until))
+    return in_time and wanted.deployment in (0, message.deployment)
 
 
 def _nanoseconds(moment: datetime) -> int:

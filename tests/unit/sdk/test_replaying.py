@@ -165,6 +165,12 @@ def test_a_range_is_of_the_times_at_which_the_calls_came() -> None:
     assert log.asked["since"] == NOON + timedelta(hours=1)
 
 
+def test_one_deployments_calls_may_be_asked_for_alone() -> None:
+    log = Log(*(a_sample(sample_id=f"s{number}", deployment=number) for number in (1, 2, 3)))
+
+    assert ids(log, Range(deployment=2)) == ["s2"]
+
+
 def test_an_offset_is_of_the_endpoints_own_partition() -> None:
     log = Log()
 
