@@ -34,6 +34,10 @@ class CannotAsk(Exception):
     """The call cannot be made, or nothing came back: why."""
 
 
+class NobodyThere(CannotAsk):
+    """Nobody took the call: it may be made again."""
+
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -63,6 +67,12 @@ class Target:
 
     def ask(self, sample: Any) -> Answer:
         """Raises CannotAsk."""
+        try:
+            return self._ask(sample)
+        except NobodyThere:  # a server that goes, or an idle connection that was closed; a successor listens already
+            return self._ask(sample)
+
+    def _ask(self, sample: Any) -> Answer:
         if sample.path:
             return self._rest(sample)
         if self._channel is None:
@@ -84,7 +94,7 @@ class Target:
         except grpc.RpcError as error:
             told: Any = error
             if told.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-                raise CannotAsk(f"it did not answer: {told.details()}") from error
+                raise NobodyThere(f"it did not answer: {told.details()}") from error
             return Answer(told.code().value[0], Payload(content=(told.details() or "").encode()))
         return Answer(0, Payload(content=content))
 
@@ -98,6 +108,8 @@ class Target:
             headers["Inference-Header-Content-Length"] = str(sample.request.json_bytes)
         try:
             got = self._http.request(sample.method, self._uri(sample), content=sample.request.content, headers=headers)
+        except (httpx.ConnectError, httpx.RemoteProtocolError) as error:
+            raise NobodyThere(f"it did not answer: {type(error).__name__}: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CannotAsk(f"it did not answer: {type(error).__name__}: {error}") from error
         length = got.headers.get("Inference-Header-Content-Length", "")

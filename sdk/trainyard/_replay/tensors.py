@@ -13,7 +13,8 @@ _BY_NAME = {
     "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
     "FP16": "e", "FP32": "f", "FP64": "d", "BF16": "H",
 }  # fmt: skip
-_BFLOAT16, _HALF, _PAIRS = 14, 19, (8, 18)
+_MOST_REPEATED = 1 << 22
+_BFLOAT16, _PAIRS = 14, (8, 18)
 
 
 def of_tensorflow(tensor: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def of_tensorflow(tensor: Any) -> dict[str, Any]:
         values = _numbers(packed, _BY_NUMBER.get(tensor.dtype, ""), tensor.dtype == _BFLOAT16)
     else:
         values = next((list(getattr(tensor, field)) for field in _FIELDS if len(getattr(tensor, field))), [])
-    if values and tensor.dtype not in _PAIRS and len(values) < count <= 1 << 24:
+    if values and tensor.dtype not in _PAIRS and len(values) < count <= _MOST_REPEATED:
         values += [values[-1]] * (count - len(values))  # what repeats itself at the end is sent once
     return {"dtype": int(tensor.dtype), "shape": shape, "values": values}
 

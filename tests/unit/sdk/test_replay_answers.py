@@ -9,6 +9,8 @@ import struct
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.serving.model_server.wire import Wire
 from trainyard._replay import wire
@@ -17,6 +19,12 @@ from trainyard._replay.comparing import difference
 from trainyard._replay.tensors import flattened, of_raw
 from trainyard.endpoint.v1.inference_pb2 import Payload
 
+_JSON: list[Any] = [
+    {"outputs": [{"name": {}, "datatype": [], "shape": "x", "data": {"a": 1}}]},
+    {"outputs": [{"parameters": {"binary_data_size": 3}, "datatype": "FP32"}]},
+    {"outputs": [{"parameters": [], "data": [[[]], 1, [2]]}]},
+    {"predictions": [math.inf]},
+]
 WIRE = Wire()
 PREDICT, INFER = f"{wire.PREDICTION}Predict", wire.INFER
 V1, V2 = "/v1/models/half:predict", "/v2/models/half/infer"
@@ -214,6 +222,22 @@ def test_infer_answers_say_the_same_raw_and_typed() -> None:
 def test_bytes_that_are_no_message_are_told() -> None:
     with pytest.raises(ValueError):
         values(PREDICT, "", Payload(content=b"\xff" * 10))
+
+
+@given(
+    st.sampled_from([(PREDICT, ""), (f"{wire.PREDICTION}MultiInference", ""), (INFER, ""), ("POST", V1), ("POST", V2), ("POST", "/score")]),
+    st.one_of(st.binary(max_size=200), st.sampled_from(_JSON).map(lambda it: json.dumps(it).encode())),
+    st.integers(0, 300),
+    st.sampled_from(["", "gzip", "deflate"]),
+)
+def test_whatever_lies_in_the_log_is_told_as_values_or_as_none(call: tuple[str, str], content: bytes, length: int, encoding: str) -> None:
+    """Anybody may write there."""
+    try:
+        found = values(*call, Payload(content=content, json_bytes=length, content_encoding=encoding))
+    except ValueError:
+        return
+
+    assert difference(found, found).size == 0
 
 
 # -- requests

@@ -18,7 +18,7 @@ from trainyard._kafka import Raw, partition_of
 from trainyard._replay import wire
 from trainyard._replay.replaying import Report, replay
 from trainyard._replay.samples import TOPIC, Range, samples
-from trainyard._replay.target import Answer, CannotAsk, Target
+from trainyard._replay.target import Answer, CannotAsk, NobodyThere, Target
 from trainyard.endpoint.v1.inference_pb2 import InferenceSampled, Payload
 
 V1 = "/v1/models/half:predict"
@@ -270,3 +270,29 @@ def test_a_call_goes_to_the_same_question_of_the_other_model_with_its_key(
 def test_what_asks_no_model_there_is_not_asked(server: ThreadingHTTPServer, path: str, sample: InferenceSampled) -> None:
     with pytest.raises(CannotAsk, match="asks no model|script"):
         asked(server, path, sample)
+
+
+def test_a_call_that_nobody_took_is_made_once_more_and_one_that_got_no_answer_in_time_is_not(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = target(server, "/score")
+    calls = [0]
+
+    def ask(sample: Any) -> Answer:
+        calls[0] += 1
+        raise NobodyThere("closed")
+
+    monkeypatch.setattr(made, "_ask", ask)
+    with pytest.raises(CannotAsk):
+        made.ask(a_sample(path="/score"))
+    assert calls == [2]
+
+    def late(sample: Any) -> Answer:
+        calls[0] += 1
+        raise CannotAsk("late")
+
+    monkeypatch.setattr(made, "_ask", late)
+    with pytest.raises(CannotAsk):
+        made.ask(a_sample(path="/score"))
+    made.close()
+    assert calls == [3]
