@@ -14,8 +14,9 @@ import pytest
 
 from services.serving.adapters.server_process import SDK
 from services.serving.sampling import spool
-from services.serving.sampling.call import SCRIPT, Sample, parsed
+from services.serving.sampling.call import SCRIPT
 from services.serving.sampling.sampler import ABOUT
+from tests.component.serving.spools import samples
 from tests.component.serving.test_scoring_server import ECHO, Running, running, write
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(60)]
@@ -46,14 +47,6 @@ THEN = f"--then-path={os.pathsep.join(map(str, SDK))}"
 
 def raw(folder: Path) -> tuple[Path, str]:
     return write(folder, RAW), THEN
-
-
-def samples(folder: Path) -> list[Sample]:
-    found: list[Sample | None] = []
-    for path in spool.closed(folder):
-        with spool.taken(path) as data:
-            found += list(parsed(data or b""))
-    return [it for it in found if it is not None]
 
 
 def wants(folder: Path, rate: float) -> str:

@@ -18,23 +18,16 @@ from services.chassis.store import Store
 from services.serving.adapters.sample_spools import SampleSpools, spool_folder
 from services.serving.request_log import RequestLog
 from services.serving.sampling import spool
-from services.serving.sampling.call import SCRIPT, Body, Call, Sample, parsed, to_bytes
+from services.serving.sampling.call import SCRIPT, Body, Call, to_bytes
 from services.serving.sampling.sampler import ABOUT
 from services.serving.sampling.spool import Spool
 from tests.component.serving.calls import a_name
 from tests.component.serving.conftest import WIRE, TensorFlow, predict_request, running, tensor
+from tests.component.serving.spools import samples
 from tests.component.topic_log import TopicLog
 from tests.conftest import free_port
 
 pytestmark = [pytest.mark.component, pytest.mark.timeout(120)]
-
-
-def samples(folder: Path) -> list[Sample]:
-    found: list[Sample | None] = []
-    for path in spool.closed(folder):
-        with spool.taken(path) as data:
-            found += list(parsed(data or b""))
-    return [it for it in found if it is not None]
 
 
 def test_calls_and_their_errors_are_kept_by_both_lines(tensorflow: TensorFlow, tmp_path: Path) -> None:
