@@ -37,6 +37,7 @@ from trainyard.job.v1.spec_pb2 import RunSpec
 
 NODES = int(os.environ.get("TRAINYARD_BENCH_NODES", "1000"))
 RUNS = int(os.environ.get("TRAINYARD_BENCH_RUNS", "10000"))
+LOOPS = os.environ.get("TRAINYARD_BENCH_LOOPS", "faust,kafka").split(",")
 POOL, SOURCE = "bench", "bench/simulated-agents"
 _PORTION = 500
 _PATIENCE_SECONDS = 120.0
@@ -45,7 +46,7 @@ _PATIENCE_SECONDS = 120.0
 def measure(home: Path) -> list[Row]:
     """`home` is not used: it brings its own broker, because the topics' names are fixed."""
     rows = []
-    for loop in ("faust", "kafka"):
+    for loop in LOOPS:
         placements = Row(f"placements, whole path, {loop} loop, {RUNS} runs, {NODES} nodes", "1/s", aim="500")
         ends = Row(f"  runs from queued to completed, {loop} loop", "1/s")
         accepted = Row(f"  submissions taken into the queue, {loop} loop", "1/s")

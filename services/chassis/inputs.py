@@ -81,7 +81,6 @@ class Inputs:
         before = Counter(self._counts)
         try:
             with self._transaction() as transaction:
-                transaction.look_up([event_id for record, durable in records if durable and (event_id := _id_of(record))])
                 applied = False
                 for record, durable in records:
                     self._counts["records"] += 1
@@ -104,11 +103,11 @@ class Inputs:
         return True
 
     def _take(self, transaction: Transaction, record: Record, once: bool, advance: bool) -> None:
-        event = _decoded(record)
-        if not once or not transaction.was_seen(event.event_id):
-            self._handle(transaction, event, remember=once)
-        else:
+        # Looked at before all else of it: half of what comes is often what was said here, on its way back by the log.
+        if once and transaction.was_seen(_id_of(record)):
             self._counts["repeated_events"] += 1
+        else:
+            self._handle(transaction, _decoded(record), remember=once)
         if advance:
             transaction.advance(record.place, record.offset + 1)
 
@@ -278,7 +277,10 @@ def _is_of_a_field(error: Exception) -> bool:
 
 
 def _id_of(record: Record) -> str:
-    return next((value.decode("utf-8", "replace") for name, value in record.headers if name.lower() == "ce_id" and value), "")
+    for name, value in record.headers:
+        if value and (name == "ce_id" or name.lower() == "ce_id"):
+            return value.decode("utf-8", "replace")
+    return ""
 
 
 def _decoded(record: Record) -> Received:
