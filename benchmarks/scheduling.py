@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from kafka import KafkaConsumer, TopicPartition
 
 from benchmarks.report import Row
@@ -50,33 +51,46 @@ def measure(home: Path) -> list[Row]:
         placements = Row(f"placements, whole path, {loop} loop, {RUNS} runs, {NODES} nodes", "1/s", aim="500")
         ends = Row(f"  runs from queued to completed, {loop} loop", "1/s")
         accepted = Row(f"  submissions taken into the queue, {loop} loop", "1/s")
-        with broker() as bootstrap, scheduler(bootstrap, loop):
+        spent = [
+            Row(f"  processor time of the {whose} a lease, {loop} loop", "ms") for whose in ("scheduler", "broker", "simulated agents")
+        ]
+        with broker() as (bootstrap, kafka_pid), scheduler(bootstrap, loop) as scheduler_pid:
             world = Agents(bootstrap)
             world.register()
+            before = [_processor_seconds(pid) for pid in (scheduler_pid, kafka_pid, os.getpid())]
             accepted.samples.append(world.submit())
             rate, run_rate = world.work()
             placements.samples.append(rate)
             ends.samples.append(run_rate)
-        rows += [placements, ends, accepted]
+            for row, pid, then in zip(spent, (scheduler_pid, kafka_pid, os.getpid()), before, strict=True):
+                row.samples.append(1000 * (_processor_seconds(pid) - then) / world.placed)
+        rows += [placements, ends, accepted, *spent]
     return rows
 
 
+def _processor_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 @contextmanager
-def broker() -> Iterator[str]:
+def broker() -> Iterator[tuple[str, int]]:
+    """Its address, and its process."""
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         process = kafka.start(cache.part("kafka"), Path(folder), port, free_port())
         try:
             await_port(port, lambda: process.poll() is None)
             make_topics(f"127.0.0.1:{port}")
-            yield f"127.0.0.1:{port}"
+            yield f"127.0.0.1:{port}", process.pid
         finally:
             process.kill()
             process.wait()
 
 
 @contextmanager
-def scheduler(bootstrap: str, loop: str) -> Iterator[None]:
+def scheduler(bootstrap: str, loop: str) -> Iterator[int]:
+    """Its process."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TRAINYARD_")},
@@ -92,7 +106,7 @@ def scheduler(bootstrap: str, loop: str) -> Iterator[None]:
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen([sys.executable, "-m", "services.scheduler"], env=environment, stdout=log, stderr=log)
         try:
-            yield
+            yield process.pid
         except BaseException:
             print((Path(folder) / "log").read_text()[-3000:], file=sys.stderr)
             raise

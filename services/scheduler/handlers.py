@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from services.chassis import codec
@@ -49,6 +49,8 @@ class SchedulerHandler:
         pulses = 1 / settings.pulse_seconds
         self._strangers: Counter[tuple[str, str]] = Counter()
         self._holding = Holding()
+        self._reacted: tuple[Received, State, State] | None = None
+        """What was answered last, the state before it and the state after: it is applied next, as a rule."""
         self._liveness = Liveness(
             round(settings.suspect_after_seconds * pulses),
             round(settings.lost_after_seconds * pulses),
@@ -107,7 +109,10 @@ class SchedulerHandler:
                 _check_key(event, message.agent_id, "agent_id")
             case _ if not isinstance(message, ANSWERED):
                 return ()
-        return _emits(decide(self._with_run_of(message, documents), message, self._world()))
+        before = self._with_run_of(message, documents)
+        after = evolve(before, message, event.time, event.causation_id)
+        self._reacted = event, before, after
+        return _emits(decide(before, message, self._world(), after))
 
     def apply(self, event: Received, documents: Documents) -> None:
         message: Any = event.message
@@ -116,8 +121,12 @@ class SchedulerHandler:
             return
         if isinstance(message, job.RunWarned) and event.causation_id:
             documents.put(WARNED, event.causation_id, message.message.encode())
-        before = self._with_run_of(message, documents)
-        after = evolve(before, message, event.time, event.causation_id)
+        reacted, self._reacted = self._reacted, None
+        if reacted is not None and reacted[0] is event:
+            _, before, after = reacted
+        else:
+            before = self._with_run_of(message, documents)
+            after = evolve(before, message, event.time, event.causation_id)
         if after is not before:
             self._keep(before, after, _named(message), documents)
 
@@ -132,6 +141,7 @@ class SchedulerHandler:
         numbers = {key: int(content) for key, content in documents.all("experiment")}
         policy_now = cluster.Policy.FromString(documents.get(POLICY, policy.NAME) or b"")
         self.state = State(runs, pools, agents, numbers, int(counters or 0), policy_now)
+        self._reacted = None
 
     # -- parts
 
@@ -232,13 +242,24 @@ class SchedulerHandler:
 
 def _named(message: Any) -> list[str]:
     """Runs that it is about or refers to, each once."""
-    spec = message.spec if isinstance(message, job.SubmitRun) else None
-    named = (
-        getattr(message, "run_id", "") or getattr(message, "submission_id", ""),
-        spec.parent_run_id if spec is not None else getattr(message, "parent_run_id", ""),
-        spec.resume_from if spec is not None else "",
-    )
+    if isinstance(message, job.SubmitRun):
+        named = [message.submission_id, message.spec.parent_run_id, message.spec.resume_from]
+    else:
+        kind: Any = type(message)
+        fields = _fields_that_name(kind)
+        # Of most there is one, and asking a message for what it has not costs more than all the rest.
+        named = [getattr(message, name) for name in fields]
+        if len(fields) < 2:
+            return named if named and named[0] else []
+        if "run_id" in fields and "submission_id" in fields and message.run_id:
+            named.remove(message.submission_id)
     return [run_id for run_id in dict.fromkeys(named) if run_id]
+
+
+@cache
+def _fields_that_name(kind: Any) -> tuple[str, ...]:
+    """Fields of a message that hold the id of a run."""
+    return tuple(name for name in ("run_id", "submission_id", "parent_run_id") if name in kind.DESCRIPTOR.fields_by_name)
 
 
 def load_run(documents: Documents, run_id: str) -> Run | None:

@@ -27,8 +27,9 @@ ANSWERED = (*REQUESTS, *attempts.REPORTS, cluster.AgentRegistered, cluster.Agent
 """Inputs that may lead to facts."""
 
 
-def decide(state: State, message: Input, world: World) -> list[Fact]:
-    """The direct answer, what it means for children, and the placements that have become possible by it."""
+def decide(state: State, message: Input, world: World, after: State | None = None) -> list[Fact]:
+    """The direct answer, what it means for children, and the placements that have become possible by it. `after`: the state after the
+    message, from whoever has worked it out already."""
     if isinstance(message, cluster.LeaseDeclined):
         # Asked again at once it would decline again at once.
         world = replace(world, declined_agents=world.declined_agents | {message.agent_id})
@@ -38,7 +39,7 @@ def decide(state: State, message: Input, world: World) -> list[Fact]:
     elif isinstance(message, Tick):
         answer = [*tick(state, message, world), *joined.leave(state, world), *pools.fail_waiting(state, world), *shrink(state, world)]
     else:
-        after = evolve(state, message, world.now)
+        after = evolve(state, message, world.now) if after is None else after
         answer = list(_answer(state, after, message, world))
         state = after
     state = fold(state, answer, world.now)

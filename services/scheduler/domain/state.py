@@ -157,7 +157,7 @@ class Run:
         """The status, were nobody silent."""
         return self.status_before_silence if self.status == job_pb2.RUN_STATUS_NOT_RESPONDING else self.status
 
-    @property
+    @cached_property
     def is_elastic(self) -> bool:
         elastic: bool = _gang.is_elastic(self.spec.distribution)
         return elastic
@@ -272,7 +272,14 @@ class State:
 
     def with_run(self, run: Run) -> State:
         runs = cast("Map[str, Run]", self.runs).set(run.id, run)
-        return replace(self, runs=runs, index=self.index.after(self.runs.get(run.id), run, runs))
+        return self._with(runs=runs, index=self.index.after(self.runs.get(run.id), run, runs))
+
+    def _with(self, **changes: Any) -> State:
+        """As `replace` does; the index goes with its runs already."""
+        made = object.__new__(State)
+        made.__dict__.update(self.__dict__)
+        made.__dict__.update(changes)
+        return made
 
     def without_ended(self, run_ids: Iterable[str]) -> State:
         """Those of the named that have ended lie in the store alone."""

@@ -127,6 +127,8 @@ class Nodes:
                 self.given.add(node.name)
 
     def broken(self, pool: Pool) -> list[str]:
+        if not self._world.broken_agents:
+            return []
         return sorted((name for name in self._world.broken_agents.intersection(pool.agent_ids) if self._is_away(name)), key=number)
 
     def resizes(self) -> list[Fact]:

@@ -98,6 +98,7 @@ def _ends(running: Iterable[Run], need: Need) -> dict[str, datetime]:
 
 
 def latest_end(run: Run) -> datetime | None:
-    limit = seconds(run.spec.max_duration)
+    if not (limit := seconds(run.spec.max_duration)):
+        return None
     begun = run.started_at or max((it.offered_at for it in run.members), default=None)
-    return begun + timedelta(seconds=limit) if limit and begun is not None else None
+    return None if begun is None else begun + timedelta(seconds=limit)
