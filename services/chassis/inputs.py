@@ -175,9 +175,13 @@ class Inputs:
     def _emit(
         self, transaction: Transaction, emits: Iterable[Emit], cause_id: str, correlation_id: str, traceparent: str, *, recurs: bool = False
     ) -> None:
+        emits = list(emits)
+        if not emits:
+            return
         ordinals: Counter[str] = Counter()
         records = []
-        for emit in list(emits):
+        told, value = None, b""
+        for emit in emits:
             kind = emit.message.DESCRIPTOR.full_name
             event_id = derived_id(cause_id, kind, ordinals[kind]) if cause_id and not recurs else str(uuid.uuid4())
             ordinals[kind] += 1
@@ -193,7 +197,9 @@ class Inputs:
                 traceparent=traceparent,
                 sequence=self._next_sequence(),
             )
-            value = outgoing.value()
+            if emit.message is not told:
+                # What is told to many, as a gang's shape to each of its members, is put into bytes once.
+                told, value = emit.message, outgoing.value()
             if len(value) > MAX_MESSAGE_BYTES:
                 raise MessageTooLarge(
                     f"{kind} for {emit.topic}, key {emit.key[:200]!r}, has {len(value)} bytes; a message has {MAX_MESSAGE_BYTES} at most"
