@@ -49,8 +49,8 @@ class SchedulerHandler:
         pulses = 1 / settings.pulse_seconds
         self._strangers: Counter[tuple[str, str]] = Counter()
         self._holding = Holding()
-        self._reacted: tuple[Received, State, State] | None = None
-        """What was answered last, the state before it and the state after: it is applied next, as a rule."""
+        self._reacted: tuple[Received, State, State, State] | None = None
+        """What was answered last and in which state; this with the runs that it names, and after it: it is applied next, as a rule."""
         self._liveness = Liveness(
             round(settings.suspect_after_seconds * pulses),
             round(settings.lost_after_seconds * pulses),
@@ -111,7 +111,7 @@ class SchedulerHandler:
                 return ()
         before = self._with_run_of(message, documents)
         after = evolve(before, message, event.time, event.causation_id)
-        self._reacted = event, before, after
+        self._reacted = event, self.state, before, after
         return _emits(decide(before, message, self._world(), after))
 
     def apply(self, event: Received, documents: Documents) -> None:
@@ -122,8 +122,8 @@ class SchedulerHandler:
         if isinstance(message, job.RunWarned) and event.causation_id:
             documents.put(WARNED, event.causation_id, message.message.encode())
         reacted, self._reacted = self._reacted, None
-        if reacted is not None and reacted[0] is event:
-            _, before, after = reacted
+        if reacted is not None and reacted[0] is event and reacted[1] is self.state:
+            _, _, before, after = reacted
         else:
             before = self._with_run_of(message, documents)
             after = evolve(before, message, event.time, event.causation_id)

@@ -9,12 +9,14 @@ import pytest
 
 from services.chassis import codec
 from services.chassis.settings import Scheduler
+from services.chassis.store import Store
 from services.scheduler.domain import Run
 from services.scheduler.handlers import AGENT, POOL, RUN, SchedulerHandler
 from tests.unit.on_memory import OnMemory
 from tests.unit.scheduler.gang_story import GangStory, files, horovod
 from tests.unit.scheduler.story import START, a_failure, a_pool, a_submission, names, some_outputs
 from tests.unit.scheduler.test_heartbeats import a_handler, told
+from trainyard._cloudevents import Received
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 
@@ -96,6 +98,25 @@ def test_a_node_that_could_not_come_in_is_not_asked_again_at_once() -> None:
     told(handler, failed)
 
     assert handler._world().declined_agents == {"node-7"}
+
+
+def test_what_was_answered_is_applied_to_what_is_known_by_then() -> None:
+    story = GangStory().accepted()
+    handler = a_handler(story)
+    first = _prepared("node-0")
+
+    with Store("sqlite://").transaction() as transaction:
+        handler.react(first, transaction.documents)
+        story.tell(_prepared("node-1").message)
+        handler.state = story.state
+        handler.apply(first, transaction.documents)
+
+    assert [it.prepared for it in handler.state.runs["run"].members] == [True, True]
+
+
+def _prepared(agent_id: str) -> Received:
+    message = cluster.TaskPrepared(run_id="run", epoch=1, agent_id=agent_id, incarnation="first", address="10.0.0.1", ports=[1])
+    return Received(TASKS, 0, 0, "run", agent_id, message.DESCRIPTOR.full_name, "", START, message)
 
 
 def test_a_run_says_where_it_stands_and_who_works_on_it() -> None:
