@@ -6,6 +6,7 @@ Gangs of 1 to 16 whole nodes wait in one queue for 1,000 nodes. A placement is o
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import subprocess
@@ -26,11 +27,12 @@ from benchmarks.report import Row
 from deploy.local import cache, kafka
 from services.chassis.loop.kafka_client import KafkaPublisher
 from services.chassis.records import NewRecord
-from services.chassis.topics import make_topics
+from services.chassis.topics import make_topics, topics
 from services.trainer_agent.reporter import as_record
 from tests.conftest import await_port, free_port
 from trainyard._cloudevents import decode
 from trainyard._gang import ranks_of
+from trainyard._kafka import partition_of
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.cluster.v1.resources_pb2 import Resources
 from trainyard.job.v1 import job_pb2 as job
@@ -196,14 +198,24 @@ class Agents:
                     self._report(message, cluster.TaskPrepared(address="x", ports=ports)),
                 ]
             case job.GangFormed() if topic == "trainyard.leases":
-                offer = self._held.pop((message.run_id, key))
-                ranks = ranks_of(offer.spec.distribution, offer.node_index)
-                told = [it for rank in ranks for it in (cluster.TaskStarted(rank=rank), cluster.TaskExited(rank=rank))]
-                for it in told:
-                    stamp = it.started_at if isinstance(it, cluster.TaskStarted) else it.exited_at
-                    stamp.FromDatetime(datetime.now(UTC))
-                return [self._report(offer, it) for it in (*told, cluster.OutputsUploaded())]
+                # As agents do: whoever reads this partition, and finds its name in it.
+                there = [it.agent_id for it in message.members if self._lane(it.agent_id) == self._lane(key)]
+                offers = [self._held.pop((message.run_id, name), None) for name in there]
+                return [report for offer in offers if offer is not None for report in self._worked(offer)]
         return []
+
+    def _worked(self, offer: Any) -> list[NewRecord]:
+        ranks = ranks_of(offer.spec.distribution, offer.node_index)
+        told = [it for rank in ranks for it in (cluster.TaskStarted(rank=rank), cluster.TaskExited(rank=rank))]
+        for it in told:
+            stamp = it.started_at if isinstance(it, cluster.TaskStarted) else it.exited_at
+            stamp.FromDatetime(datetime.now(UTC))
+        return [self._report(offer, it) for it in (*told, cluster.OutputsUploaded())]
+
+    @staticmethod
+    @functools.cache
+    def _lane(agent_id: str) -> int:
+        return partition_of(agent_id, topics()["trainyard.leases"].partitions)
 
     def _report(self, offer: Any, message: Any) -> NewRecord:
         message.run_id, message.epoch, message.agent_id, message.incarnation = offer.run_id, offer.epoch, offer.agent_id, offer.incarnation

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from services.chassis import codec
 from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
+from services.chassis.topics import topics
 from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold, policy
+from services.scheduler.domain.facts import LEASES
 from services.scheduler.domain.placing import explain, line, why_at
 from services.scheduler.liveness import Liveness
 from services.scheduler.pool_health import PoolHealth
 from trainyard._cloudevents import Received
+from trainyard._kafka import partition_of
 from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -278,7 +281,24 @@ def refusal_of(documents: Documents, submission_id: str) -> Failure | None:
 
 
 def _emits(facts: Iterable[Fact]) -> list[Emit]:
-    return [Emit(fact.topic, fact.key, fact.message, getattr(fact.message, "run_id", "")) for fact in facts]
+    """An agent reads its whole partition and finds itself in a gang by its name, so members that share a partition share a record: as
+    each record names all members, one for each of them would make the log grow by the square of their number."""
+    emits: list[Emit] = []
+    told: set[tuple[str, int, int, int]] = set()
+    for fact in facts:
+        message: Any = fact.message
+        if fact.topic == LEASES and isinstance(message, job.GangFormed):
+            there = (message.run_id, message.epoch, message.round, _partition(fact.key))
+            if there in told:
+                continue
+            told.add(there)
+        emits.append(Emit(fact.topic, fact.key, message, getattr(message, "run_id", "")))
+    return emits
+
+
+@lru_cache(maxsize=65_536)
+def _partition(agent_id: str) -> int:
+    return partition_of(agent_id, topics()[LEASES].partitions)
 
 
 def _check_key(event: Received, wanted: str, field: str) -> None:
