@@ -115,6 +115,8 @@ class FaustLoop:
             topic_disable_leader=True,
             consumer_group_instance_id=f"{self._app_id}-{self._member}",
             consumer_auto_offset_reset="earliest",
+            # What a dying broker has taken and never answers, a commit or a fetch, holds up all that follows for so long; 90 s by default.
+            broker_request_timeout=20.0,
             broker_session_timeout=10.0,
             broker_heartbeat_interval=2.0,
             broker_commit_interval=1.0,
