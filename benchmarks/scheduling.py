@@ -6,6 +6,7 @@ Gangs of 1 to 16 whole nodes wait in one queue for 1,000 nodes. A placement is o
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import subprocess
@@ -19,17 +20,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from kafka import KafkaConsumer, TopicPartition
 
 from benchmarks.report import Row
 from deploy.local import cache, kafka
 from services.chassis.loop.kafka_client import KafkaPublisher
 from services.chassis.records import NewRecord
-from services.chassis.topics import make_topics
+from services.chassis.topics import make_topics, topics
 from services.trainer_agent.reporter import as_record
 from tests.conftest import await_port, free_port
 from trainyard._cloudevents import decode
 from trainyard._gang import ranks_of
+from trainyard._kafka import partition_of
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.cluster.v1.resources_pb2 import Resources
 from trainyard.job.v1 import job_pb2 as job
@@ -37,6 +40,7 @@ from trainyard.job.v1.spec_pb2 import RunSpec
 
 NODES = int(os.environ.get("TRAINYARD_BENCH_NODES", "1000"))
 RUNS = int(os.environ.get("TRAINYARD_BENCH_RUNS", "10000"))
+LOOPS = os.environ.get("TRAINYARD_BENCH_LOOPS", "faust,kafka").split(",")
 POOL, SOURCE = "bench", "bench/simulated-agents"
 _PORTION = 500
 _PATIENCE_SECONDS = 120.0
@@ -45,37 +49,50 @@ _PATIENCE_SECONDS = 120.0
 def measure(home: Path) -> list[Row]:
     """`home` is not used: it brings its own broker, because the topics' names are fixed."""
     rows = []
-    for loop in ("faust", "kafka"):
+    for loop in LOOPS:
         placements = Row(f"placements, whole path, {loop} loop, {RUNS} runs, {NODES} nodes", "1/s", aim="500")
         ends = Row(f"  runs from queued to completed, {loop} loop", "1/s")
         accepted = Row(f"  submissions taken into the queue, {loop} loop", "1/s")
-        with broker() as bootstrap, scheduler(bootstrap, loop):
+        spent = [
+            Row(f"  processor time of the {whose} a lease, {loop} loop", "ms") for whose in ("scheduler", "broker", "simulated agents")
+        ]
+        with broker() as (bootstrap, kafka_pid), scheduler(bootstrap, loop) as scheduler_pid:
             world = Agents(bootstrap)
             world.register()
+            before = [_processor_seconds(pid) for pid in (scheduler_pid, kafka_pid, os.getpid())]
             accepted.samples.append(world.submit())
             rate, run_rate = world.work()
             placements.samples.append(rate)
             ends.samples.append(run_rate)
-        rows += [placements, ends, accepted]
+            for row, pid, then in zip(spent, (scheduler_pid, kafka_pid, os.getpid()), before, strict=True):
+                row.samples.append(1000 * (_processor_seconds(pid) - then) / world.placed)
+        rows += [placements, ends, accepted, *spent]
     return rows
 
 
+def _processor_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 @contextmanager
-def broker() -> Iterator[str]:
+def broker() -> Iterator[tuple[str, int]]:
+    """Its address, and its process."""
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         process = kafka.start(cache.part("kafka"), Path(folder), port, free_port())
         try:
             await_port(port, lambda: process.poll() is None)
             make_topics(f"127.0.0.1:{port}")
-            yield f"127.0.0.1:{port}"
+            yield f"127.0.0.1:{port}", process.pid
         finally:
             process.kill()
             process.wait()
 
 
 @contextmanager
-def scheduler(bootstrap: str, loop: str) -> Iterator[None]:
+def scheduler(bootstrap: str, loop: str) -> Iterator[int]:
+    """Its process."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TRAINYARD_")},
@@ -91,7 +108,7 @@ def scheduler(bootstrap: str, loop: str) -> Iterator[None]:
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen([sys.executable, "-m", "services.scheduler"], env=environment, stdout=log, stderr=log)
         try:
-            yield
+            yield process.pid
         except BaseException:
             print((Path(folder) / "log").read_text()[-3000:], file=sys.stderr)
             raise
@@ -181,14 +198,24 @@ class Agents:
                     self._report(message, cluster.TaskPrepared(address="x", ports=ports)),
                 ]
             case job.GangFormed() if topic == "trainyard.leases":
-                offer = self._held.pop((message.run_id, key))
-                ranks = ranks_of(offer.spec.distribution, offer.node_index)
-                told = [it for rank in ranks for it in (cluster.TaskStarted(rank=rank), cluster.TaskExited(rank=rank))]
-                for it in told:
-                    stamp = it.started_at if isinstance(it, cluster.TaskStarted) else it.exited_at
-                    stamp.FromDatetime(datetime.now(UTC))
-                return [self._report(offer, it) for it in (*told, cluster.OutputsUploaded())]
+                # As agents do: whoever reads this partition, and finds its name in it.
+                there = [it.agent_id for it in message.members if self._lane(it.agent_id) == self._lane(key)]
+                offers = [self._held.pop((message.run_id, name), None) for name in there]
+                return [report for offer in offers if offer is not None for report in self._worked(offer)]
         return []
+
+    def _worked(self, offer: Any) -> list[NewRecord]:
+        ranks = ranks_of(offer.spec.distribution, offer.node_index)
+        told = [it for rank in ranks for it in (cluster.TaskStarted(rank=rank), cluster.TaskExited(rank=rank))]
+        for it in told:
+            stamp = it.started_at if isinstance(it, cluster.TaskStarted) else it.exited_at
+            stamp.FromDatetime(datetime.now(UTC))
+        return [self._report(offer, it) for it in (*told, cluster.OutputsUploaded())]
+
+    @staticmethod
+    @functools.cache
+    def _lane(agent_id: str) -> int:
+        return partition_of(agent_id, topics()["trainyard.leases"].partitions)
 
     def _report(self, offer: Any, message: Any) -> NewRecord:
         message.run_id, message.epoch, message.agent_id, message.incarnation = offer.run_id, offer.epoch, offer.agent_id, offer.incarnation

@@ -27,7 +27,7 @@ from services.chassis.store import Store, Unsent
 log = structlog.get_logger()
 _BATCH = 500
 # In one transaction. What waits for the service meanwhile waits so much longer.
-_TOGETHER = 100
+_TOGETHER = 200
 # So many fetches in a row that found something in a partition, and nothing of it from the loop in between: it is dead there.
 _FETCHES_ALONE = 10
 

@@ -81,7 +81,6 @@ class Inputs:
         before = Counter(self._counts)
         try:
             with self._transaction() as transaction:
-                transaction.look_up([event_id for record, durable in records if durable and (event_id := _id_of(record))])
                 applied = False
                 for record, durable in records:
                     self._counts["records"] += 1
@@ -104,11 +103,11 @@ class Inputs:
         return True
 
     def _take(self, transaction: Transaction, record: Record, once: bool, advance: bool) -> None:
-        event = _decoded(record)
-        if not once or not transaction.was_seen(event.event_id):
-            self._handle(transaction, event, remember=once)
-        else:
+        # Looked at before all else of it: half of what comes is often what was said here, on its way back by the log.
+        if once and transaction.was_seen(_id_of(record)):
             self._counts["repeated_events"] += 1
+        else:
+            self._handle(transaction, _decoded(record), remember=once)
         if advance:
             transaction.advance(record.place, record.offset + 1)
 
@@ -176,9 +175,13 @@ class Inputs:
     def _emit(
         self, transaction: Transaction, emits: Iterable[Emit], cause_id: str, correlation_id: str, traceparent: str, *, recurs: bool = False
     ) -> None:
+        emits = list(emits)
+        if not emits:
+            return
         ordinals: Counter[str] = Counter()
         records = []
-        for emit in list(emits):
+        told, value = None, b""
+        for emit in emits:
             kind = emit.message.DESCRIPTOR.full_name
             event_id = derived_id(cause_id, kind, ordinals[kind]) if cause_id and not recurs else str(uuid.uuid4())
             ordinals[kind] += 1
@@ -194,7 +197,9 @@ class Inputs:
                 traceparent=traceparent,
                 sequence=self._next_sequence(),
             )
-            value = outgoing.value()
+            if emit.message is not told:
+                # What is told to many, as a gang's shape to each of its members, is put into bytes once.
+                told, value = emit.message, outgoing.value()
             if len(value) > MAX_MESSAGE_BYTES:
                 raise MessageTooLarge(
                     f"{kind} for {emit.topic}, key {emit.key[:200]!r}, has {len(value)} bytes; a message has {MAX_MESSAGE_BYTES} at most"
@@ -278,7 +283,10 @@ def _is_of_a_field(error: Exception) -> bool:
 
 
 def _id_of(record: Record) -> str:
-    return next((value.decode("utf-8", "replace") for name, value in record.headers if name.lower() == "ce_id" and value), "")
+    for name, value in record.headers:
+        if value and (name == "ce_id" or name.lower() == "ce_id"):
+            return value.decode("utf-8", "replace")
+    return ""
 
 
 def _decoded(record: Record) -> Received:

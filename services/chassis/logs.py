@@ -6,15 +6,19 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
+
+_ids: ContextVar[dict[str, str]] = ContextVar("ids", default={})  # noqa: B039 - never changed, only replaced
 
 
 def set_up(service: str, *, as_json: bool, level: int = logging.INFO) -> None:
     """structlog for our own lines, and the libraries' lines in the same form from WARNING up."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _with_ids,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -53,5 +57,20 @@ class _Sparse(logging.Filter):
 @contextmanager
 def about(**ids: str) -> Iterator[None]:
     """Every line within carries these ids, e.g. run=..., correlation=..."""
-    with structlog.contextvars.bound_contextvars(**ids):
+    # Not structlog's own: it keeps a variable for each id, and every record that is taken comes by here.
+    before = _ids.set({**_ids.get(), **ids})
+    try:
         yield
+    finally:
+        _ids.reset(before)
+
+
+def ids() -> dict[str, str]:
+    """What a line written now carries."""
+    return _ids.get()
+
+
+def _with_ids(_: Any, __: str, line: Any) -> Any:
+    for name, text in _ids.get().items():
+        line.setdefault(name, text)
+    return line

@@ -6,16 +6,20 @@ they write is gathered and written once, because a statement costs more than wha
 
 from __future__ import annotations
 
+import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
+from services.chassis import seen
 from services.chassis.records import NewRecord, Place
+from services.chassis.seen import Seen, digest_of
 
 Content = bytes | Callable[[], bytes]
 
@@ -27,7 +31,13 @@ _positions = sa.Table(
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("next_offset", sa.BigInteger, nullable=False),
 )
-_seen = sa.Table("seen_events", _schema, sa.Column("event_id", sa.String, primary_key=True))
+# One row a transaction: ids are random, and a table by id would be written all over with each of them.
+_seen = sa.Table(
+    "seen",
+    _schema,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("digests", sa.LargeBinary, nullable=False),
+)
 _outbox = sa.Table(
     "outbox",
     _schema,
@@ -45,45 +55,36 @@ _documents = sa.Table(
     sa.Column("key", sa.String, primary_key=True),
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
-
-# Built once: making a statement costs SQLAlchemy more than running it. The dialect's own upserts are built per store.
-_key: dict[str, sa.BindParameter[str]] = {"kind": sa.bindparam("of_kind"), "key": sa.bindparam("of_key")}
-_get_document = sa.select(_documents.c.content).where(_documents.c.kind == _key["kind"], _documents.c.key == _key["key"])
-_remove_document = sa.delete(_documents).where(_documents.c.kind == _key["kind"], _documents.c.key == _key["key"])
-_all_documents = sa.select(_documents.c.key, _documents.c.content).where(_documents.c.kind == _key["kind"]).order_by(_documents.c.key)
-_newest_documents = (
-    sa.select(_documents.c.key, _documents.c.content)
-    .where(_documents.c.kind == _key["kind"])
-    .order_by(_documents.c.key.desc())
-    .limit(sa.bindparam("most"))
-)
-_are_seen = sa.select(_seen.c.event_id).where(_seen.c.event_id.in_(sa.bindparam("ids", expanding=True)))
-_add_to_outbox = sa.insert(_outbox)
-_first_unsent = sa.select(_outbox).order_by(_outbox.c.id).limit(sa.bindparam("most"))
-_newest_unsent = sa.select(sa.func.max(_outbox.c.id))
-_forget_sent = sa.delete(_outbox).where(_outbox.c.id <= sa.bindparam("last"))
+_OLD_SEEN = "seen_events"
+"""Of databases that were made when every id was kept for ever, in a row of its own."""
+# Rows of the outbox that are kept in memory until they are sent; while a log is away it may grow far beyond that.
+_KEPT = 1_000
 
 
 @dataclass(frozen=True)
-class _Upserts:
-    """Insert, or change what is there, in the words of one dialect."""
+class _Statements:
+    """As the driver takes them: what SQLAlchemy does for a statement costs more than most of them do."""
 
-    document: Any
-    position: Any
-    seen: Any
+    get: str = "SELECT content FROM documents WHERE kind = ? AND key = ?"
+    put: str = (
+        "INSERT INTO documents (kind, key, content) VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET content = excluded.content"
+    )
+    remove: str = "DELETE FROM documents WHERE kind = ? AND key = ?"
+    all: str = "SELECT key, content FROM documents WHERE kind = ? ORDER BY key"
+    newest: str = "SELECT key, content FROM documents WHERE kind = ? ORDER BY key DESC LIMIT ?"
+    advance: str = (
+        "INSERT INTO positions (topic, partition, next_offset) VALUES (?, ?, ?) "
+        "ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset"
+    )
+    mark: str = "INSERT INTO seen (id, digests) VALUES (?, ?)"
+    forget: str = "DELETE FROM seen WHERE id <= ?"
+    send: str = "INSERT INTO outbox (id, topic, key, value, headers) VALUES (?, ?, ?, ?, ?)"
+    sent: str = "DELETE FROM outbox WHERE id <= ?"
 
     @classmethod
-    def of(cls, dialect: str) -> _Upserts:
-        insert = (postgresql if dialect == "postgresql" else sqlite).insert
-
-        def upsert(table: sa.Table, *changed: str) -> Any:
-            made = insert(table)
-            keys = [column.name for column in table.primary_key]
-            if not changed:
-                return made.on_conflict_do_nothing(index_elements=keys)
-            return made.on_conflict_do_update(index_elements=keys, set_={name: made.excluded[name] for name in changed})
-
-        return cls(upsert(_documents, "content"), upsert(_positions, "next_offset"), upsert(_seen))
+    def of(cls, dialect: str) -> _Statements:
+        plain = cls()
+        return plain if dialect == "sqlite" else cls(**{name: text.replace("?", "%s") for name, text in vars(plain).items()})
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,9 @@ class Unsent:
 class Documents:
     """Bytes by kind and key, inside one transaction. What is put is written by `flush`, and read back before that."""
 
-    def __init__(self, connection: sa.Connection, upserts: _Upserts) -> None:
-        self._connection = connection
-        self._upserts = upserts
+    def __init__(self, connection: sa.Connection, statements: _Statements) -> None:
+        self._execute = connection.exec_driver_sql
+        self._statements = statements
         self._changed: dict[tuple[str, str], Content | None] = {}
         """None: removed."""
 
@@ -109,7 +110,7 @@ class Documents:
             if content is not None and not isinstance(content, bytes):
                 content = self._changed[kind, key] = content()
             return content
-        found = self._connection.execute(_get_document, {"of_kind": kind, "of_key": key}).scalar_one_or_none()
+        found = self._execute(self._statements.get, (kind, key)).scalar_one_or_none()
         return None if found is None else bytes(found)
 
     def put(self, kind: str, key: str, content: Content) -> None:
@@ -122,91 +123,77 @@ class Documents:
     def all(self, kind: str) -> Iterator[tuple[str, bytes]]:
         """(key, content), by key."""
         self.flush()
-        rows = self._connection.execute(_all_documents, {"of_kind": kind})
+        rows = self._execute(self._statements.all, (kind,))
         # All at once, so that they may be changed while they are walked through.
         return iter([(str(key), bytes(content)) for key, content in rows])
 
     def newest(self, kind: str, limit: int) -> list[tuple[str, bytes]]:
         """(key, content) of the last keys, in falling order."""
         self.flush()
-        rows = self._connection.execute(_newest_documents, {"of_kind": kind, "most": limit})
+        rows = self._execute(self._statements.newest, (kind, limit))
         return [(str(key), bytes(content)) for key, content in rows]
 
     def flush(self) -> None:
-        put = [
-            {"kind": kind, "key": key, "content": it if isinstance(it, bytes) else it()}
-            for (kind, key), it in self._changed.items()
-            if it is not None
-        ]
-        removed = [{"of_kind": kind, "of_key": key} for (kind, key), it in self._changed.items() if it is None]
+        put = [(kind, key, it if isinstance(it, bytes) else it()) for (kind, key), it in self._changed.items() if it is not None]
+        removed = [place for place, it in self._changed.items() if it is None]
         if put:
-            self._connection.execute(self._upserts.document, put)
+            self._execute(self._statements.put, put)
         if removed:
-            self._connection.execute(_remove_document, removed)
+            self._execute(self._statements.remove, removed)
         self._changed.clear()
 
 
 class Transaction:
     """The effects of one input, or of several in a row."""
 
-    def __init__(self, connection: sa.Connection, upserts: _Upserts) -> None:
-        self._connection = connection
-        self._upserts = upserts
-        self.documents = Documents(connection, upserts)
-        self._seen: dict[str, bool] = {}
-        self._new: list[str] = []
+    def __init__(self, connection: sa.Connection, statements: _Statements, seen: Seen, outbox_last: int) -> None:
+        self._execute = connection.exec_driver_sql
+        self._statements = statements
+        self.documents = Documents(connection, statements)
+        self._seen = seen
+        self._outbox_last = outbox_last
         self._positions: dict[Place, int] = {}
-        self._outbox: list[dict[str, Any]] = []
-
-    def look_up(self, event_ids: Sequence[str]) -> None:
-        """Finds out at once which of them were seen."""
-        unknown = [it for it in event_ids if it not in self._seen]
-        if unknown:
-            found = set(self._connection.execute(_are_seen, {"ids": unknown}).scalars())
-            self._seen |= {it: it in found for it in unknown}
+        self.marked: dict[bytes, None] = {}
+        """Digests of the events that take effect with it."""
+        self.unsent: list[Unsent] = []
+        """What is to leave after it."""
 
     def was_seen(self, event_id: str) -> bool:
-        self.look_up([event_id])
-        return self._seen[event_id]
+        digest = digest_of(event_id)
+        return digest in self._seen or digest in self.marked
 
     def mark_seen(self, event_id: str) -> None:
-        if not self._seen.get(event_id):
-            self._new.append(event_id)
-        self._seen[event_id] = True
+        digest = digest_of(event_id)
+        if digest not in self._seen:
+            self.marked[digest] = None
 
     def advance(self, place: Place, next_offset: int) -> None:
         self._positions[place] = next_offset
 
     def send(self, records: Sequence[NewRecord]) -> None:
         """Puts them into the outbox, to leave in this order after the commit."""
-        self._outbox += [
-            {
-                "topic": record.topic,
-                "key": record.key or b"",
-                "value": record.value or b"",
-                "headers": [[name, (value or b"").decode("latin-1")] for name, value in record.headers],
-            }
-            for record in records
-        ]
+        first = self._outbox_last + len(self.unsent) + 1
+        self.unsent += [Unsent(number, record) for number, record in enumerate(records, first)]
 
     def flush(self) -> None:
         """Writes what was gathered; the commit is the caller's."""
         self.documents.flush()
-        execute = self._connection.execute
-        if self._new:
-            execute(self._upserts.seen, [{"event_id": it} for it in self._new])
+        if self.marked:
+            self._execute(self._statements.mark, (self._seen.last + 1, b"".join(self.marked)))
         if self._positions:
-            rows = [{"topic": place.topic, "partition": place.partition, "next_offset": at} for place, at in self._positions.items()]
-            execute(self._upserts.position, rows)
-        if self._outbox:
-            execute(_add_to_outbox, self._outbox)
-        self._new, self._positions, self._outbox = [], {}, []
+            self._execute(self._statements.advance, [(*place, at) for place, at in self._positions.items()])
+        if self.unsent:
+            self._execute(self._statements.send, [_as_row(it) for it in self.unsent])
 
 
 class Store:
-    """Raises sqlalchemy.exc.SQLAlchemyError where the database fails; that is never a message's fault."""
+    """Raises sqlalchemy.exc.SQLAlchemyError where the database fails; that is never a message's fault.
 
-    def __init__(self, url: str) -> None:
+    Nobody else writes to its database: what it has written it also keeps in memory, and reads when it starts.
+    """
+
+    def __init__(self, url: str, remembered: int = seen.MOST) -> None:
+        """`remembered`: of how many events at least it knows that they took effect."""
         if url.startswith("sqlite:///") and ":memory:" not in url:
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         in_memory = url in ("sqlite://", "sqlite:///:memory:")
@@ -216,7 +203,22 @@ class Store:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", tune_sqlite)
         _schema.create_all(self._engine)
-        self._upserts = _Upserts.of(self._engine.dialect.name)
+        self._statements = _Statements.of(self._engine.dialect.name)
+        self._seen = Seen(remembered)
+        self._unsent: deque[Unsent] = deque()
+        """The first rows of the outbox."""
+        self._outbox_last = self._sent_through = 0
+        self._read()
+
+    def _read(self) -> None:
+        with self._engine.begin() as connection:
+            if sa.inspect(connection).has_table(_OLD_SEEN):
+                _take_over(connection, self._statements)
+            for row in connection.execute(sa.select(_seen).order_by(_seen.c.id)):
+                self._seen.add(row.id, bytes(row.digests))
+            first, last = connection.execute(sa.select(sa.func.min(_outbox.c.id), sa.func.max(_outbox.c.id))).one()
+        self._outbox_last = last or 0
+        self._sent_through = (first or 1) - 1
 
     def positions(self) -> Mapping[Place, int]:
         with self._engine.connect() as connection:
@@ -226,47 +228,84 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         with self._engine.begin() as connection:
-            transaction = Transaction(connection, self._upserts)
+            transaction = Transaction(connection, self._statements, self._seen, self._outbox_last)
             yield transaction
             transaction.flush()
+        self._remember(transaction)
+
+    def _remember(self, done: Transaction) -> None:
+        """What was committed."""
+        if done.marked:
+            self._seen.add(self._seen.last + 1, b"".join(done.marked))
+            if through := self._seen.drop():
+                with self._engine.begin() as connection:
+                    connection.exec_driver_sql(self._statements.forget, (through,))
+        if done.unsent:
+            if self._has_all_unsent() and len(self._unsent) < _KEPT:
+                self._unsent += done.unsent
+            self._outbox_last = done.unsent[-1].id
+
+    def _has_all_unsent(self) -> bool:
+        """In memory."""
+        return (self._unsent[-1].id if self._unsent else self._sent_through) == self._outbox_last
 
     @contextmanager
     def reading(self) -> Iterator[Documents]:
         with self._engine.connect() as connection:
-            yield Documents(connection, self._upserts)
+            yield Documents(connection, self._statements)
 
     def clear(self) -> None:
         """As new."""
         with self._engine.begin() as connection:
             for table in (_positions, _seen, _outbox, _documents):
                 connection.execute(sa.delete(table))
+        self._seen.clear()
+        self._unsent.clear()
+        self._outbox_last = self._sent_through = 0
 
     def unsent(self, limit: int) -> list[Unsent]:
-        with self._engine.connect() as connection:
-            rows = connection.execute(_first_unsent, {"most": limit}).all()
-        return [
-            Unsent(
-                row.id,
-                NewRecord(
-                    row.topic, bytes(row.key), bytes(row.value), tuple((name, value.encode("latin-1")) for name, value in row.headers)
-                ),
-            )
-            for row in rows
-        ]
+        """The first of them; fewer than there are and than asked for, perhaps, but none only where there is none."""
+        if not self._unsent and self.newest_unsent():
+            with self._engine.connect() as connection:
+                first = sa.select(_outbox).where(_outbox.c.id > self._sent_through).order_by(_outbox.c.id).limit(limit)
+                self._unsent += [_of_row(row) for row in connection.execute(first)]
+        return list(islice(self._unsent, limit))
 
     def newest_unsent(self) -> int:
         """Id of the outbox's last row; 0 where it is empty."""
-        with self._engine.connect() as connection:
-            return int(connection.execute(_newest_unsent).scalar() or 0)
+        return self._outbox_last if self._sent_through < self._outbox_last else 0
 
     def sent(self, rows: Sequence[Unsent]) -> None:
         """Forgets these and all before them: the outbox is sent in the order of its ids."""
-        if rows:
-            with self._engine.begin() as connection:
-                connection.execute(_forget_sent, {"last": rows[-1].id})
+        if not rows:
+            return
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql(self._statements.sent, (rows[-1].id,))
+        self._sent_through = rows[-1].id
+        while self._unsent and self._unsent[0].id <= self._sent_through:
+            self._unsent.popleft()
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _as_row(it: Unsent) -> tuple[int, str, bytes, bytes, str]:
+    record = it.record
+    headers = json.dumps([(name, (value or b"").decode("latin-1")) for name, value in record.headers])
+    return it.id, record.topic, record.key or b"", record.value or b"", headers
+
+
+def _of_row(row: Any) -> Unsent:
+    headers = tuple((name, value.encode("latin-1")) for name, value in row.headers)
+    return Unsent(row.id, NewRecord(row.topic, bytes(row.key), bytes(row.value), headers))
+
+
+def _take_over(connection: sa.Connection, statements: _Statements) -> None:
+    """What a database of before knows, as if it had been one transaction."""
+    ids = connection.exec_driver_sql(f"SELECT event_id FROM {_OLD_SEEN}").scalars()
+    if digests := b"".join(map(digest_of, ids)):
+        connection.exec_driver_sql(statements.mark, (1, digests))
+    connection.exec_driver_sql(f"DROP TABLE {_OLD_SEEN}")
 
 
 def tune_sqlite(connection: Any, _: object) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from services.chassis import codec
 from services.chassis.handler import Command, Emit, InvalidMessage
 from services.chassis.settings import Scheduler
 from services.chassis.store import Documents
+from services.chassis.topics import topics
 from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold, policy
+from services.scheduler.domain.facts import LEASES
 from services.scheduler.domain.placing import explain, line, why_at
 from services.scheduler.liveness import Liveness
 from services.scheduler.pool_health import PoolHealth
 from trainyard._cloudevents import Received
+from trainyard._kafka import partition_of
 from trainyard._paths import RUN_ID
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -49,6 +52,8 @@ class SchedulerHandler:
         pulses = 1 / settings.pulse_seconds
         self._strangers: Counter[tuple[str, str]] = Counter()
         self._holding = Holding()
+        self._reacted: tuple[Received, State, State, State] | None = None
+        """What was answered last and in which state; this with the runs that it names, and after it: it is applied next, as a rule."""
         self._liveness = Liveness(
             round(settings.suspect_after_seconds * pulses),
             round(settings.lost_after_seconds * pulses),
@@ -107,7 +112,10 @@ class SchedulerHandler:
                 _check_key(event, message.agent_id, "agent_id")
             case _ if not isinstance(message, ANSWERED):
                 return ()
-        return _emits(decide(self._with_run_of(message, documents), message, self._world()))
+        before = self._with_run_of(message, documents)
+        after = evolve(before, message, event.time, event.causation_id)
+        self._reacted = event, self.state, before, after
+        return _emits(decide(before, message, self._world(), after))
 
     def apply(self, event: Received, documents: Documents) -> None:
         message: Any = event.message
@@ -116,8 +124,12 @@ class SchedulerHandler:
             return
         if isinstance(message, job.RunWarned) and event.causation_id:
             documents.put(WARNED, event.causation_id, message.message.encode())
-        before = self._with_run_of(message, documents)
-        after = evolve(before, message, event.time, event.causation_id)
+        reacted, self._reacted = self._reacted, None
+        if reacted is not None and reacted[0] is event and reacted[1] is self.state:
+            _, _, before, after = reacted
+        else:
+            before = self._with_run_of(message, documents)
+            after = evolve(before, message, event.time, event.causation_id)
         if after is not before:
             self._keep(before, after, _named(message), documents)
 
@@ -132,6 +144,7 @@ class SchedulerHandler:
         numbers = {key: int(content) for key, content in documents.all("experiment")}
         policy_now = cluster.Policy.FromString(documents.get(POLICY, policy.NAME) or b"")
         self.state = State(runs, pools, agents, numbers, int(counters or 0), policy_now)
+        self._reacted = None
 
     # -- parts
 
@@ -232,13 +245,24 @@ class SchedulerHandler:
 
 def _named(message: Any) -> list[str]:
     """Runs that it is about or refers to, each once."""
-    spec = message.spec if isinstance(message, job.SubmitRun) else None
-    named = (
-        getattr(message, "run_id", "") or getattr(message, "submission_id", ""),
-        spec.parent_run_id if spec is not None else getattr(message, "parent_run_id", ""),
-        spec.resume_from if spec is not None else "",
-    )
+    if isinstance(message, job.SubmitRun):
+        named = [message.submission_id, message.spec.parent_run_id, message.spec.resume_from]
+    else:
+        kind: Any = type(message)
+        fields = _fields_that_name(kind)
+        # Of most there is one, and asking a message for what it has not costs more than all the rest.
+        named = [getattr(message, name) for name in fields]
+        if len(fields) < 2:
+            return named if named and named[0] else []
+        if "run_id" in fields and "submission_id" in fields and message.run_id:
+            named.remove(message.submission_id)
     return [run_id for run_id in dict.fromkeys(named) if run_id]
+
+
+@cache
+def _fields_that_name(kind: Any) -> tuple[str, ...]:
+    """Fields of a message that hold the id of a run."""
+    return tuple(name for name in ("run_id", "submission_id", "parent_run_id") if name in kind.DESCRIPTOR.fields_by_name)
 
 
 def load_run(documents: Documents, run_id: str) -> Run | None:
@@ -257,7 +281,24 @@ def refusal_of(documents: Documents, submission_id: str) -> Failure | None:
 
 
 def _emits(facts: Iterable[Fact]) -> list[Emit]:
-    return [Emit(fact.topic, fact.key, fact.message, getattr(fact.message, "run_id", "")) for fact in facts]
+    """An agent reads its whole partition and finds itself in a gang by its name, so members that share a partition share a record: as
+    each record names all members, one for each of them would make the log grow by the square of their number."""
+    emits: list[Emit] = []
+    told: set[tuple[str, int, int, int]] = set()
+    for fact in facts:
+        message: Any = fact.message
+        if fact.topic == LEASES and isinstance(message, job.GangFormed):
+            there = (message.run_id, message.epoch, message.round, _partition(fact.key))
+            if there in told:
+                continue
+            told.add(there)
+        emits.append(Emit(fact.topic, fact.key, message, getattr(message, "run_id", "")))
+    return emits
+
+
+@lru_cache(maxsize=65_536)
+def _partition(agent_id: str) -> int:
+    return partition_of(agent_id, topics()[LEASES].partitions)
 
 
 def _check_key(event: Received, wanted: str, field: str) -> None:

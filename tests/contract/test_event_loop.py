@@ -119,6 +119,22 @@ async def test_records_without_key_value_or_headers_arrive(looped: Log) -> None:
     assert {(record.key, record.value) for record in received.records} == {(b"key", None), (None, b"value"), (b"", b"")}
 
 
+async def test_more_than_a_slow_service_takes_at_once_arrives_whole_and_in_order(looped: Log) -> None:
+    """More than any loop reads ahead."""
+    count = 3000
+    for first in range(0, count, 500):
+        looped.publisher.publish(some(looped.topic, 500, first))
+    received = Received()
+
+    async with running(looped.loop(), received):
+        await received.until(lambda: len({(record.place, record.offset) for record in received.records}) == count)
+
+    by_place: dict[Place, list[int]] = {}
+    for record in received.records:
+        by_place.setdefault(record.place, []).append(record.offset)
+    assert all(list(dict.fromkeys(offsets)) == sorted(set(offsets)) for offsets in by_place.values())
+
+
 async def test_one_call_goes_on_at_a_time(looped: Log) -> None:
     looped.publisher.publish(some(looped.topic, 50))
     received = Received()

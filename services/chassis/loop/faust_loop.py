@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import faust
+from faust.transport.drivers import aiokafka as driver
 
 from services.chassis.records import Deliver, Record
 
@@ -20,10 +21,68 @@ from services.chassis.records import Deliver, Record
 _AHEAD = 500
 # Of the loop, in which nothing more has come.
 _TURNS = 5
+# faust's own is 1500. Its client asks for one answer at a time, and not for partitions of which something lies here unread: these
+# would wait so long whenever the others are silent.
+_FETCH_WAIT_MS = 50
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # faust hands on no option for it
+        return consumer
+
+
+class _Consumer(driver.Consumer):  # type: ignore[misc]
+    """Puts what it reads straight into a queue. faust's own way, four tasks for each record and then its streams and agents, costs as
+    much as all that is done with a record here, and what is put into them is nothing but passed on."""
+
+    waiting: asyncio.Queue[Any]
+
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        while not (self.should_stop or fetcher.should_stop):
+            async with aclosing(self.getmany(timeout=1.0)) as found:
+                async for place, message in found:
+                    if not await self._hand_over(place, message):
+                        break
+            await asyncio.sleep(0)
+
+    async def _hand_over(self, place: Any, message: Any) -> bool:
+        """False where it must wait for the end of a rebalance: then it comes again."""
+        before = self._read_offset[place]
+        if before is not None and message.offset < before:
+            return True
+        if before and message.offset - before > 1:
+            await self._add_gap(place, before + 1, message.offset)
+        if self.waiting.full():
+            put = self.waiting.put(message)
+            if put not in (await self.wait_first(put, self.suspend_flow.wait())).done:
+                return False
+        else:
+            self.waiting.put_nowait(message)
+        self._read_offset[place] = message.offset
+        return True
+
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """It would look at the streams that nothing goes through. The progress guard looks at what counts."""
+
+
+class _Transport(driver.Transport):  # type: ignore[misc]
+    def __init__(self, app: Any, waiting: asyncio.Queue[Any]) -> None:
+        super().__init__(app.conf.broker_consumer, app)
+        self._waiting = waiting
+
+    def create_consumer(self, callback: Any, **options: Any) -> Any:
+        consumer = _Consumer(self, callback=callback, loop=self.loop, **options)
+        consumer.waiting = self._waiting
+        return consumer
 
 
 class FaustLoop:
-    """One worker, one agent, concurrency 1, a static member id, raw bytes; the web server stays off."""
+    """One worker, a static member id, raw bytes; no streams and agents, and the web server stays off."""
 
     def __init__(self, bootstrap: str, app_id: str, topics: Sequence[str], member: str = "0", folder: Path | None = None) -> None:
         """`member` tells the workers of an app apart; one that comes under the name of another takes its place.
@@ -56,6 +115,8 @@ class FaustLoop:
             topic_disable_leader=True,
             consumer_group_instance_id=f"{self._app_id}-{self._member}",
             consumer_auto_offset_reset="earliest",
+            # What a dying broker has taken and never answers, a commit or a fetch, holds up all that follows for so long; 90 s by default.
+            broker_request_timeout=20.0,
             broker_session_timeout=10.0,
             broker_heartbeat_interval=2.0,
             broker_commit_interval=1.0,
@@ -64,17 +125,9 @@ class FaustLoop:
             autodiscover=False,
         )
         self._app = app
-        topic = app.topic(*self._topics, key_type=bytes, value_type=bytes, allow_empty=True)
-
         waiting: asyncio.Queue[Any] = asyncio.Queue(_AHEAD)
-
-        async def consume(stream: Any) -> None:
-            async for event in stream.events():
-                # faust acknowledges whatever the iteration was left with; one reference more keeps it from that until it was delivered.
-                event.message.incref()
-                await waiting.put(event)
-
-        app.agent(topic, concurrency=1, name="deliver")(consume)
+        app.transport = _Transport(app, waiting)
+        app.topics.add(app.topic(*self._topics, key_type=bytes, value_type=bytes, allow_empty=True))
 
         async def assigned(sender: Any, *_: Any, **__: Any) -> None:
             ready()
@@ -101,15 +154,15 @@ class FaustLoop:
         """All that has come at once, since handling many together costs less than one by one."""
         try:
             while True:
-                events = [await waiting.get()]
+                messages = [await waiting.get()]
                 await _while_it_grows(waiting)
                 while not waiting.empty():
-                    events.append(waiting.get_nowait())
-                await deliver(*(_as_record(event.message) for event in events))
-                for event in events:
-                    event.ack()
+                    messages.append(waiting.get_nowait())
+                await deliver(*map(_as_record, messages))
+                for message in messages:
+                    self._app.consumer.ack(message)
         except Exception as error:
-            # Never let faust see it: it would restart the agent after this record.
+            # Nothing of these is acknowledged: whoever is started next gets them again.
             self._error = error
             self._stopped.set()
 

@@ -13,6 +13,7 @@ from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.holding import Unheld
 from services.scheduler.domain.placing import may_place, place, shrink
+from services.scheduler.domain.providers import LOCAL, kind_of
 from services.scheduler.domain.pulses import Tick, tick
 from services.scheduler.domain.state import Run, State, World
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -27,8 +28,9 @@ ANSWERED = (*REQUESTS, *attempts.REPORTS, cluster.AgentRegistered, cluster.Agent
 """Inputs that may lead to facts."""
 
 
-def decide(state: State, message: Input, world: World) -> list[Fact]:
-    """The direct answer, what it means for children, and the placements that have become possible by it."""
+def decide(state: State, message: Input, world: World, after: State | None = None) -> list[Fact]:
+    """The direct answer, what it means for children, and the placements that have become possible by it. `after`: the state after the
+    message, from whoever has worked it out already."""
     if isinstance(message, cluster.LeaseDeclined):
         # Asked again at once it would decline again at once.
         world = replace(world, declined_agents=world.declined_agents | {message.agent_id})
@@ -38,14 +40,29 @@ def decide(state: State, message: Input, world: World) -> list[Fact]:
     elif isinstance(message, Tick):
         answer = [*tick(state, message, world), *joined.leave(state, world), *pools.fail_waiting(state, world), *shrink(state, world)]
     else:
-        after = evolve(state, message, world.now)
+        after = evolve(state, message, world.now) if after is None else after
         answer = list(_answer(state, after, message, world))
         state = after
     state = fold(state, answer, world.now)
     ends = list(opened.end_children(state, answer, lambda it, request: requests.cancel(it, request, world), world))
     state = fold(state, ends, world.now)
     looks = isinstance(message, Tick | cluster.LeaseDeclined) or may_place(begun, state)
-    return answer + ends + (place(state, world) if looks else [])
+    return answer + ends + (_place(state, world) if looks else [])
+
+
+def _place(state: State, world: World) -> list[Fact]:
+    """Looks once more where the first look may have made room for somebody whom it had passed by already: a node that came over from
+    another pool for a later run, or one that its own pool needs no more since its queue got what it waited for."""
+    placed = place(state, world)
+    said = {type(fact.message) for fact in placed}
+    if cluster.PoolResized in said or (cluster.LeaseOffered in said and _several_share_this_machine(state)):
+        placed += place(fold(state, placed, world.now), world)
+    return placed
+
+
+def _several_share_this_machine(state: State) -> bool:
+    """Pools that somebody waits for."""
+    return sum(name in state.pools and kind_of(state.pools[name].provider) == LOCAL for name in state.index.waiting) > 1
 
 
 def _answer(before: State, state: State, message: Any, world: World) -> Iterable[Fact]:

@@ -54,7 +54,9 @@ def evolve(state: State, message: Message, at: datetime, cause: str = "") -> Sta
         return state
     held = () if changed.is_terminal else changed.members
     state = state.with_run(changing.replace(changed, revision=run.revision + 1))
-    return _freed(state, {it.agent_id for it in run.members} - {it.agent_id for it in held}, at) if len(held) < len(run.members) else state
+    if len(held) == len(run.members):
+        return state
+    return state.with_idle({it.agent_id for it in run.members} - {it.agent_id for it in held}, at)
 
 
 def _submitted(state: State, message: Any, at: datetime, cause: str) -> State:
@@ -99,12 +101,6 @@ def _opened(message: Any, order: int, at: datetime, cause: str) -> Run:
         tags=dict(message.tags),
         properties=dict(message.properties),
     )
-
-
-def _freed(state: State, agent_ids: set[str], at: datetime) -> State:
-    """Agents that a run held are idle from now on."""
-    freed = {name: replace(state.agents[name], idle_since=at) for name in agent_ids if name in state.agents}
-    return replace(state, agents={**state.agents, **freed}) if freed else state
 
 
 def _registered(state: State, message: Any, at: datetime) -> State:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import fsum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -143,7 +143,8 @@ class Index:
         now = () if new.is_terminal else new.members
         if before is not now:
             holds = _held(holds, new, before, now)
-            used = _summed(used, self.holds, holds, {it.agent_id for part in (before, now) for it in part})
+            if holds is not self.holds:
+                used = _summed(used, self.holds, holds, {it.agent_id for part in (before, now) for it in part})
         if now:
             # When it began says when its nodes come back, if it has a limit at all.
             began = new.started_at if new.spec.HasField("max_duration") else None
@@ -185,7 +186,9 @@ def _lane(run: Run) -> Lane:
     return Lane(run.spec.priority, run.experiment, run.spec.user)
 
 
-def _held(holds: Map[str, Map[str, Hold]], run: Run, before: Iterable[Any], now: Iterable[Any]) -> Map[str, Map[str, Hold]]:
+def _held(holds: Map[str, Map[str, Hold]], run: Run, before: Sequence[Any], now: Sequence[Any]) -> Map[str, Map[str, Hold]]:
+    if len(before) == len(now) and all(old is new or _has_the_same(old, new) for old, new in zip(before, now, strict=True)):
+        return holds
     old, new = {it.agent_id: it for it in before}, {it.agent_id: it for it in now}
     for name in old.keys() - new.keys():
         left = holds[name].delete(run.id)
@@ -199,11 +202,14 @@ def _held(holds: Map[str, Map[str, Hold]], run: Run, before: Iterable[Any], now:
     return holds
 
 
+def _has_the_same(old: Any, new: Any) -> bool:
+    """Most reports change something else of a member."""
+    return bool(old.agent_id == new.agent_id and old.resources is new.resources and old.gpus is new.gpus)
+
+
 def _summed(
     used: Map[str, Used], before: Map[str, Map[str, Hold]], after: Map[str, Map[str, Hold]], names: Iterable[str]
 ) -> Map[str, Used]:
-    if before is after:
-        return used
     for name in names:
         held = after.get(name)
         if held is before.get(name):

@@ -157,7 +157,7 @@ class Run:
         """The status, were nobody silent."""
         return self.status_before_silence if self.status == job_pb2.RUN_STATUS_NOT_RESPONDING else self.status
 
-    @property
+    @cached_property
     def is_elastic(self) -> bool:
         elastic: bool = _gang.is_elastic(self.spec.distribution)
         return elastic
@@ -272,7 +272,24 @@ class State:
 
     def with_run(self, run: Run) -> State:
         runs = cast("Map[str, Run]", self.runs).set(run.id, run)
-        return replace(self, runs=runs, index=self.index.after(self.runs.get(run.id), run, runs))
+        return self._with(runs=runs, index=self.index.after(self.runs.get(run.id), run, runs))
+
+    def with_idle(self, agent_ids: Iterable[str], since: datetime) -> State:
+        """Those of them that are there have nothing to do from then on."""
+        freed = {name: replace(self.agents[name], idle_since=since) for name in agent_ids if name in self.agents}
+        return self._with(agents={**self.agents, **freed}) if freed else self
+
+    @cached_property
+    def has_devices(self) -> bool:
+        """Some node has a GPU that its driver tells of."""
+        return any(agent.gpus for agent in self.agents.values())
+
+    def _with(self, **changes: Any) -> State:
+        """As `replace` does, where the index goes with its runs already, and the agents keep the devices that they have."""
+        made = object.__new__(State)
+        made.__dict__.update(self.__dict__)
+        made.__dict__.update(changes)
+        return made
 
     def without_ended(self, run_ids: Iterable[str]) -> State:
         """Those of the named that have ended lie in the store alone."""

@@ -7,9 +7,8 @@ import subprocess
 import sys
 
 import pytest
-import structlog
 
-from services.chassis.logs import _Sparse, about
+from services.chassis.logs import _Sparse, about, ids
 
 
 def a_line(text: str, at: float, name: str = "aiokafka", *values: object) -> logging.LogRecord:
@@ -53,10 +52,13 @@ def test_texts_that_are_never_the_same_do_not_fill_the_memory() -> None:
 
 def test_every_line_within_carries_the_ids_and_none_after() -> None:
     with about(run="r1"):
-        within = structlog.contextvars.get_contextvars()
+        with about(model="m"):
+            both = ids()
+        within = ids()
 
-    assert within["run"] == "r1"
-    assert "run" not in structlog.contextvars.get_contextvars()
+    assert both == {"run": "r1", "model": "m"}
+    assert within == {"run": "r1"}
+    assert ids() == {}
 
 
 @pytest.mark.parametrize(("as_json", "shown"), [("True", '"run": "r1"'), ("False", "run=r1")])

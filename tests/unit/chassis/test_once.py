@@ -35,6 +35,16 @@ async def test_an_event_that_lies_in_the_log_twice_takes_effect_once() -> None:
     assert service.position(records[0].place) == 2
 
 
+async def test_what_has_the_id_of_an_event_that_was_taken_is_passed_over_whatever_it_holds() -> None:
+    service = SmallService(new_log())
+    first = an_event(queued(), event_id="same")
+
+    await service.receive(first, replace(first, value=b"\xff"))
+
+    assert service.engine.counts["repeated_events"] == 1
+    assert service.engine.unsent() == []
+
+
 async def test_a_request_that_is_published_twice_is_answered_once() -> None:
     service = SmallService(new_log())
 

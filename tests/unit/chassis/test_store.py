@@ -135,6 +135,58 @@ def test_the_order_of_the_outbox_outlives_an_emptying(store: Store) -> None:
     assert [row.record.value for row in store.unsent(10)] == [b"1", b"2"]
 
 
+def test_an_outbox_longer_than_what_is_kept_in_memory_is_given_back_whole_and_in_order(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.chassis.store._KEPT", 3)
+    records = [NewRecord("jobs", b"k", str(number).encode()) for number in range(20)]
+    for start in range(0, 20, 2):
+        with store.transaction() as transaction:
+            transaction.send(records[start : start + 2])
+
+    given: list[NewRecord] = []
+    while rows := store.unsent(3):
+        given += [row.record for row in rows]
+        store.sent(rows)
+        if len(given) == 3:
+            with store.transaction() as transaction:
+                transaction.send([NewRecord("jobs", b"k", b"late")])
+
+    assert [record.value for record in given] == [record.value for record in records] + [b"late"]
+    assert store.newest_unsent() == 0
+
+
+def test_what_a_failed_transaction_was_to_send_is_not_sent_and_leaves_no_gap(store: Store) -> None:
+    with pytest.raises(ValueError, match="half way"):
+        with store.transaction() as transaction:
+            transaction.send([NewRecord("jobs", b"k", b"never")])
+            transaction.flush()
+            raise ValueError("half way")
+
+    with store.transaction() as transaction:
+        transaction.send([NewRecord("jobs", b"k", b"1")])
+
+    assert [row.record.value for row in store.unsent(10)] == [b"1"]
+    assert store.newest_unsent() == store.unsent(10)[-1].id
+
+
+def test_a_new_process_goes_on_with_the_outbox_where_the_last_one_was(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    first = Store(url)
+    with first.transaction() as transaction:
+        transaction.send([NewRecord("jobs", b"k", str(number).encode(), (("name", b"\xfe"),)) for number in range(5)])
+    first.sent(first.unsent(2))
+    left = first.unsent(10)
+    first.close()
+
+    again = Store(url)
+    with again.transaction() as transaction:
+        transaction.send([NewRecord("jobs", b"k", b"5")])
+
+    assert again.unsent(10)[:3] == left
+    assert [row.record.value for row in again.unsent(10)] == [b"2", b"3", b"4", b"5"]
+
+
 def test_a_store_that_is_cleared_is_as_new(store: Store) -> None:
     with store.transaction() as transaction:
         transaction.documents.put("run", "a", b"1")

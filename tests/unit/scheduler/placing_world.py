@@ -76,10 +76,11 @@ def check(before: State, facts: list[Fact], after: State, world: World) -> None:
     _quotas_hold(after, facts)
     _victims_are_lower(before, facts)
     assert rows(after.index) == rows(Index.of(after.runs))
-    # What one look leaves the next one finds, a pulse later; it must come to an end.
+    # What is said of those that go on waiting the next looks may still put in order; it must come to an end, and nobody starts by it.
     for _ in range(_LOOKS):
         if not (again := place(after, world)):
             return
+        assert not any(isinstance(it.message, cluster.LeaseOffered) for it in again), f"found late: {[it.message for it in again]}"
         after = fold(after, again, world.now)
     raise AssertionError(f"it never comes to rest: {[it.message for it in again]}")
 

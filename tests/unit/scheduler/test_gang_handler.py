@@ -9,12 +9,15 @@ import pytest
 
 from services.chassis import codec
 from services.chassis.settings import Scheduler
+from services.chassis.store import Store
 from services.scheduler.domain import Run
 from services.scheduler.handlers import AGENT, POOL, RUN, SchedulerHandler
 from tests.unit.on_memory import OnMemory
 from tests.unit.scheduler.gang_story import GangStory, files, horovod
 from tests.unit.scheduler.story import START, a_failure, a_pool, a_submission, names, some_outputs
 from tests.unit.scheduler.test_heartbeats import a_handler, told
+from trainyard._cloudevents import Received
+from trainyard._kafka import partition_of
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 
@@ -96,6 +99,47 @@ def test_a_node_that_could_not_come_in_is_not_asked_again_at_once() -> None:
     told(handler, failed)
 
     assert handler._world().declined_agents == {"node-7"}
+
+
+def test_what_was_answered_is_applied_to_what_is_known_by_then() -> None:
+    story = GangStory().accepted()
+    handler = a_handler(story)
+    first = _prepared("node-0")
+
+    with Store("sqlite://").transaction() as transaction:
+        handler.react(first, transaction.documents)
+        story.tell(_prepared("node-1").message)
+        handler.state = story.state
+        handler.apply(first, transaction.documents)
+
+    assert [it.prepared for it in handler.state.runs["run"].members] == [True, True]
+
+
+def _prepared(agent_id: str) -> Received:
+    return _received(cluster.TaskPrepared(run_id="run", epoch=1, agent_id=agent_id, incarnation="first", address="10.0.0.1", ports=[1]))
+
+
+def _received(message: Any) -> Received:
+    return Received(TASKS, 0, 0, "run", message.agent_id, message.DESCRIPTOR.full_name, "", START, message)
+
+
+def test_members_that_read_one_partition_are_told_by_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    partitions = 3
+    monkeypatch.setattr("services.scheduler.handlers._partition", lambda agent_id: partition_of(agent_id, partitions))
+    story = GangStory(horovod(nodes=8)).accepted()
+    members = story.run("run").members
+    for member in members[:-1]:
+        story.report(cluster.TaskPrepared(address="x", ports=[1, 2]), agent_id=member.agent_id, incarnation=member.incarnation)
+    last = cluster.TaskPrepared(run_id="run", epoch=1, agent_id=members[-1].agent_id, incarnation="first", address="x", ports=[1, 2])
+
+    documents: Any = None
+    emits = a_handler(story).react(_received(last), documents)
+
+    formed = [emit for emit in emits if isinstance(emit.message, job.GangFormed)]
+    lanes = [partition_of(emit.key, partitions) for emit in formed if emit.topic == LEASES]
+    assert [emit.topic for emit in formed].count(JOBS) == 1
+    assert sorted(lanes) == sorted({partition_of(member.agent_id, partitions) for member in members})
+    assert all(len(emit.message.members) == len(members) for emit in formed)  # type: ignore[attr-defined]
 
 
 def test_a_run_says_where_it_stands_and_who_works_on_it() -> None:

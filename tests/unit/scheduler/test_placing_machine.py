@@ -177,6 +177,7 @@ class Placements(RuleBasedStateMachine):
             return
         yard = self.yard
         yard.world = replace(yard.world, silent_agents=frozenset(), declined_agents=frozenset())
+        yard.tell(Tick())
         yard.tell(cluster.SetPolicy(submission_id="calm", policy=cluster.Policy()))
         for name in ("own", "low"):
             yard.tell(cluster.UpdatePool(name=name, min_nodes=0, max_nodes=4))

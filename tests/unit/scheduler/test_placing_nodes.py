@@ -172,6 +172,20 @@ def test_a_pool_never_grows_beyond_its_maximum_for_a_gang_that_could_take_over_i
     assert story.state.pools["second"].agent_ids == ("agent-2",)
 
 
+def test_a_node_that_comes_over_for_a_later_run_goes_at_once_to_the_first_that_it_serves() -> None:
+    story = Story(node_slots=4)
+    story.tell(a_pool("giver", max_nodes=2, min_nodes=1), a_pool("taker", max_nodes=4))
+    story.with_agent("agent-0")
+    story.tell(a_submission("first", target="taker"))
+    assert not story.run("first").members
+
+    story.tell(cluster.UpdatePool(name="giver", min_nodes=0, max_nodes=2))
+    told = story.tell(a_submission("second", target="taker", distribution={"node_count": 3}))
+
+    assert "agent-0" in story.state.pools["taker"].agent_ids
+    assert [(it.run_id, it.agent_id) for it in told if isinstance(it, cluster.LeaseOffered)] == [("first", "agent-0")]
+
+
 def test_nodes_beyond_a_lowered_maximum_get_nothing_more_and_leave() -> None:
     story = Story().with_pool(max_nodes=2, min_nodes=2).with_agent("agent-0").with_agent("agent-1")
 

@@ -29,7 +29,7 @@ class Nodes:
         """Nodes of which a run got something, or was promised it, in this decision."""
         slots = {f"agent-{it}" for it in range(world.node_slots)}
         self._let_go(slots)
-        taken = {name for pool in self.pools.values() for name in pool.agent_ids}
+        taken = {name for pool in self.pools.values() for name in slots.intersection(pool.agent_ids)}
         self._slots = sorted(slots - taken, key=number)
         self._devices = taken_devices(state)
 
@@ -54,7 +54,8 @@ class Nodes:
         return node.give(need)
 
     def starting(self, pool: Pool) -> list[Node]:
-        away = [name for name in self.pools[pool.name].agent_ids if self._is_away(name) and name not in self._world.broken_agents]
+        agents, holds, broken = self._state.agents, self._state.index.holds, self._world.broken_agents
+        away = [name for name in self.pools[pool.name].agent_ids if name not in agents and name not in holds and name not in broken]
         return self._unknown(pool, sorted(away, key=number), Where.STARTING)
 
     def fresh(self, pool: Pool) -> list[Node]:
@@ -127,6 +128,8 @@ class Nodes:
                 self.given.add(node.name)
 
     def broken(self, pool: Pool) -> list[str]:
+        if not self._world.broken_agents:
+            return []
         return sorted((name for name in self._world.broken_agents.intersection(pool.agent_ids) if self._is_away(name)), key=number)
 
     def resizes(self) -> list[Fact]:

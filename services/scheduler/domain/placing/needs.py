@@ -144,7 +144,7 @@ def capacity_of(agent: Agent, pool: Pool) -> Size:
 
 def taken_devices(state: State) -> set[str]:
     """What the drivers call the devices that runs hold."""
-    if not any(agent.gpus for agent in state.agents.values()):
+    if not state.has_devices:
         return set()
     return {uuid for run_id in state.index.attempts for uuid in devices_of(state, state.runs[run_id])}
 

@@ -33,23 +33,18 @@ _PASSED = 150
 def may_place(before: State, after: State) -> bool:
     """Something has changed that a placement depends on. Most reports change nothing of it, and a run that comes to the end of a long
     line changes nothing for those before it."""
-    if _only_a_line_grew(before, after):
+    if before is after:
         return False
-    return (
-        before.pools is not after.pools
-        or before.agents is not after.agents
-        or before.policy is not after.policy
-        or before.index.waiting is not after.index.waiting
-        or before.index.holds is not after.index.holds
-        or before.index.attempts is not after.index.attempts
-    )
+    if before.pools is not after.pools or before.agents is not after.agents or before.policy is not after.policy:
+        return True
+    old, new = before.index, after.index
+    if old.holds is not new.holds or old.attempts is not new.attempts:
+        return True
+    return old.waiting is not new.waiting and not _only_a_line_grew(before, after)
 
 
 def _only_a_line_grew(before: State, after: State) -> bool:
-    if any(getattr(before, name) is not getattr(after, name) for name in ("pools", "agents", "policy")):
-        return False
-    if before.index.holds is not after.index.holds or before.index.attempts is not after.index.attempts:
-        return False
+    """Where nothing else has changed than who waits."""
     changed = [name for name, lanes in after.index.waiting.items() if before.index.waiting.get(name) is not lanes]
     if len(changed) != 1 or len(before.index.waiting) != len(after.index.waiting) or changed[0] not in before.index.waiting:
         return False

@@ -38,7 +38,8 @@ class Reservation:
         ends = _ends(self._running, self._need)
         # Before all those from which somebody goes already, perhaps for this very run: given to others they would have gone in vain.
         cleared = {it.agent_id for run in self._running if run.is_ending for it in run.members}
-        order = [(name not in cleared, end, number(name)) for name, end in ends.items() if name not in self._free]
+        free = self._free
+        order = [(name not in cleared, end, number(name)) for name, end in ends.items() if name not in free]
         # The first few are wanted of many.
         heapq.heapify(order)
         while order and len(chosen) < self._lacking:
@@ -86,11 +87,14 @@ def _ends(running: Iterable[Run], need: Need) -> dict[str, datetime]:
     ends: dict[str, datetime] = {}
     for run in running:
         end = latest_end(run) or _NEVER
+        if end is _NEVER:
+            ends.update(dict.fromkeys([it.agent_id for it in run.members], _NEVER))
+            continue
         for member in run.members:
             known = ends.get(member.agent_id)
             if known is None:
                 ends[member.agent_id] = end
-            elif need.whole or end is _NEVER or known is _NEVER:
+            elif need.whole or known is _NEVER:
                 ends[member.agent_id] = max(known, end)
             else:
                 ends[member.agent_id] = min(known, end)
@@ -98,6 +102,7 @@ def _ends(running: Iterable[Run], need: Need) -> dict[str, datetime]:
 
 
 def latest_end(run: Run) -> datetime | None:
-    limit = seconds(run.spec.max_duration)
+    if not (limit := seconds(run.spec.max_duration)):
+        return None
     begun = run.started_at or max((it.offered_at for it in run.members), default=None)
-    return begun + timedelta(seconds=limit) if limit and begun is not None else None
+    return None if begun is None else begun + timedelta(seconds=limit)
