@@ -123,7 +123,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_sent_is_sent_all_the_same(mirr
 
     def remove() -> None:
         for file in mirrored.folder.glob("ckpt-1.*"):
-            file.unlink()
+            file.unlink(missing_ok=True)  # contents are sent side by side
 
     mirrored.objects.meanwhile = remove
 
