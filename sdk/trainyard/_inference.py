@@ -118,9 +118,16 @@ def _nested(values: list[Any], shape: list[int]) -> Any:
 
 
 def predict(
-    address: str, model: str, inputs: Mapping[str, Any], signature_name: str, timeout: float, headers: Mapping[str, str] | None = None
+    address: str,
+    model: str,
+    inputs: Mapping[str, Any],
+    signature_name: str,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    certificate: str = "",
 ) -> dict[str, Any]:
     """One Predict call: input name -> array or nested lists, output name -> array. address: host:port; timeout: seconds; headers go along.
+    certificate: the server's (PEM), where it speaks TLS.
 
     Raises WebserviceException, code "ScoringFailed", with the server's status and words.
     """
@@ -129,7 +136,9 @@ def predict(
     request.model_spec.name, request.model_spec.signature_name = model, signature_name
     for name, value in inputs.items():
         request.inputs.add(key=name, value=encode(value))
-    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 256 << 20)]) as channel:
+    options = [("grpc.max_receive_message_length", 256 << 20)]
+    secure = grpc.ssl_channel_credentials(certificate.encode()) if certificate else None
+    with grpc.secure_channel(address, secure, options) if secure else grpc.insecure_channel(address, options) as channel:
         call = channel.unary_unary(
             "/tensorflow.serving.PredictionService/Predict",
             request_serializer=classes["PredictRequest"].SerializeToString,
