@@ -6,6 +6,8 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from trainyard._deployment_configuration import DeploymentConfiguration
 from trainyard._errors import UserErrorException, WebserviceException
 
@@ -39,6 +41,14 @@ def trusting(certificate: str) -> ssl.SSLContext:
         context.load_verify_locations(cadata=_leaf(certificate))
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def channel_to(address: str, certificate: str) -> grpc.Channel:
+    """gRPC to a server; `certificate`: its own (PEM), where it speaks TLS."""
+    options = [("grpc.max_receive_message_length", 256 << 20)]
+    if not certificate:
+        return grpc.insecure_channel(address, options)
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(certificate.encode()), options)
 
 
 def _leaf(certificate: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from trainyard._endpoint_tls import channel_to
 from trainyard._errors import WebserviceException
 
 _F = descriptor_pb2.FieldDescriptorProto
@@ -136,9 +137,7 @@ def predict(
     request.model_spec.name, request.model_spec.signature_name = model, signature_name
     for name, value in inputs.items():
         request.inputs.add(key=name, value=encode(value))
-    options = [("grpc.max_receive_message_length", 256 << 20)]
-    secure = grpc.ssl_channel_credentials(certificate.encode()) if certificate else None
-    with grpc.secure_channel(address, secure, options) if secure else grpc.insecure_channel(address, options) as channel:
+    with channel_to(address, certificate) as channel:
         call = channel.unary_unary(
             "/tensorflow.serving.PredictionService/Predict",
             request_serializer=classes["PredictRequest"].SerializeToString,

@@ -124,7 +124,7 @@ class Webservice(WebserviceChanges):
         try:
             try:
                 uri = self.scoring_uri or self.door_scoring_uri
-                tls = trusting(self._message.tls.certificate_pem) if uri.startswith("https:") else True
+                tls = trusting(self._certificate) if uri.startswith("https:") else True
                 answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS, verify=tls)
             except httpx.ConnectError:
                 self.update_deployment_state()
@@ -157,7 +157,7 @@ class Webservice(WebserviceChanges):
         served_as = urlsplit(self.scoring_uri or self.door_scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
         headers = {**self._access.headers(), "trainyard-endpoint": self.name}
         try:
-            tls = self._message.tls.certificate_pem if address == self.grpc_address else ""
+            tls = self._certificate if address == self.grpc_address else ""
             return predict(address, served_as, inputs, signature_name, timeout, headers, tls)
         except WebserviceException as error:
             if error.code != "Unavailable" or address == self.door_grpc_address:

@@ -141,7 +141,12 @@ class WebserviceFacts:
     @property
     def ssl_enabled(self) -> bool:
         """Its own addresses speak TLS; the door's do not."""
-        return bool(self._message.tls.certificate_pem)
+        return bool(self._certificate)
+
+    @property
+    def _certificate(self) -> str:
+        """PEM; empty without TLS."""
+        return str(self._message.tls.certificate_pem)
 
     @property
     def created_time(self) -> datetime:
