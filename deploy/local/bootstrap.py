@@ -20,11 +20,17 @@ from deploy.local.cache import locked  # noqa: E402
 from deploy.local.console import step  # noqa: E402
 
 VENV = REPO / ".venv"
-SCRIPT = """#!{python}
+SCRIPTS = {
+    "trainyard": """#!{python}
 import sys
 from trainyard._cli import app
 sys.exit(app(prog_name="trainyard"))
-"""
+""",
+    "trainyard-model-server": """#!{python}
+from services.serving.standalone import main
+main()
+""",
+}
 
 
 def main() -> int:
@@ -35,6 +41,7 @@ def main() -> int:
         with locked(REPO / ".venv.lock"):
             for name in sys.argv[1:]:
                 _install(REPO / name)
+            _write_scripts()
     except subprocess.CalledProcessError as error:
         words = " ".join(str(word) for word in error.cmd[:6])
         print(f"`{words} ...` ended with {error.returncode}; what it said stands above", file=sys.stderr)
@@ -59,10 +66,14 @@ def _install(requirements: Path) -> None:
         subprocess.run(words, check=True, env=environment)
     packages = next((VENV / "lib").glob("python3.*")) / "site-packages"
     (packages / "trainyard.pth").write_text(f"{REPO / 'sdk'}\n{REPO}\n")
-    script = VENV / "bin" / "trainyard"
-    script.write_text(SCRIPT.format(python=python))
-    script.chmod(0o755)
     stamp.write_text(wanted)
+
+
+def _write_scripts() -> None:
+    for name, text in SCRIPTS.items():
+        script = VENV / "bin" / name
+        script.write_text(text.format(python=VENV / "bin" / "python"))
+        script.chmod(0o755)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainyard._deployment_configuration import DeploymentConfiguration, authentication, limits, refuse_secrets_and_tls, warn_of
+from trainyard._deployment_configuration import DeploymentConfiguration, authentication, limits, refuse_secrets, warn_of
+from trainyard._endpoint_tls import secured
 from trainyard._errors import WebserviceException
 from trainyard._inference_config import InferenceConfig
 from trainyard._model_find import texts
@@ -51,10 +52,12 @@ def deploy(
     cores, memory = config.cpu_cores or cores, config.memory_gb or memory
     if cores or memory or config.idle_seconds:
         request.limits.CopyFrom(limits(cores, memory, config.idle_seconds))
+    clients = workspace._clients
+    if (tls := secured(clients, config)) is not None:
+        request.tls.CopyFrom(tls)
     if inference_config is not None:
         request.scoring.CopyFrom(inference_config._to_message(workspace._objects, show_progress=show_progress))
         request.description = request.description or inference_config.description or ""
-    clients = workspace._clients
     return clients.call(clients.endpoints.DeployEndpoint, request, WebserviceException, timeout=_SECONDS).endpoint
 
 
@@ -68,7 +71,7 @@ def update(
     """The Endpoint as it stands. Raises WebserviceException."""
     from trainyard.endpoint.v1 import endpoint_pb2
 
-    refuse_secrets_and_tls(others)
+    refuse_secrets(others)
     warn_of(others)
     _check(inference_config, None)
     request = endpoint_pb2.UpdateEndpoint(submission_id=uuid.uuid4().hex, endpoint=service.name)
@@ -82,6 +85,9 @@ def update(
     if (wanted.cpu_cores, wanted.memory_gb, wanted.idle_seconds) != (None, None, None) or wanted.anew:
         idle = service.idle_seconds if wanted.idle_seconds is None else wanted.idle_seconds
         request.limits.CopyFrom(limits(wanted.cpu_cores or service.cpu_cores, wanted.memory_gb or service.memory_gb, idle))
+    clients = service.workspace._clients
+    if (tls := secured(clients, wanted)) is not None:
+        request.tls.CopyFrom(tls)
     request.authentication = authentication(wanted.auth_enabled, wanted.token_auth_enabled)
     if wanted.tags is not None:
         request.tags.SetInParent()
@@ -92,7 +98,6 @@ def update(
         request.sample_rate = wanted.sample_rate
     if wanted.description is not None:
         request.description = wanted.description
-    clients = service.workspace._clients
     return clients.call(clients.endpoints.UpdateEndpoint, request, WebserviceException, timeout=_SECONDS).endpoint
 
 

@@ -28,6 +28,10 @@ class DeploymentConfiguration:
     description: str | None = None
     idle_seconds: int | None = None
     sample_rate: float | None = None
+    ssl_enabled: bool | None = None
+    ssl_cert_pem_file: str | None = None
+    ssl_key_pem_file: str | None = None
+    ssl_cname: str | None = None
     anew: bool = field(default=False, repr=False)  # a new server even where nothing changes
 
     def __post_init__(self) -> None:
@@ -39,8 +43,17 @@ class DeploymentConfiguration:
         rate = self.sample_rate
         if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1):
             raise UserErrorException(f"sample_rate is a number from 0 to 1, not {rate!r}.", target="sample_rate")
+        self._check_tls()
         if self.auth_enabled and self.token_auth_enabled:
             raise UserErrorException("Give auth_enabled (keys) or token_auth_enabled, not both.", target="auth_enabled")
+
+    def _check_tls(self) -> None:
+        given = {name: getattr(self, name) for name in ("ssl_cert_pem_file", "ssl_key_pem_file", "ssl_cname")}
+        if not self.ssl_enabled and (useless := [name for name, value in given.items() if value]):
+            raise UserErrorException(f"{', '.join(useless)} without ssl_enabled=True means nothing.", target=useless[0])
+        if self.ssl_enabled and (missing := [name for name, value in given.items() if not value]):
+            what = "the PEM files of a certificate and its key, and the host name that it is for"
+            raise UserErrorException(f"ssl_enabled needs {', '.join(missing)} too: {what}.", target=missing[0])
 
     @classmethod
     def of(cls, given: DeploymentConfiguration | None, *options: Any) -> DeploymentConfiguration:
@@ -91,17 +104,17 @@ def authentication(auth_enabled: bool | None, token_auth_enabled: bool | None) -
     return endpoint_pb2.AUTHENTICATION_UNSPECIFIED if neither else endpoint_pb2.AUTHENTICATION_NONE
 
 
-def refuse_secrets_and_tls(given: Mapping[str, Any]) -> None:
+def refuse_secrets(given: Mapping[str, Any]) -> None:
     """What would promise safety that is not there. Raises UserErrorException."""
     for option in ("primary_key", "secondary_key"):
         if given.get(option):
             raise UserErrorException(
                 f"{option} cannot be chosen: the platform makes the keys.", target=option, hint="read them by get_keys()"
             )
-    for option in ("ssl_enabled", "ssl_cert_pem_file", "ssl_key_pem_file", "ssl_cname", "cmk_vault_base_url", "cmk_key_name"):
+    for option in ("cmk_vault_base_url", "cmk_key_name"):
         if given.get(option):
             raise UserErrorException(
-                f"{option} cannot be had: endpoints answer without TLS.", target=option, hint="put a proxy with a certificate in front"
+                f"{option} cannot be had: disks are not encrypted by the platform.", target=option, hint="encrypt the file system"
             )
 
 

@@ -36,11 +36,16 @@ class Hold:
     """An environment in use: it stays where it is until `release`, or until this process ends."""
 
     def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._close = weakref.finalize(self, os.close, descriptor)
 
     def release(self) -> None:
         """A second time does nothing."""
         self._close()
+
+    def outlive_exec(self) -> None:
+        """It is kept by the program that this process becomes, and by what that starts."""
+        os.set_inheritable(self._descriptor, True)
 
 
 def hold(cache: Path, environment_id: str) -> Hold | None:

@@ -190,9 +190,13 @@ class WebserviceException(TrainyardException):
 
 
 class ModelNotFoundException(WebserviceException):
-    """No such model or version. Azure's SDK raises its WebserviceException for it, and scripts catch that."""
+    """No such model or version. Azure's SDK raises its WebserviceException for it, and scripts look for the code in its message."""
 
     code = "ModelNotFound"
+
+    def __init__(self, message: str, **more: Any) -> None:
+        prefix = f"{type(self).code}: "
+        super().__init__(message if message.startswith(prefix) else prefix + message, **more)
 
 
 class ImageException(TrainyardException):

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from trainyard._endpoint_tls import channel_to
 from trainyard._errors import WebserviceException
 
 _F = descriptor_pb2.FieldDescriptorProto
@@ -118,9 +119,16 @@ def _nested(values: list[Any], shape: list[int]) -> Any:
 
 
 def predict(
-    address: str, model: str, inputs: Mapping[str, Any], signature_name: str, timeout: float, headers: Mapping[str, str] | None = None
+    address: str,
+    model: str,
+    inputs: Mapping[str, Any],
+    signature_name: str,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    certificate: str = "",
 ) -> dict[str, Any]:
     """One Predict call: input name -> array or nested lists, output name -> array. address: host:port; timeout: seconds; headers go along.
+    certificate: the server's (PEM), where it speaks TLS.
 
     Raises WebserviceException, code "ScoringFailed", with the server's status and words.
     """
@@ -129,7 +137,7 @@ def predict(
     request.model_spec.name, request.model_spec.signature_name = model, signature_name
     for name, value in inputs.items():
         request.inputs.add(key=name, value=encode(value))
-    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 256 << 20)]) as channel:
+    with channel_to(address, certificate) as channel:
         call = channel.unary_unary(
             "/tensorflow.serving.PredictionService/Predict",
             request_serializer=classes["PredictRequest"].SerializeToString,

@@ -115,6 +115,7 @@ class Webservice(WebserviceChanges):
         """
         import httpx
 
+        from trainyard._endpoint_tls import trusting
         from trainyard._inference import MOVED
 
         body = input_data if isinstance(input_data, bytes | str) else json.dumps(input_data, default=_plain)
@@ -123,7 +124,8 @@ class Webservice(WebserviceChanges):
         try:
             try:
                 uri = self.scoring_uri or self.door_scoring_uri
-                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS)
+                tls = trusting(self._certificate) if uri.startswith("https:") else True
+                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS, verify=tls)
             except httpx.ConnectError:
                 self.update_deployment_state()
                 if not self.asleep:
@@ -155,7 +157,8 @@ class Webservice(WebserviceChanges):
         served_as = urlsplit(self.scoring_uri or self.door_scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
         headers = {**self._access.headers(), "trainyard-endpoint": self.name}
         try:
-            return predict(address, served_as, inputs, signature_name, timeout, headers)
+            tls = self._certificate if address == self.grpc_address else ""
+            return predict(address, served_as, inputs, signature_name, timeout, headers, tls)
         except WebserviceException as error:
             if error.code != "Unavailable" or address == self.door_grpc_address:
                 raise

@@ -69,12 +69,16 @@ class WebserviceChanges(WebserviceFacts):
         idle_seconds: int | None = None,
         collect_model_data: bool | None = None,
         sample_rate: float | None = None,
+        ssl_enabled: bool | None = None,
+        ssl_cert_pem_file: str | None = None,
+        ssl_key_pem_file: str | None = None,
+        ssl_cname: str | None = None,
         deployment_config: DeploymentConfiguration | None = None,
         wait: bool = False,
         **others: Any,
     ) -> None:
-        """What is given is changed, all else stays. Other models, code, cores, memory or idle_seconds are a new deployment, which takes over without a
-        dropped request once it answers: wait_for_deployment follows. All else holds at once.
+        """What is given is changed, all else stays. Other models, code, cores, memory, idle_seconds or TLS are a new deployment, which takes over without
+        a dropped request once it answers: wait_for_deployment follows. With or without TLS its addresses are others. All else holds at once.
 
         models: Model, "name:version" or "name@alias", all that it is to serve. sample_rate and collect_model_data: as deploy_configuration
         has them. tags replace those that are there; properties are added.
@@ -97,6 +101,10 @@ class WebserviceChanges(WebserviceFacts):
                 description,
                 idle_seconds,
                 rate_of(collect_model_data, sample_rate),
+                ssl_enabled,
+                ssl_cert_pem_file,
+                ssl_key_pem_file,
+                ssl_cname,
             ),
             others,
         )

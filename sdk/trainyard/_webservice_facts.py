@@ -50,7 +50,7 @@ class WebserviceFacts:
 
     @property
     def scoring_uri(self) -> str:
-        """REST address, ends in ":predict", or in "/score" where a script answers; empty while nothing answers."""
+        """REST address, https with TLS, ends in ":predict", or in "/score" where a script answers; empty while nothing answers."""
         return str(self._message.scoring_uri)
 
     @property
@@ -139,6 +139,16 @@ class WebserviceFacts:
         return bool(self._message.asleep)
 
     @property
+    def ssl_enabled(self) -> bool:
+        """Its own addresses speak TLS; the door's do not."""
+        return bool(self._certificate)
+
+    @property
+    def _certificate(self) -> str:
+        """PEM; empty without TLS."""
+        return str(self._message.tls.certificate_pem)
+
+    @property
     def created_time(self) -> datetime:
         """When its first deployment was taken, in UTC."""
         when: datetime = as_utc(self._message.created_at)
@@ -155,8 +165,6 @@ class WebserviceFacts:
         """Those that were live, oldest first (the last few): number, model ("name:version") and entry_script; roll_back goes to one of them."""
         return [
             {
-                "idleSeconds": self.idle_seconds,
-                "asleep": self.asleep,
                 "deployment": int(it.deployment),
                 "model": f"{it.model}:{it.version}" if it.model else "",
                 "entry_script": str(it.entry_script),
@@ -210,6 +218,10 @@ class WebserviceFacts:
             "tokenAuthEnabled": self.token_auth_enabled,
             "containerResourceRequirements": {"cpu": self.cpu_cores, "memoryInGB": self.memory_gb},
             "sampleRate": self.sample_rate,
+            "sslEnabled": self.ssl_enabled,
+            "cname": str(self._message.tls.cname) or None,
+            "idleSeconds": self.idle_seconds,
+            "asleep": self.asleep,
             "deployment": int(self._message.deployment),
             "deployments": self.deployments,
             "traffic": self.traffic,

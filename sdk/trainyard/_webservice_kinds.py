@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainyard._deployment_configuration import DeploymentConfiguration, rate_of, refuse_secrets_and_tls, warn_of
+from trainyard._deployment_configuration import DeploymentConfiguration, rate_of, refuse_secrets, warn_of
 from trainyard._webservice import Webservice
 
 
@@ -25,20 +25,25 @@ class AciWebservice(Webservice):
         idle_seconds: int | None = None,
         collect_model_data: bool | None = None,
         sample_rate: float | None = None,
+        ssl_enabled: bool | None = None,
+        ssl_cert_pem_file: str | None = None,
+        ssl_key_pem_file: str | None = None,
+        ssl_cname: str | None = None,
         **others: Any,
     ) -> DeploymentConfiguration:
         """What Model.deploy takes as deployment_config. cpu_cores bound the threads that compute, memory_gb (GiB) ends a server that takes
         more; without them there is no bound. auth_enabled: callers must send a key. idle_seconds: without a call for so long the server ends,
         and the next call through the door starts it. sample_rate: the part of its calls, 0 to 1, that is kept with request and answer on
-        trainyard.inference, for `trainyard endpoint replay`; collect_model_data=True alone keeps all of them.
+        trainyard.inference, for `trainyard endpoint replay`; collect_model_data=True alone keeps all of them. ssl_enabled: its own addresses
+        speak TLS, by the certificate and key in those PEM files; ssl_cname, a name that the certificate is for, is their host.
 
-        Options that would promise TLS or chosen keys raise UserErrorException; those of Azure's cloud have no effect, and say so.
+        Options that would promise chosen keys raise UserErrorException; those of Azure's cloud have no effect, and say so.
         """
-        refuse_secrets_and_tls(others)
+        refuse_secrets(others)
         warn_of({"location": location, **others})
-        rate = rate_of(collect_model_data, sample_rate)
+        rate, tls = rate_of(collect_model_data, sample_rate), (ssl_enabled, ssl_cert_pem_file, ssl_key_pem_file, ssl_cname)
         return DeploymentConfiguration(
-            cpu_cores, memory_gb, auth_enabled, token_auth_enabled, tags, properties, description, idle_seconds, rate
+            cpu_cores, memory_gb, auth_enabled, token_auth_enabled, tags, properties, description, idle_seconds, rate, *tls
         )
 
 

@@ -1,24 +1,14 @@
-"""What this machine has, and what its kernel does for us."""
+"""What this machine has."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 from collections.abc import Sequence
 
 import psutil
 
 from services.chassis.gpus import visible_gpus
 from trainyard.cluster.v1.resources_pb2 import Gpu, Resources
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def end_with_parent() -> None:
-    """Called in a child: whoever kills its parent ends it too."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def gpus(fake: str = "") -> Sequence[Gpu]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from trainyard._environment_cache import default_cache
@@ -80,6 +80,12 @@ class Serving(BaseModel):
     load_seconds: float = Field(600.0, gt=0, description="deadline from the start of a model server to its first answer")
     door_grpc_port: int = Field(0, ge=0, le=65535, description="gRPC of all models by name; 0, or no door_rest_port: there is no such door")
     door_rest_port: int = Field(0, ge=0, le=65535, description="REST of all models by name")
+    memory_budget_bytes: int = Field(
+        0,
+        ge=0,
+        description="what all servers of endpoints may take together; beyond it those that were called longest ago sleep; 0: no bound",
+    )
+    least_awake_seconds: float = Field(30.0, ge=0, description="for so long no endpoint is put to sleep to make room for others")
     key_secret: SecretStr = Field(
         SecretStr(""), description="what the keys of endpoints are made from; empty: a file in home, made at the first start"
     )
@@ -103,6 +109,16 @@ class Settings(BaseSettings):
     agent: Agent = Field(default_factory=lambda: Agent())
     registry: Registry = Field(default_factory=lambda: Registry())
     serving: Serving = Field(default_factory=lambda: Serving())
+
+    @model_validator(mode="after")
+    def _who_sleeps_can_be_woken(self) -> Self:
+        has_door = self.port and self.serving.door_grpc_port and self.serving.door_rest_port
+        if self.service == "serving" and self.serving.memory_budget_bytes and not has_door:
+            raise ValueError(
+                "serving.memory_budget_bytes puts endpoints to sleep, which the door wakes: set port, serving.door_grpc_port and "
+                "serving.door_rest_port, or no budget"
+            )
+        return self
 
     @classmethod
     def load(cls, service: str, **overrides: Any) -> Settings:

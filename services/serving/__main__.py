@@ -10,6 +10,7 @@ from services.chassis.worker import Worker
 from services.serving import api
 from services.serving.adapters.deployment_files import DeploymentFiles
 from services.serving.adapters.door_process import DoorProcess, DoorTable
+from services.serving.adapters.endpoint_certificates import EndpointCertificates
 from services.serving.adapters.endpoint_keys import EndpointKeys
 from services.serving.adapters.endpoint_logs import EndpointLogs
 from services.serving.adapters.model_environments import ModelEnvironments
@@ -19,6 +20,7 @@ from services.serving.adapters.server_files import ServerFiles
 from services.serving.adapters.server_process import ModelServers, reachable_at
 from services.serving.adapters.sources import CachedSources
 from services.serving.caretaker import World
+from services.serving.crowd import Crowd
 from services.serving.deploying import Deploying
 from services.serving.handlers import MODELS, TOPIC, ServingHandler
 from services.serving.request_log import RequestLog
@@ -36,17 +38,20 @@ def main() -> int:
     logs = EndpointLogs(home)
     keys = EndpointKeys(home, settings.serving.key_secret.get_secret_value())
     spools = SampleSpools(home)
-    table = DoorTable(home)
+    certificates = EndpointCertificates(home)
+    table = DoorTable(home, settings.host if settings.host != "0.0.0.0" else "127.0.0.1")
     door = Door(reachable_at(settings.host), settings.serving.door_grpc_port, settings.serving.door_rest_port)
     control = f"{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}" if settings.port else ""
+    budget = settings.serving.memory_budget_bytes
     world = World(
         files=DeploymentFiles(CachedModelFiles(objects, settings.cache), CachedSources(objects, settings.cache), home),
         environments=ModelEnvironments(settings.cache),
-        servers=ModelServers(settings.host, home, settings.serving.load_seconds),
+        servers=ModelServers(settings.host, home, settings.serving.load_seconds, budget),
         logs=logs,
         doors=ServerFiles(keys, spools),
         table=table,
         host=reachable_at(settings.host),
+        crowd=Crowd(budget, settings.serving.least_awake_seconds),
     )
 
     def decide(context: Context) -> Worker:
@@ -56,7 +61,7 @@ def main() -> int:
     return (
         Service("serving", settings)
         .listens(TOPIC, MODELS, to=ServingHandler())
-        .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs, keys, door))
+        .serves("trainyard.endpoint.v1.EndpointService", api.endpoints(logs, keys, certificates, door))
         .works(decide)
         .beside(lambda context: Supervisor(context.engine, context.store, world).run())
         .beside(lambda context: RequestLog(spools, KafkaPublisher(settings.kafka_bootstrap), context.store).run())

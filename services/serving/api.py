@@ -13,6 +13,7 @@ from services.chassis.choices import close_to, told
 from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
 from services.chassis.store import Documents
+from services.serving.adapters.endpoint_certificates import BadCertificate, EndpointCertificates
 from services.serving.adapters.endpoint_keys import REFRESH_AFTER, TOKEN_LASTS, EndpointKeys
 from services.serving.domain import asking
 from services.serving.domain.asking import Request
@@ -37,18 +38,19 @@ _LINES, _MOST_LINES = 200, 20_000
 _MOST_BYTES = 3 << 20
 
 
-def endpoints(logs: Logs, keys: EndpointKeys, door: Door) -> Callable[[grpc.aio.Server, Context], None]:
+def endpoints(logs: Logs, keys: EndpointKeys, certificates: EndpointCertificates, door: Door) -> Callable[[grpc.aio.Server, Context], None]:
     def register(server: grpc.aio.Server, context: Context) -> None:
-        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs, keys, door), server)
+        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(EndpointServicer(context, logs, keys, certificates, door), server)
 
     return register
 
 
 class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
-    def __init__(self, context: Context, logs: Logs, keys: EndpointKeys, door: Door) -> None:
+    def __init__(self, context: Context, logs: Logs, keys: EndpointKeys, certificates: EndpointCertificates, door: Door) -> None:
         self._context = context
         self._logs = logs
         self._keys = keys
+        self._certificates = certificates
         self._door = door
 
     async def DeployEndpoint(
@@ -126,6 +128,18 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         await self._context.request(TOPIC, request.endpoint, request)
         self._keys.keep(self._endpoint(request.endpoint))
         return endpoint_pb2.RegenerateEndpointKeyResponse()
+
+    async def KeepCertificate(
+        self, request: endpoint_pb2.KeepCertificateRequest, _: grpc.aio.ServicerContext[Any, Any]
+    ) -> endpoint_pb2.KeepCertificateResponse:
+        tls = endpoint_pb2.Tls(certificate_pem=request.certificate_pem, cname=request.cname)
+        if fault := asking.tls_fault(tls) if request.certificate_pem else ("certificate", "The PEM text has no certificate."):
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", fault[1], fault[0])
+        try:
+            await asyncio.to_thread(self._certificates.keep, tls, request.key_pem)
+        except BadCertificate as error:
+            raise refuse(Code.INVALID_ARGUMENT, "UserError", f"TLS cannot be had: {error}.", "certificate") from error
+        return endpoint_pb2.KeepCertificateResponse()
 
     async def GetEndpointToken(
         self, request: endpoint_pb2.GetEndpointTokenRequest, _: grpc.aio.ServicerContext[Any, Any]

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
+from services.serving.crowd import Crowd, Place
 from services.serving.domain.reports import CameUp, GaveUp, Progressed, Report, WentDown, WentIdle
 from services.serving.ports import (
     CannotServe,
@@ -50,6 +51,7 @@ class World:
     doors: Doors
     table: Table
     host: str  # under which the servers are told to clients
+    crowd: Crowd = field(default_factory=Crowd)
     grace: float = 15.0  # between TERM and KILL
     backoff: Sequence[float] = (0.5, 1.0, 2.0, 4.0)  # before each new attempt; one more failure in a row is the last
     settled: float = 60.0  # a server that was up so long begins a new row
@@ -98,7 +100,7 @@ class Caretaker:
             await self._report(WentDown(self._endpoint, self._content.deployment, "its server is not running"))
         while True:
             try:
-                server, fetched = await self._bring_up()
+                failure = await self._serve()
             except CannotServe as error:
                 failure = error.failure
             except NotReported:
@@ -106,8 +108,6 @@ class Caretaker:
             except Exception as error:
                 log.exception("a deployment cannot be brought up", endpoint=self._endpoint, deployment=self._content.deployment)
                 failure = Failure(code="InternalError", message=f"{type(error).__name__}: {error}"[:3000], target=self._content.id)
-            else:
-                failure = await self._watch(server, fetched)
             self._say(f"-- {failure.code}: {failure.message}")
             log.warning(
                 "does not serve", endpoint=self._endpoint, deployment=self._content.deployment, code=failure.code, why=failure.message
@@ -120,17 +120,26 @@ class Caretaker:
             await self._progress(f"starting anew in {pause:g} s (failure {self._failures} in a row): {failure.message}")
             await asyncio.sleep(pause)
 
-    async def _bring_up(self) -> tuple[Server, Fetched]:
-        """Raises CannotServe."""
+    async def _serve(self) -> Failure:
+        """From nothing to the end of the server, and why it ended. Raises CannotServe."""
         fetched = await self._fetch()
         python = await self._prepare()
+        place = await self._world.crowd.enter(self._content, self._progress)
+        try:
+            server = await self._bring_up(python, fetched)
+            return await self._watch(server, fetched, place)
+        finally:
+            self._world.crowd.leave(place)
+
+    async def _bring_up(self, python: Path, fetched: Fetched) -> Server:
+        """Raises CannotServe."""
         await self._progress(f"loading {self._content.title}")
         ports = self._ports if await self._may_use(self._ports) else Ports()
         try:
-            return await self._start(python, fetched, ports), fetched
+            return await self._start(python, fetched, ports)
         except PortTaken as error:
             self._say(f"{error}; taking other ports")
-            return await self._start(python, fetched, Ports()), fetched
+            return await self._start(python, fetched, Ports())
 
     async def _start(self, python: Path, fetched: Fetched, ports: Ports) -> Server:
         """Raises CannotServe, and PortTaken unless the ports may be any."""
@@ -171,10 +180,11 @@ class Caretaker:
             await asyncio.sleep(0.1)
         return free
 
-    async def _watch(self, server: Server, fetched: Fetched) -> Failure:
+    async def _watch(self, server: Server, fetched: Fetched, place: Place) -> Failure:
         """From the first answer to the end of the process. Cancelled: the server is drained."""
         try:
             self._ports, self._is_new, self._shares = server.ports, False, False
+            await self._world.crowd.up(place, server)
             await self._report(self._came_up(server, fetched))
             log.info("serves", endpoint=self._endpoint, deployment=self._content.deployment, model=self._content.title, ports=server.ports)
             began = time.monotonic()
@@ -204,10 +214,12 @@ class Caretaker:
                 since = time.monotonic()
                 # It is said again where it could not be kept.
                 with contextlib.suppress(NotReported):
-                    await self._report(WentIdle(self._endpoint, self._content.deployment))
+                    idle_for = f"nobody called for {idle} s"
+                    await self._report(WentIdle(self._endpoint, self._content.deployment, idle_for, await server.memory()))
 
     def _came_up(self, server: Server, fetched: Fetched) -> CameUp:
-        host, ports = self._world.host, server.ports
+        tls, ports = self._content.tls, server.ports
+        host, scheme = (tls.cname, "https") if tls is not None else (self._world.host, "http")
         path = "/score" if self._content.scoring is not None else f"/v1/models/{self._content.models[0].model}:predict"
         return CameUp(
             self._endpoint,
@@ -215,7 +227,7 @@ class Caretaker:
             fetched.digest,
             server.signatures,
             grpc_address=f"{host}:{ports.grpc}" if ports.grpc else "",
-            scoring_uri=f"http://{host}:{ports.rest}{path}",
+            scoring_uri=f"{scheme}://{host}:{ports.rest}{path}",
             at=datetime.now(UTC),
         )
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from services.serving.domain.endpoint import Endpoint
 from services.serving.domain.model_version import ModelVersion
-from trainyard.endpoint.v1.endpoint_pb2 import Limits, Scoring
+from trainyard.endpoint.v1.endpoint_pb2 import Limits, Scoring, Tls
 from trainyard.event.v1.artifact_pb2 import Failure
 
 Say = Callable[[str], None]
@@ -38,6 +38,8 @@ class Content:
     models: tuple[ModelVersion, ...]
     scoring: Scoring | None = None  # None: without code, and there is one model
     limits: Limits = field(default_factory=Limits)
+    tls: Tls | None = None
+    memory_bytes: int = 0  # that its server took when it was up last; 0: not known
 
     @property
     def id(self) -> str:
@@ -100,6 +102,10 @@ class Server(Protocol):
 
     async def calls(self) -> int | None:
         """How many it was asked so far; None where it does not tell."""
+        ...
+
+    async def memory(self) -> int:
+        """Bytes that it and what it has started take now."""
         ...
 
     async def wait(self) -> Failure:

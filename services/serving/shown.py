@@ -56,6 +56,7 @@ def shown(endpoint: Endpoint, door: Door) -> endpoint_pb2.Endpoint:
         beside=_summary(second.deployment) if second is not None else None,
         split=second.split if second is not None else None,
         asleep=endpoint.asleep,
+        tls=endpoint.serving.tls if endpoint.serving is not None else None,
         beside_is_up=second is not None and second.up,
         door_grpc_address=door.grpc_address if endpoint.grpc_address else "",
         door_scoring_uri=door.uri_of(endpoint),

@@ -49,6 +49,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until cancelled; then all servers are drained."""
+        crowd = asyncio.create_task(self._world.crowd.run(self._endpoints, partial(self._report, "")))
         try:
             while True:
                 seen = self._engine.revision
@@ -56,12 +57,17 @@ class Supervisor:
                     await self._engine.command(Command(Follow(name, datetime.now(UTC)), cause_id, name, recurs=True))
                 await self._engine.until(lambda seen=seen: self._engine.revision != seen, _LOOK_SECONDS)  # type: ignore[misc]
         finally:
+            crowd.cancel()
             for key, post in list(self._posts.items()):
                 if post.caretaker is not None:
                     post.caretaker.grace = _GOODBYE_GRACE_SECONDS
                 self._release(key)
             if self._leaving:
                 await asyncio.wait(self._leaving)
+
+    def _endpoints(self) -> dict[str, Endpoint]:
+        with self._store.reading() as documents:
+            return {it.name: it for it in Shelf(documents).endpoints()}
 
     def _reconcile(self) -> list[tuple[str, str]]:
         """Returns the endpoints whose alias has moved, each with the event that moved it."""
@@ -139,12 +145,14 @@ def _content(endpoint: Endpoint, deployment: Deployment, shelf: Shelf) -> Conten
     found = tuple(it for it in models if it is not None)
     if len(found) < len(models) or not (found or deployment.scoring):
         return None
-    return Content(endpoint.name, deployment.number, deployment.title, found, deployment.scoring, deployment.limits or Limits())
+    took = endpoint.memory_bytes if endpoint.serves(deployment.number) else 0
+    limits = deployment.limits or Limits()
+    return Content(endpoint.name, deployment.number, deployment.title, found, deployment.scoring, limits, deployment.tls, took)
 
 
-def _path(deployment: Deployment) -> str:
-    """What the path of its scoring URI depends on."""
-    return deployment.model if deployment.scoring is None else "/score"
+def _path(deployment: Deployment) -> tuple[bool, str]:
+    """What its scoring URI depends on, beside the address."""
+    return deployment.tls is not None, deployment.model if deployment.scoring is None else "/score"
 
 
 def _without_version(endpoint: str, deployment: int) -> GaveUp:

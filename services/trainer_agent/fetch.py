@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from services.chassis.machine import end_with_parent
+from services.parent import die_with
 from trainyard._http_source import Limits, Unreachable, client, download
 
 _TELL_SECONDS = 1.0
@@ -55,7 +55,7 @@ def say(what: Mapping[str, object]) -> None:
 
 
 def main() -> int:
-    end_with_parent()
+    die_with(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     code = 0
     try:
         asyncio.run(fetch(json.load(sys.stdin), Limits(), _Telling()))

@@ -14,6 +14,7 @@ import grpc
 import httpx
 
 from trainyard._deploying import parsed
+from trainyard._endpoint_tls import channel_to, trusting
 from trainyard._errors import PlatformUnavailableException, WebserviceException
 from trainyard._replay import wire
 
@@ -55,9 +56,9 @@ class Target:
         self._model = rest.partition(":")[0].partition("/")[0]
         self._base = f"{place.scheme}://{place.netloc}{head if of_model else place.path.removesuffix('/score')}"
         self._headers = {**service._access.headers(), "trainyard-endpoint": service.name}
-        self._http = httpx.Client(timeout=_SECONDS)
-        address = service.grpc_address or service.door_grpc_address
-        self._channel = None if self._has_code else grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 256 << 20)])
+        self._http = httpx.Client(timeout=_SECONDS, verify=trusting(service._certificate))
+        address, certificate = (service.grpc_address, service._certificate) if service.grpc_address else (service.door_grpc_address, "")
+        self._channel = None if self._has_code else channel_to(address, certificate)
 
     def close(self) -> None:
         """Its connections."""

@@ -26,12 +26,16 @@ _GRACE_SECONDS = 6.0
 class DoorTable:
     """`<home>/door.json`, written where it would change. Replaced whole: the door reads the old or the new one."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, host: str = "127.0.0.1") -> None:
+        """`host`: where the door finds the servers, whatever name their callers use."""
+        self._host = host
         self.file = home / "door.json"
         self._kept = ""
 
     def keep(self, endpoints: Sequence[Endpoint]) -> None:
-        text = json.dumps({it.name: _row(it, it.serving) for it in endpoints if it.serving is not None and it.scoring_uri}, sort_keys=True)
+        text = json.dumps(
+            {it.name: _row(it, it.serving, self._host) for it in endpoints if it.serving is not None and it.scoring_uri}, sort_keys=True
+        )
         if text == self._kept and self.file.exists():
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,24 +46,29 @@ class DoorTable:
         self._kept = text
 
 
-def _row(endpoint: Endpoint, serving: Deployment) -> dict[str, Any]:
+def _row(endpoint: Endpoint, serving: Deployment, host: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": serving.model,
         "has_code": serving.scoring is not None,
-        "main": _backend(serving, endpoint.grpc_address, endpoint.scoring_uri),
+        "main": _backend(serving, endpoint.grpc_address, endpoint.scoring_uri, host),
         "unlisted": endpoint.settings.unlisted,
         "asleep": not endpoint.up,  # woken, or being brought back: callers wait for it
     }
     second = endpoint.second
     if second is not None and second.up:
         split = second.split
-        row["beside"] = _backend(second.deployment, second.grpc_address, second.scoring_uri)
+        row["beside"] = _backend(second.deployment, second.grpc_address, second.scoring_uri, host)
         row |= {"percent": split.percent, "sticky_by": split.sticky_by, "shadow": split.shadow}
     return row
 
 
-def _backend(deployment: Deployment, grpc_address: str, scoring_uri: str) -> dict[str, Any]:
-    return {"deployment": deployment.number, "grpc": grpc_address, "rest": urlsplit(scoring_uri).netloc}
+def _backend(deployment: Deployment, grpc_address: str, scoring_uri: str, host: str) -> dict[str, Any]:
+    rest, tls = urlsplit(scoring_uri), deployment.tls
+    if tls is None:
+        return {"deployment": deployment.number, "grpc": grpc_address, "rest": rest.netloc}
+    grpc = f"{host}:{grpc_address.rpartition(':')[2]}" if grpc_address else ""
+    told = {"certificate": tls.certificate_pem, "cname": tls.cname}
+    return {"deployment": deployment.number, "grpc": grpc, "rest": f"{host}:{rest.port}", **told}
 
 
 class DoorProcess:
@@ -73,7 +82,7 @@ class DoorProcess:
     async def run(self) -> None:
         """Until cancelled; one that ends is started again."""
         if not all(self._ports):
-            return
+            await asyncio.Event().wait()  # a part of a service that returns ends it
         while True:
             process = await self._start()
             try:

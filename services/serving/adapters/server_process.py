@@ -16,10 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import trainyard
+from services.serving.adapters.endpoint_certificates import EndpointCertificates
 from services.serving.adapters.endpoint_keys import key_file
 from services.serving.adapters.listening import Listening
 from services.serving.adapters.sample_spools import spool_folder
+from services.serving.pinned import context_for
 from services.serving.ports import CannotServe, Content, Fetched, Ports, PortTaken, Say
 from trainyard.endpoint.v1.endpoint_pb2 import Limits
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -42,11 +46,14 @@ _GIVEN_PREFIXES = ("LC_", "TF_", "CUDA_", "NVIDIA_", "OMP_", "KMP_", "MKL_", "GR
 
 
 class ModelServers:
-    def __init__(self, host: str, home: Path, load_seconds: float) -> None:
-        """`load_seconds`: from the start of a process to its first answer."""
+    def __init__(self, host: str, home: Path, load_seconds: float, memory_budget: int = 0) -> None:
+        """`load_seconds`: from the start of a process to its first answer. `memory_budget`: bytes that all servers may take together, so no
+        single one more; 0: no bound."""
         self._host = host
         self._home = home
         self._load_seconds = load_seconds
+        self._certificates = EndpointCertificates(home)
+        self._memory_budget = memory_budget
         self._listening = Listening(host)
 
     def is_free(self, ports: Ports) -> bool:
@@ -77,7 +84,7 @@ class ModelServers:
             pass_fds=(rest.fileno(),),
         )
         server = ModelServer(process, content, say, "127.0.0.1" if self._host == "0.0.0.0" else self._host)
-        server.bound(content.limits.memory_bytes)
+        server.bound(content.limits.memory_bytes, self._memory_budget)
         return server
 
     def _serving(self, python: Path, content: Content, fetched: Fetched, grpc: int, rest: socket.socket) -> list[str]:
@@ -94,6 +101,8 @@ class ModelServers:
             "samples": spool_folder(self._home, content.endpoint, content.deployment),
             "manage-models": "false",
         }
+        if content.tls is not None:
+            options |= dict.fromkeys(("ssl-config-file", "rest-api-ssl-config-file"), self._certificates.files(content.tls).config)
         if content.limits.cpu_cores:
             options["tensorflow-session-parallelism"] = math.ceil(content.limits.cpu_cores)
         words = [f"--{name}={value}" for name, value in options.items()]
@@ -110,6 +119,8 @@ class ModelServers:
             "parent-pid": os.getpid(),
             "then-path": os.pathsep.join(map(str, SDK)),
         }
+        if content.tls is not None:
+            options["tls-file"] = self._certificates.files(content.tls).pem
         words = [f"--{name}={value}" for name, value in options.items()]
         return [str(python), "-P", "-m", "services.serving.scoring_server", *words]
 
@@ -124,6 +135,7 @@ class ModelServer:
         self._host = host
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._bound = (0, "")  # bytes of memory, and whose bound that is
         self._over = ""  # why it was ended, where it took too much memory
         self._leave: Callable[[], None] = lambda: None
         self._watching: asyncio.Task[None] | None = None
@@ -143,25 +155,38 @@ class ModelServer:
         """Called once, when the process was stopped or has ended and `stop` has seen it."""
         self._leave = leave
 
-    def bound(self, memory_bytes: int) -> None:
-        """From here on it is ended where it takes more than that; 0: no bound."""
-        if memory_bytes:
-            self._watching = asyncio.create_task(self._watch_memory(memory_bytes))
+    def bound(self, memory_bytes: int, budget: int = 0) -> None:
+        """From here on it is ended where it takes more than its own bound, or than all servers may take together; 0: no bound."""
+        bounds = [
+            (memory_bytes, "is its bound; give it more memory_gb"),
+            (budget, "is what all endpoints may take together; set more serving.memory_budget_bytes"),
+        ]
+        if found := [it for it in bounds if it[0]]:
+            self._bound = min(found)
+            self._watching = asyncio.create_task(self._watch_memory())
 
-    async def _watch_memory(self, most: int) -> None:
-        while self._process.returncode is None and (used := _resident(self._process.pid)) is not None:
-            if used > most:
-                self._over = (
-                    f"the server took {used / 2**20:.0f} MiB of memory, and {most / 2**20:.0f} MiB is its bound; give it more memory_gb"
-                )
-                self._hear(self._over)
+    async def _watch_memory(self) -> None:
+        while self._process.returncode is None:
+            if why := self._exceeds():
+                self._over = why
+                self._hear(why)
                 self._signal(signal.SIGKILL)
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
+    def _exceeds(self) -> str:
+        """Its bound, and in which words; "" where it does not."""
+        most, bound = self._bound
+        used = _resident(self._process.pid) if most else None
+        return f"the server took {used / 2**20:.0f} MiB of memory, and {most / 2**20:.0f} MiB {bound}" if used and used > most else ""
+
     async def calls(self) -> int | None:
         """As its metrics have it."""
-        return await asyncio.to_thread(_calls, self._host, self.ports.rest)
+        tls = self._content.tls
+        return await asyncio.to_thread(_calls, self._host, self.ports.rest, tls.certificate_pem if tls is not None else "")
+
+    async def memory(self) -> int:
+        return await asyncio.to_thread(_resident_with_children, self._process.pid)
 
     async def until_ready(self, seconds: float) -> None:
         """Raises CannotServe, and PortTaken."""
@@ -174,12 +199,16 @@ class ModelServer:
             raise CannotServe(self._failure("LoadTimedOut", f"the model server did not answer within {seconds:.0f} s")) from error
         finally:
             ended.cancel()
+        failed = "ModelLoadFailed" if self._content.scoring is None else "ScoringScriptFailed"
         if self._ready.done():
+            # One that fills its memory faster than anybody looks never answers a call.
+            if why := self._exceeds():
+                raise CannotServe(self._failure(failed, why))
             return
         code, why = ended.result()
         if code == _PORT_TAKEN:
             raise PortTaken(why)
-        raise CannotServe(self._failure("ModelLoadFailed" if self._content.scoring is None else "ScoringScriptFailed", why, code))
+        raise CannotServe(self._failure(failed, why, code))
 
     async def wait(self) -> Failure:
         code, why = await self._ended()
@@ -287,8 +316,23 @@ def _resident(pid: int) -> int | None:
         return None
 
 
-def _calls(host: str, port: int) -> int | None:
-    connection = http.client.HTTPConnection(host, port, timeout=_LOOK_SECONDS * 4)
+def _resident_with_children(pid: int) -> int:
+    """A script may do its work in processes of its own."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        children = []
+    return sum(_resident(it) or 0 for it in (pid, *(child.pid for child in children)))
+
+
+def _calls(host: str, port: int, certificate: str) -> int | None:
+    """`certificate`: in PEM, where it speaks TLS."""
+    seconds = _LOOK_SECONDS * 4
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=seconds, context=context_for(certificate))
+        if certificate
+        else http.client.HTTPConnection(host, port, timeout=seconds)
+    )
     try:
         connection.request("GET", "/metrics")
         told = connection.getresponse().read().decode().splitlines()

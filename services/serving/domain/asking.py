@@ -14,6 +14,7 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     ModelReference,
     RollBackEndpoint,
     Scoring,
+    Tls,
     TrafficSplit,
     UpdateEndpoint,
     UpdateTraffic,
@@ -28,6 +29,8 @@ Fault = tuple[str, str]
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _HEADER = re.compile(r"[a-z][-a-z0-9]{0,62}")
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.IGNORECASE)
+_CERTIFICATE, _LONGEST_PEM = "-----BEGIN CERTIFICATE-----", 1 << 16
 _NAME_RULE = "3-32 lower-case letters, digits and '-', with a letter first and no '-' last"
 _MOST_MODELS, _MOST_LABELS, _LONGEST_LABEL, _LONGEST_DESCRIPTION = 50, 50, 1000, 1000
 _SHORTEST_IDLE = 5
@@ -90,14 +93,18 @@ def _deployment_fault(request: DeployEndpoint) -> Fault | None:
         return "models", "Deployment without code takes exactly one model. Give a scoring script, or one model."
     if not has_code and not request.model:
         return "model", "The request names no model version. Give the name of a registered model and a version from 1."
-    return _content_fault(models_of(request), request.alias, request.scoring if has_code else None) or _settings_fault(request)
+    return (
+        _content_fault(models_of(request), request.alias, request.scoring if has_code else None)
+        or tls_fault(request.tls)
+        or _settings_fault(request)
+    )
 
 
 def _update_fault(request: UpdateEndpoint) -> Fault | None:
     if request.alias and not request.models:
         return "models", "An alias belongs to a model. Name the model too."
     scoring = request.scoring if request.HasField("scoring") else None
-    return _content_fault(request.models, request.alias, scoring) or _settings_fault(request)
+    return _content_fault(request.models, request.alias, scoring) or tls_fault(request.tls) or _settings_fault(request)
 
 
 def _content_fault(models: Sequence[ModelReference], alias: str, scoring: Scoring | None) -> Fault | None:
@@ -131,6 +138,20 @@ def _scoring_fault(scoring: Scoring) -> Fault | None:
     inline = scoring.source.inline.files
     if inline and script not in inline:
         return "entry_script", f"The source folder has no {script[:200]!r}; it has: {', '.join(sorted(inline)[:10])[:1000]}."
+    return None
+
+
+def tls_fault(tls: Tls) -> Fault | None:
+    """Of its form; whether the certificate is one is told where its key is taken."""
+    pem = tls.certificate_pem
+    if not pem and not tls.cname:
+        return None
+    if "PRIVATE KEY" in pem:
+        return "certificate", "A key does not belong into a request, which others can read: KeepCertificate takes it. Make a new one."
+    if not (_CERTIFICATE in pem and pem.isascii() and len(pem) <= _LONGEST_PEM):
+        return "certificate", f"The certificate is no PEM text of at most {_LONGEST_PEM} bytes that has a line {_CERTIFICATE}."
+    if not _HOST.fullmatch(tls.cname):
+        return "cname", f"{tls.cname[:100]!r} is no host name. Give the one that callers use and the certificate is for."
     return None
 
 

@@ -25,6 +25,7 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     ModelReference,
     RollBackEndpoint,
     Scoring,
+    Tls,
     TrafficShifted,
     UpdateEndpoint,
     UpdateTraffic,
@@ -111,6 +112,7 @@ def follow_alias(endpoint: Endpoint | None, version: int, at: datetime) -> list[
     fact = _starting(f"alias {latest.alias} of {endpoint.name} {endpoint.highest + 1}"[:128], endpoint.name, endpoint, at)
     models = [ModelReference(model=latest.model, version=version), *latest.more_models]
     _fill(fact, models, latest.alias, version, latest.scoring, latest.limits)
+    _secure(fact, latest.tls)
     return [fact] if fact.ByteSize() <= _MOST_BYTES else []
 
 
@@ -130,6 +132,7 @@ def _deploy(request: DeployEndpoint, endpoint: Endpoint | None, known: Known, at
     models = _resolved(request, models_of(request), request.alias, known, has_code=scoring is not None)
     fact = _starting(request.submission_id, request.endpoint, endpoint, at)
     _fill(fact, models, request.alias, models[0].version if models else 0, scoring, request.limits if request.HasField("limits") else None)
+    _secure(fact, request.tls if request.HasField("tls") else None)
     fact.settings.CopyFrom(
         EndpointSettings(
             authentication=request.authentication,
@@ -145,7 +148,7 @@ def _deploy(request: DeployEndpoint, endpoint: Endpoint | None, known: Known, at
 
 def _update(request: UpdateEndpoint, endpoint: Endpoint, known: Known, at: datetime) -> Fact:
     settings = _changed(request, endpoint.settings)
-    if not request.models and not request.HasField("scoring") and not request.HasField("limits"):
+    if not request.models and not any(request.HasField(it) for it in ("scoring", "limits", "tls")):
         return EndpointChanged(submission_id=request.submission_id, endpoint=endpoint.name, settings=settings)
     latest = endpoint.latest
     scoring = request.scoring if request.HasField("scoring") else latest.scoring
@@ -160,6 +163,7 @@ def _update(request: UpdateEndpoint, endpoint: Endpoint, known: Known, at: datet
         alias_version = models[0].version
     fact = _starting(request.submission_id, endpoint.name, endpoint, at)
     _fill(fact, models, alias, alias_version, scoring, request.limits if request.HasField("limits") else latest.limits)
+    _secure(fact, request.tls if request.HasField("tls") else latest.tls)
     fact.settings.CopyFrom(settings)
     return fact
 
@@ -178,6 +182,7 @@ def _roll_back(request: RollBackEndpoint, endpoint: Endpoint, known: Known, at: 
     # It goes on following its alias, from where that points now: the next move brings a deployment.
     alias_version = endpoint.latest.alias_version if target.alias == endpoint.latest.alias else target.version
     _fill(fact, target.models, target.alias, alias_version, target.scoring, target.limits)
+    _secure(fact, endpoint.latest.tls)  # its certificate of then may have ended
     fact.rolled_back_to = target.origin
     return fact
 
@@ -212,6 +217,7 @@ def _second(request: UpdateTraffic, endpoint: Endpoint, serving: Deployment, kno
     models = [*_resolved(request, [asked], "", known, has_code=serving.scoring is not None), *serving.more_models]
     fact = _starting(request.submission_id, endpoint.name, endpoint, at)
     _fill(fact, models, "", 0, serving.scoring, serving.limits)
+    _secure(fact, serving.tls)
     fact.beside.CopyFrom(request.split)
     return fact
 
@@ -278,6 +284,11 @@ def _fill(
         fact.scoring.CopyFrom(scoring)
     if limits is not None:
         fact.limits.CopyFrom(limits)
+
+
+def _secure(fact: EndpointStarting, tls: Tls | None) -> None:
+    if tls is not None and tls.certificate_pem:
+        fact.tls.CopyFrom(tls)
 
 
 def _changed(request: UpdateEndpoint, settings: EndpointSettings) -> EndpointSettings:

@@ -32,6 +32,7 @@ from trainyard.endpoint.v1.endpoint_pb2 import (
     Limits,
     ModelReference,
     Scoring,
+    Tls,
     TrafficShifted,
     TrafficSplit,
     VersionLoaded,
@@ -54,8 +55,9 @@ Fact = (
     | EndpointRejected
 )
 _REMEMBERED = 10
+_MAX_TEXT = 3000
 _PLACE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}:(?P<port>[0-9]{1,5})"
-_ADDRESS, _URI = re.compile(_PLACE), re.compile(rf"http://{_PLACE}/[!-~]*")
+_ADDRESS, _URI = re.compile(_PLACE), re.compile(rf"https?://{_PLACE}/[!-~]*")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Deployment:
     limits: Limits | None = None
     rolled_back_to: int = 0
     at: Timestamp | None = None
+    tls: Tls | None = None
 
     @property
     def model_id(self) -> str:
@@ -129,7 +132,9 @@ class Endpoint:
     created_at: Timestamp | None = None
     keys_made: tuple[int, int] = (0, 0)  # how often the primary and the secondary key were made anew
     second: Second | None = None
-    asleep: bool = False  # what serves has no server, for want of calls
+    asleep: bool = False  # what serves has no server, for want of calls or of memory
+    why_asleep: str = ""
+    memory_bytes: int = 0  # that the server of what serves took when it fell asleep last; 0: not known
     numbered: int = 0  # the highest number that any deployment had; 0: see latest
 
     @property
@@ -172,13 +177,13 @@ def evolve(endpoint: Endpoint | None, fact: Fact) -> Endpoint | None:
             return replace(endpoint, why=fact.why)
         case EndpointLive() if endpoint.is_starting and fact.deployment == endpoint.latest.number:
             lived = (*endpoint.lived, endpoint.latest)[-_REMEMBERED:]
-            return _up(replace(endpoint, serving=endpoint.latest, lived=lived, why="", second=None), fact)
+            return _up(replace(endpoint, serving=endpoint.latest, lived=lived, why="", second=None, memory_bytes=0), fact)
         case EndpointLive() if endpoint.serves(fact.deployment):
             return _up(replace(endpoint, why="" if fact.deployment == endpoint.latest.number else endpoint.why), fact)
         case EndpointUnhealthy() if endpoint.serves(fact.deployment):
             return replace(endpoint, up=False, why=fact.why if fact.deployment == endpoint.latest.number else endpoint.why)
         case EndpointSlept() if endpoint.serves(fact.deployment):
-            return replace(endpoint, asleep=True, up=False)
+            return replace(endpoint, asleep=True, up=False, why_asleep=fact.why[:_MAX_TEXT], memory_bytes=fact.memory_bytes)
         case EndpointWoken() if endpoint.serves(fact.deployment):
             return replace(endpoint, asleep=False)
         case EndpointFailed():
@@ -205,6 +210,7 @@ def _started(endpoint: Endpoint | None, fact: EndpointStarting) -> Endpoint | No
         limits=fact.limits if fact.HasField("limits") else None,
         rolled_back_to=fact.rolled_back_to,
         at=fact.at,
+        tls=fact.tls if fact.HasField("tls") else None,
     )
     if endpoint is not None and fact.deployment <= endpoint.highest:
         return endpoint
@@ -282,7 +288,7 @@ def state_of(endpoint: Endpoint) -> EndpointState:
 def why_of(endpoint: Endpoint) -> str:
     """In words, with what answers in the meantime."""
     if endpoint.asleep and endpoint.failure is None and not endpoint.is_starting:
-        return "asleep for want of calls; the next one through the door starts it"
+        return f"asleep: {endpoint.why_asleep or 'nobody called'}; the next call through the door starts it"
     older = endpoint.serving
     if older is None or older.number == endpoint.latest.number:
         return endpoint.why

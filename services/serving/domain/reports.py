@@ -56,13 +56,20 @@ class GaveUp:
 
 @dataclass(frozen=True)
 class WentIdle:
-    """Nobody called for as long as its limits say."""
+    """Nobody called for as long as its limits say, or others need the memory."""
 
     endpoint: str
     deployment: int
+    why: str = ""
+    memory_bytes: int = 0  # that its server takes; 0: not known
 
 
 Report = Progressed | CameUp | WentDown | GaveUp | WentIdle
+
+
+def may_sleep(endpoint: Endpoint, deployment: int) -> bool:
+    """That deployment answers, and nothing else is being done with its endpoint."""
+    return endpoint.serves(deployment) and endpoint.up and endpoint.second is None and not endpoint.is_starting
 
 
 def conclude(endpoint: Endpoint | None, report: Report) -> list[Fact]:
@@ -84,8 +91,8 @@ def conclude(endpoint: Endpoint | None, report: Report) -> list[Fact]:
             return [_live(report)]
         case WentDown() if serves and endpoint.up:
             return [EndpointUnhealthy(endpoint=endpoint.name, deployment=number, why=report.why[:_MAX_TEXT])]
-        case WentIdle() if serves and endpoint.up and endpoint.second is None and not endpoint.is_starting:
-            return [EndpointSlept(endpoint=endpoint.name, deployment=number)]
+        case WentIdle() if may_sleep(endpoint, number):
+            return [EndpointSlept(endpoint=endpoint.name, deployment=number, why=report.why[:_MAX_TEXT], memory_bytes=report.memory_bytes)]
         case GaveUp() if starts or serves:
             return [EndpointFailed(endpoint=endpoint.name, deployment=number, failure=report.failure)]
     return []

@@ -15,10 +15,10 @@ import sys
 import threading
 from pathlib import Path
 
+from services.parent import die_with
 from services.serving.door import grpc_door, rest_door
 from services.serving.door.alarm import Alarm
 from services.serving.door.routes import Table
-from services.serving.parent import die_with
 
 PORT_TAKEN = 4
 DRAIN_SECONDS = 5.0
@@ -45,7 +45,10 @@ def _serve(options: argparse.Namespace) -> int:
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
-    table, shadows = Table(options.table, wake=Alarm(options.control)), grpc_door.Shadows()
+    table, shadows = (
+        Table(options.table, wake=Alarm(options.control), is_private=options.host in ("127.0.0.1", "::1", "localhost")),
+        grpc_door.Shadows(),
+    )
     rest = rest_door.start(table, shadows, options.host, options.rest_port)
     rpc, grpc_port = grpc_door.start(table, shadows, options.host, options.grpc_port)
     print(json.dumps({"ready": True, "grpc_port": grpc_port, "rest_port": rest.server_port}), flush=True)

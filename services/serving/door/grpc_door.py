@@ -12,6 +12,7 @@ import grpc
 
 from services.serving.door import peek
 from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Table
+from services.serving.pinned import leaf_of
 
 _THREADS = 64
 _MAX_MESSAGE = 256 << 20
@@ -30,16 +31,25 @@ class Channels:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[str, grpc.Channel] = {}
+        self._open: dict[tuple[str, str], grpc.Channel] = {}
 
-    def call(self, address: str, method: str, request: bytes, metadata: Any, seconds: float | None) -> tuple[bytes, Any]:
+    def call(self, backend: Backend, method: str, request: bytes, metadata: Any, seconds: float | None) -> tuple[bytes, Any]:
         """The answer, and the call it came by. Raises grpc.RpcError."""
         with self._lock:
-            channel = self._open.get(address)
+            key = backend.grpc, backend.certificate
+            channel = self._open.get(key)
             if channel is None:
-                channel = self._open[address] = grpc.insecure_channel(address, options=_OPTIONS)
+                channel = self._open[key] = _channel(backend)
         answer, call = channel.unary_unary(method, bytes, bytes).with_call(request, timeout=seconds, metadata=metadata)
         return answer, call
+
+
+def _channel(backend: Backend) -> grpc.Channel:
+    if not backend.certificate:
+        return grpc.insecure_channel(backend.grpc, options=_OPTIONS)
+    # Its own certificate is all that is trusted, and the name in it is not where it lies.
+    credentials = grpc.ssl_channel_credentials(leaf_of(backend.certificate).encode())
+    return grpc.secure_channel(backend.grpc, credentials, options=[*_OPTIONS, ("grpc.ssl_target_name_override", backend.cname)])
 
 
 class Shadows:
@@ -93,22 +103,22 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         try:
             route = self._table.by_model(peek.model_of(method, request), headers.get(ENDPOINT_HEADER, ""))
             route = self._table.awake(route, min(AWAKE_SECONDS, context.time_remaining() or AWAKE_SECONDS))
+            chosen, copy = self._table.choose(route, headers.get)
         except peek.Malformed as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request cannot be read: {error}")
         except NotAwake as error:
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except NoRoute as error:
             context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-        chosen, copy = self._table.choose(route, headers.get)
         if copy is not None and copy.grpc:
-            address = copy.grpc
-            self._shadows.send(lambda: self._channels.call(address, method, request, metadata, 30.0), len(request))
+            backend = copy
+            self._shadows.send(lambda: self._channels.call(backend, method, request, metadata, 30.0), len(request))
         return self._ask(chosen, method, request, metadata, context)
 
     def _ask(self, backend: Backend, method: str, request: bytes, metadata: Any, context: grpc.ServicerContext) -> bytes:
         for attempt in (1, 2):
             try:
-                answer, call = self._channels.call(backend.grpc, method, request, metadata, context.time_remaining())
+                answer, call = self._channels.call(backend, method, request, metadata, context.time_remaining())
             except grpc.RpcError as error:
                 told: Any = error
                 if attempt == 1 and told.code() in _AGAIN and context.is_active():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
 import threading
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend
 from services.serving.model_server.http_messages import Answer, Request
 from services.serving.model_server.rest_front import RestServer
 from services.serving.model_server.rest_front import start as start_front
+from services.serving.pinned import context_for
 
 _BY_MODEL = re.compile(r"(?i)/v[12]/models/(?P<model>[^/:]+)")
 _BY_ENDPOINT = re.compile(r"/endpoints/(?P<endpoint>[a-z][-a-z0-9]{2,31})(?P<rest>/.*)")
@@ -28,20 +30,20 @@ class Connections(threading.local):
     """Kept ones to each server, of one thread."""
 
     def __init__(self) -> None:
-        self.open: dict[str, http.client.HTTPConnection] = {}
+        self.open: dict[tuple[str, str], http.client.HTTPConnection] = {}
 
-    def ask(self, address: str, request: Request, target: str) -> Answer:
+    def ask(self, backend: Backend, request: Request, target: str) -> Answer:
         """Raises OSError and http.client.HTTPException where the server does not answer."""
         headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED_ON}
-        kept = self.open.pop(address, None)
+        kept = self.open.pop(_key(backend), None)
         try:
-            return self._once(kept or _connection(address), address, request, target, headers)
-        except ConnectionError:
+            return self._once(kept or _connection(backend), backend, request, target, headers)
+        except (ConnectionError, ssl.SSLEOFError):
             # Closed while it was idle, or by a server that goes: nothing was answered, and the server or its successor takes a new one.
-            return self._once(_connection(address), address, request, target, headers)
+            return self._once(_connection(backend), backend, request, target, headers)
 
     def _once(
-        self, connection: http.client.HTTPConnection, address: str, request: Request, target: str, headers: Mapping[str, str]
+        self, connection: http.client.HTTPConnection, backend: Backend, request: Request, target: str, headers: Mapping[str, str]
     ) -> Answer:
         try:
             connection.request(request.method, target, request.body if request.method == "POST" else None, dict(headers))
@@ -53,13 +55,19 @@ class Connections(threading.local):
         if got.will_close:
             connection.close()
         else:
-            self.open[address] = connection
+            self.open[_key(backend)] = connection
         back = {name: value for name, value in got.getheaders() if name.lower() not in _NOT_PASSED_BACK}
         return Answer(got.status, body, back)
 
 
-def _connection(address: str) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(address, timeout=_SECONDS)
+def _key(backend: Backend) -> tuple[str, str]:
+    return backend.rest, backend.certificate
+
+
+def _connection(backend: Backend) -> http.client.HTTPConnection:
+    if backend.certificate:
+        return http.client.HTTPSConnection(backend.rest, timeout=_SECONDS, context=context_for(backend.certificate))
+    return http.client.HTTPConnection(backend.rest, timeout=_SECONDS)
 
 
 class RestDoor:
@@ -92,8 +100,8 @@ class RestDoor:
         chosen, copy = self._table.choose(route, request.headers.get)
         if copy is not None:
             backend, path = copy, target
-            self._shadows.send(lambda: self._connections.ask(backend.rest, request, path), len(request.body))
-        return self._told(self._connections.ask(chosen.rest, request, target), chosen)
+            self._shadows.send(lambda: self._connections.ask(backend, request, path), len(request.body))
+        return self._told(self._connections.ask(chosen, request, target), chosen)
 
     @staticmethod
     def _told(answer: Answer, backend: Backend) -> Answer:

@@ -26,6 +26,8 @@ class Backend:
     deployment: int
     grpc: str = ""  # host:port
     rest: str = ""
+    certificate: str = ""  # in PEM, where it speaks TLS
+    cname: str = ""  # the name that its own callers use then
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,18 @@ class NotAwake(NoRoute):
 class Table:
     """`<home>/door.json`, read again when it changes. A file that cannot be read leaves what was known."""
 
-    def __init__(self, file: Path, chance: Callable[[], float] = random.random, wake: Callable[[str], None] = lambda _: None) -> None:
-        """`wake` asks for an endpoint's server; it may be called many times."""
+    def __init__(
+        self,
+        file: Path,
+        chance: Callable[[], float] = random.random,
+        wake: Callable[[str], None] = lambda _: None,
+        *,
+        is_private: bool = True,
+    ) -> None:
+        """`wake` asks for an endpoint's server; it may be called many times. `is_private`: nobody but this machine reaches the door, so calls
+        to servers that speak TLS may come without."""
         self._file = file
+        self._is_private = is_private
         self._wake = wake
         self._chance = chance
         self._seen: tuple[int, int] | None = None
@@ -106,7 +117,15 @@ class Table:
             self._waiting.release()
 
     def choose(self, route: Route, header: Callable[[str], str | None]) -> tuple[Backend, Backend | None]:
-        """Who answers, and who gets a copy."""
+        """Who answers, and who gets a copy. Raises NoRoute where the call came in the clear and must not."""
+        main = route.main
+        if main.certificate and not self._is_private:
+            port = main.rest.rpartition(":")[2]
+            what = f"endpoint {route.endpoint!r} speaks TLS, and this door does not"
+            raise NoRoute(
+                f"{what}: call it at https://{main.cname}:{port}"
+                + (f", gRPC {main.cname}:{main.grpc.rpartition(':')[2]}" if main.grpc else "")
+            )
         beside = route.beside
         if beside is None:
             return route.main, None

@@ -17,13 +17,14 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from services.parent import die_with
 from services.serving.model_server import options as command_line
 from services.serving.model_server.options import Options
-from services.serving.parent import die_with
 
 if TYPE_CHECKING:
     from services.serving.model_server.config_files import ConfigFile
     from services.serving.model_server.repository import Repository
+    from services.serving.model_server.sources import Sources
     from services.serving.model_server.versions import ModelConfig
     from services.serving.model_server.wire import Wire
     from services.serving.sampling.sampler import Sampler
@@ -58,17 +59,22 @@ def _last_words(code: int, why: str) -> int:
 def _serve(options: Options, stopped: threading.Event) -> int:
     """Until TERM. Raises BadConfig, ServeError for a model that cannot be loaded, and OSError if a port is taken."""
     from services.serving.model_server.config_files import ConfigFile
+    from services.serving.model_server.minio_store import store_from
+    from services.serving.model_server.sources import Sources
     from services.serving.model_server.wire import Wire
     from services.serving.sampling.sampler import Sampler
 
     wire, ready = Wire(), threading.Event()
     file = ConfigFile(options.model_config_file, wire) if options.model_config_file else None
-    repository = _repository(options, wire)
+    sources = Sources(options.cache, lambda: store_from(os.environ))
+    models = _models(options, file)
+    sources.check(models)
+    repository = _repository(options, wire, sources)
     # Whoever shares its ports takes no calls before it can answer them; whoever has them for itself can be asked how far it is.
     shares = options.share_ports or options.rest_fd is not None
     sampler = Sampler(options.samples)
     doors = None if shares else _open(repository, options, wire, ready, sampler)
-    repository.start(_models(options, file))
+    repository.start(models)
     waiting = threading.Thread(target=_wait, args=(repository, loaded := _Outcome(), stopped), daemon=True)
     waiting.start()
     while waiting.is_alive() and not stopped.is_set():
@@ -105,7 +111,7 @@ def _wait(repository: Repository, outcome: _Outcome, stopped: threading.Event) -
         outcome.error = error
 
 
-def _repository(options: Options, wire: Wire) -> Repository:
+def _repository(options: Options, wire: Wire, sources: Sources) -> Repository:
     from services.serving.model_server.batching import BatchingParameters
     from services.serving.model_server.config_files import read_batching
     from services.serving.model_server.repository import Repository
@@ -138,7 +144,7 @@ def _repository(options: Options, wire: Wire) -> Repository:
         managed=options.managed,
         labels=Labels.ANY if options.any_labels else Labels.NEW if options.lenient_labels else Labels.LOADED,
     )
-    return Repository(Loading(wire, manner), habits)
+    return Repository(Loading(wire, manner, sources.folder), habits, sources.versions)
 
 
 def _models(options: Options, file: ConfigFile | None) -> list[ModelConfig]:
@@ -162,7 +168,7 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
     def is_ready() -> bool:
         return ready.is_set() and repository.is_ready()
 
-    metrics = Metrics(repository.loaded, is_ready)
+    metrics = Metrics(repository.loaded, is_ready, repository.under_way)
     calls = Calls(repository, wire, check_method=options.check_method, as_content=options.as_content)
     metrics_path = read_metrics_path(options.monitoring_file, wire) if options.monitoring_file else ""
     routes: dict[str, rest_front.Route] = {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from services.serving.model_server.versions import ModelConfig
 
 Fingerprint = tuple[tuple[str, int, int], ...]
+Finder = Callable[[ModelConfig], dict[int, tuple[str, Fingerprint]]]
+"""Path and fingerprint by version. Raises OSError."""
 _NUMBER = re.compile(r"\d{1,18}")
 
 

@@ -40,13 +40,15 @@ class Manner:
 
 
 class Loading:
-    def __init__(self, wire: Wire, manner: Manner) -> None:
+    def __init__(self, wire: Wire, manner: Manner, folder: Callable[[str], Path] = Path) -> None:
+        """`folder` is where the version at a path lies on this machine."""
         self._wire = wire
         self._manner = manner
+        self._folder = folder
 
     def __call__(self, config: ModelConfig, version: int, path: str) -> Servable:
         """Raises ServeError for a graph that is not allowed, and whatever TensorFlow does for a folder that it cannot load."""
-        folder = Path(path)
+        folder = self._folder(path)
         model = self._load(config.name, version, folder)
         try:
             if self._manner.warm_up:

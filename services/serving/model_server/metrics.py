@@ -35,9 +35,13 @@ class Measured(Protocol):
 class Metrics:
     """Thread safe."""
 
-    def __init__(self, loaded: Callable[[], Sequence[Measured]], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, loaded: Callable[[], Sequence[Measured]], ready: Callable[[], bool], under_way: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`under_way`: calls that have a version and are not answered yet."""
         self._loaded = loaded
         self._ready = ready
+        self._under_way = under_way
         self._lock = threading.Lock()
         self._requests: dict[tuple[str, int], int] = defaultdict(int)
         self._latencies: dict[tuple[str, str, str], Histogram] = {}
@@ -100,6 +104,9 @@ class Metrics:
     def _of_process(self) -> Iterator[str]:
         yield "# TYPE trainyard_serving_ready gauge"
         yield f"trainyard_serving_ready {int(self._ready())}"
+        # A call counts when it is answered, which may take long.
+        yield "# TYPE trainyard_serving_under_way gauge"
+        yield f"trainyard_serving_under_way {self._under_way()}"
         used = resource.getrusage(resource.RUSAGE_SELF)
         yield "# TYPE process_cpu_seconds_total counter"
         yield f"process_cpu_seconds_total {used.ru_utime + used.ru_stime:.3f}"

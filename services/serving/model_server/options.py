@@ -25,6 +25,8 @@ _REST_TIMEOUT_MS = 30_000
 class Options:
     model_name: str
     model_base_path: str
+    cache: Path
+    """For models that lie in an object store."""
     model_path: str
     version: int
     model_config_file: Path | None
@@ -117,7 +119,13 @@ def _bool(word: str) -> bool:
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     _flag(parser, "model_name", default="default", help="name of the only model")
-    _flag(parser, "model_base_path", default="", help="folder with a folder for each version, named by its number")
+    _flag(
+        parser,
+        "model_base_path",
+        default="",
+        help="folder with a folder for each version, named by its number; or s3://BUCKET/PREFIX likewise",
+    )
+    _flag(parser, "model_cache_dir", type=Path, default=default_cache(), help="where models of an object store are kept")
     _flag(parser, "model_path", default="", help="folder of the only version")
     _flag(parser, "version", nargs="?", const="", help="number of the only version; without a number: tells who this is")
     _flag(parser, "model_config_file", type=Path, help="several models: a tensorflow.serving.ModelServerConfig in text form")
@@ -173,13 +181,14 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     _flag(parser, "tensorflow_intra_op_parallelism", type=int, default=0, help="threads within an operation")
     _flag(parser, "tensorflow_inter_op_parallelism", type=int, default=0, help="operations at the same time; 0: in the calling thread")
     _flag(parser, "drain_seconds", type=float, default=DRAIN_SECONDS, help="what calls under way have after TERM")
-    _flag(parser, "parent_pid", type=int, default=0, help="the process to die with; 0: whoever started this one")
+    _flag(parser, "parent_pid", type=int, default=0, help="the process to die with; 0: whoever started this one; -1: none")
 
 
 def _options(told: argparse.Namespace) -> Options:
     return Options(
         model_name=told.model_name,
-        model_base_path=os.path.abspath(told.model_base_path) if told.model_base_path else "",
+        model_base_path=_base_path(told.model_base_path),
+        cache=told.model_cache_dir,
         model_path=told.model_path,
         version=int(told.version or 0),
         model_config_file=told.model_config_file,
@@ -222,6 +231,15 @@ def _options(told: argparse.Namespace) -> Options:
         allowed_operations=[word for word in told.allowed_operations.split(",") if word],
         monitoring_file=told.monitoring_config_file,
     )
+
+
+def _base_path(told: str) -> str:
+    return os.path.abspath(told) if told and not told.startswith("s3://") else told
+
+
+def default_cache() -> Path:
+    """Beside what the platform keeps for this user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trainyard" / "served-models"
 
 
 def _channel_arguments(told: str) -> list[tuple[str, str | int]]:

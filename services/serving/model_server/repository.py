@@ -9,23 +9,26 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 from services.serving.model_server.errors import NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE, UNKNOWN, ServeError, invalid
-from services.serving.model_server.folders import found_versions
+from services.serving.model_server.folders import Finder, found_versions
 from services.serving.model_server.served import State, Statistics, VersionStatus
 from services.serving.model_server.slots import Habits, Known, Loaded, Loader, Slot, available, status, why
 from services.serving.model_server.versions import Load, ModelConfig, Standing, aspired, check_change, check_labels, steps
 
 _ENDED_REMEMBERED = 32  # versions of a model whose end is still told
+_CHANGE_SECONDS = 30.0  # what a change of the list waits for another one, unless its caller says how long
 
 
 class Repository:
     """Models, and what TensorFlow Serving's own API asks beyond them."""
 
-    def __init__(self, loader: Loader, habits: Habits = Habits()) -> None:  # noqa: B008 - frozen
+    def __init__(self, loader: Loader, habits: Habits = Habits(), find: Finder = found_versions) -> None:  # noqa: B008 - frozen
         self._loader = loader
+        self._find = find
         self._habits = habits
         self._models: dict[str, Known] = {}
         self._lock = threading.Lock()  # the same as the condition's, without the cost of one: every call takes it twice
@@ -108,6 +111,11 @@ class Repository:
                 if it.loaded and it.state is State.AVAILABLE
             ]
 
+    def under_way(self) -> int:
+        """Calls that have a version and have not given it back yet."""
+        with self._changed:
+            return sum(slot.lent for model in self._models.values() for slot in model.slots.values())
+
     def is_ready(self) -> bool:
         with self._changed:
             return all(model.is_ready() for model in self._models.values() if not model.gone)
@@ -126,7 +134,7 @@ class Repository:
     def wait(self) -> None:
         """Until all models answer. Raises UNKNOWN where one never will, and FAILED_PRECONDITION for a label that points nowhere."""
         names = self.names()
-        if bad := self._await(names, None, or_missing=False):
+        if bad := self._await(names, None, by_request=False):
             raise ServeError(UNKNOWN, "; ".join(map(why, bad)))
         with self._changed:
             for name in names:
@@ -137,7 +145,7 @@ class Repository:
     def reload(self, configs: Sequence[ModelConfig], deadline: float | None = None) -> None:
         """The new list in place of the old one; waits for models that are new. `deadline`: by time.monotonic()."""
         self._check_managed()
-        with self._reloading:
+        with self._one_change(deadline):
             with self._changed:
                 old = {name: model for name, model in self._models.items() if not model.gone}
                 check_change({name: model.config for name, model in old.items()}, configs)
@@ -152,23 +160,25 @@ class Repository:
                     model.config, model.gone, model.withdrawn, model.labels = config, False, False, config.labels
                 everything = list(self._models)
             self._look(everything, hasty=True)
-            bad = self._await([config.name for config in configs if config.name not in old], deadline, or_missing=True)
+            bad = self._await([config.name for config in configs if config.name not in old], deadline, by_request=True)
             if bad:
                 told = ", ".join(f"{{{model.config.name}: {why(model)}}}" for model in bad)
                 raise ServeError(UNKNOWN, f"{len(bad)} model(s) did not become available: {told}")
 
     def load(self, name: str) -> None:
+        """One attempt is waited for; those that follow a failure are made without the caller."""
         self._check_managed()
         with self._changed:
             model = self._listed(name)
             model.withdrawn = False
             for slot in model.slots.values():
-                slot.given_up = False
+                slot.given_up, slot.hurried = False, slot.state is State.LOADING and slot.error is not None
+            self._changed.notify_all()
         self._look([name], hasty=True)
-        bad = self._await([name], None, or_missing=True)
+        bad = self._await([name], None, by_request=True)
         with self._changed:
-            given_up = any(slot.given_up for slot in model.slots.values())
-        if bad or given_up:
+            failed = any(slot.failed for version, slot in model.slots.items() if version in model.wanted)
+        if bad or failed:
             raise ServeError(UNKNOWN, why(model))
 
     def unload(self, name: str) -> None:
@@ -176,6 +186,17 @@ class Repository:
         with self._changed:
             self._listed(name).withdrawn = True
         self._look([name], hasty=True)
+
+    @contextmanager
+    def _one_change(self, deadline: float | None) -> Iterator[None]:
+        """Of the list of models at a time. Raises UNAVAILABLE where another one takes too long."""
+        patience = _CHANGE_SECONDS if deadline is None else max(deadline - time.monotonic(), 0)
+        if not self._reloading.acquire(timeout=patience):
+            raise ServeError(UNAVAILABLE, "another change of the list of models is under way, and waits for a model; try again")
+        try:
+            yield
+        finally:
+            self._reloading.release()
 
     def _check_managed(self) -> None:
         if not self._habits.managed:
@@ -209,7 +230,7 @@ class Repository:
                 model = self._models[name]
                 config, seen, off = model.config, model.seen, model.gone or model.withdrawn
             try:
-                found = {} if off else found_versions(config)
+                found = {} if off else self._find(config)
             except OSError as error:
                 self._say_missing(model, f"cannot look for versions of {name}: {error}")
                 continue
@@ -262,7 +283,7 @@ class Repository:
         model = slot.model
         name = model.config.name
         for attempt in range(self._habits.retries + 1):
-            if attempt and (self._stopping.wait(self._habits.retry_seconds) or not self._still_wanted(slot)):
+            if attempt and not self._rest(slot):
                 break
             with self._loading:
                 self._become(slot, State.LOADING)
@@ -273,8 +294,7 @@ class Repository:
                     traceback.print_exc(file=sys.stderr)
                     reason = " ".join(str(error).split())
                     code = error.code if isinstance(error, ServeError) else UNKNOWN
-                    slot.error = ServeError(code, f"cannot load {slot.path}: {type(error).__name__}: {reason}")
-                    _say(slot.error.message)
+                    self._missed(slot, ServeError(code, f"cannot load {slot.path}: {type(error).__name__}: {reason}"))
                 else:
                     _say(f"loaded {name} {slot.version} in {time.monotonic() - begin:.1f} s")
                     self._arrived(slot, loaded)
@@ -286,9 +306,17 @@ class Repository:
             slot.state = state
             self._changed.notify_all()
 
-    def _still_wanted(self, slot: Slot) -> bool:
+    def _missed(self, slot: Slot, error: ServeError) -> None:
+        _say(error.message)
         with self._changed:
-            return slot.version in slot.model.wanted
+            slot.error, slot.hurried = error, False
+            self._changed.notify_all()
+
+    def _rest(self, slot: Slot) -> bool:
+        """Between two attempts, unless somebody asks for the next one. Whether it is to be made."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping.is_set() or slot.hurried, self._habits.retry_seconds)
+            return not self._stopping.is_set() and slot.version in slot.model.wanted
 
     def _arrived(self, slot: Slot, loaded: Loaded) -> None:
         with self._changed:
@@ -314,12 +342,14 @@ class Repository:
 
     # -- waiting
 
-    def _await(self, names: Sequence[str], deadline: float | None, *, or_missing: bool) -> list[Known]:
-        """Until they answer or never will: those that do not. `or_missing`: a folder without a version is an answer too."""
+    def _await(self, names: Sequence[str], deadline: float | None, *, by_request: bool) -> list[Known]:
+        """Until they answer or never will: those that do not. By request a folder without a version is an answer too, and so is a first
+        attempt that failed: a caller's thread waits for no more."""
 
         def settled() -> bool:
             return self._stopping.is_set() or all(
-                model.settled() and (model.wanted or (or_missing and model.missing)) or model.gone or model.withdrawn for model in models
+                model.settled(patient=not by_request) and (model.wanted or (by_request and model.missing)) or model.gone or model.withdrawn
+                for model in models
             )
 
         with self._changed:

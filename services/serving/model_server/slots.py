@@ -45,7 +45,13 @@ class Slot:
     loaded: Loaded | None = None
     lent: int = 0
     given_up: bool = False
+    hurried: bool = False  # somebody asks for the next attempt now
     error: ServeError | None = None
+
+    @property
+    def failed(self) -> bool:
+        """At its last attempt, or for good."""
+        return self.error is not None and not self.hurried
 
 
 @dataclass(eq=False)
@@ -60,10 +66,10 @@ class Known:
     seen: dict[int, Fingerprint] = field(default_factory=dict)
     missing: str = ""
 
-    def settled(self) -> bool:
-        """One that is wanted answers, or none ever will."""
-        states = [self.slots[version] for version in self.wanted if version in self.slots]
-        return any(it.state is State.AVAILABLE for it in states) or all(it.given_up for it in states)
+    def settled(self, *, patient: bool = True) -> bool:
+        """One that is wanted answers, or none ever will. Impatient: or none did at its first attempt; others may follow."""
+        slots = [self.slots[version] for version in self.wanted if version in self.slots]
+        return any(it.state is State.AVAILABLE for it in slots) or all(it.given_up or (it.failed and not patient) for it in slots)
 
     def is_ready(self) -> bool:
         return self.withdrawn or self.latest is not None

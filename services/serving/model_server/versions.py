@@ -102,7 +102,7 @@ def check_change(before: Mapping[str, ModelConfig], after: Sequence[ModelConfig]
         if config.name in names:
             raise invalid(f"Illegal to list model {config.name} multiple times in config list")
         names.add(config.name)
-        if not config.base_path.startswith("/") and not config.fixed:
+        if not config.base_path.startswith(("/", "s3://")) and not config.fixed:
             raise invalid(f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}")
         old = before.get(config.name)
         if old is not None and old.platform != config.platform:

@@ -16,8 +16,8 @@ import sys
 import threading
 from pathlib import Path
 
+from services.parent import die_with
 from services.serving.access import Access
-from services.serving.parent import die_with
 from services.serving.sampling.sampler import Sampler
 from services.serving.scoring_server import front
 from services.serving.scoring_server.script import Script, ScriptFailed, told
@@ -53,6 +53,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--samples", default="", help="a folder of the serving service's, for the request log; see services/serving/sampling"
     )
+    parser.add_argument("--tls-file", default="", help="certificates and key in PEM; empty: no TLS")
     parser.add_argument("--then-path", default="", help="folders that the script may import from when its environment has no such module")
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="what calls under way have after TERM")
     parser.add_argument("--parent-pid", type=int, default=0, help="the process to die with; 0: whoever started this one")
@@ -75,7 +76,7 @@ def _serve(script: Script, options: argparse.Namespace) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
     sampler = Sampler(options.samples)
-    server = front.start(script, Access(options.key_file), sampler, options.host, options.rest_port, options.rest_fd)
+    server = front.start(script, Access(options.key_file), sampler, options.host, options.rest_port, options.rest_fd, options.tls_file)
     print(json.dumps({"ready": True, "signatures": [], "grpc_port": 0, "rest_port": server.port}), flush=True)
     # A signal may reach a thread that is being made just then, which wakes nobody: the main thread has to look by itself.
     while not stopped.wait(0.2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import socketserver
+import ssl
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ import traceback
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,6 +24,9 @@ from services.serving.scoring_server.script import Answered, Asked, NotText, Run
 
 MAX_BODY = 64 * 1024 * 1024
 MAX_CONNECTIONS = 256
+_LARGE_BODY, _LARGE_BODIES = 1 << 20, 8  # so many large ones at a time are in memory
+_BODY_SECONDS, _LEAST_BYTES_A_SECOND = 10.0, 64 << 10  # how slowly a body may come
+_HANDSHAKE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 1.0  # a drain waits so long for the next request of connections that are open, and closes them with its answer
 _JSON = "application/json"
 _FAILED = {"x-ms-run-function-failed": "True"}
@@ -42,9 +47,17 @@ class ScoringServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], script: Script, access: Access, sampler: Sampler, listening: int | None = None) -> None:
-        """`listening`: the descriptor of a socket that listens already. Raises OSError if somebody else has the port, or it is no such
-        socket."""
+    def __init__(
+        self,
+        address: tuple[str, int],
+        script: Script,
+        access: Access,
+        sampler: Sampler,
+        listening: int | None = None,
+        tls_file: str = "",
+    ) -> None:
+        """`listening`: the descriptor of a socket that listens already. `tls_file`: certificates and key in PEM. Raises OSError if somebody
+        else has the port, or it is no such socket."""
         super().__init__(address, Handler, bind_and_activate=False)
         self.script = script
         self.access = access
@@ -55,6 +68,8 @@ class ScoringServer(ThreadingHTTPServer):
         self.answered: Counter[int] = Counter()
         self._changed = threading.Condition()
         self._inherited = listening is not None
+        self._large = threading.Semaphore(_LARGE_BODIES)
+        self._tls = _context(tls_file) if tls_file else None
         try:
             if listening is None:
                 self.server_bind()
@@ -98,11 +113,23 @@ class ScoringServer(ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
-            super().process_request_thread(request, client_address)
+            if (spoken := self._secured(request)) is not None:
+                super().process_request_thread(spoken, client_address)
         finally:
             with self._changed:
                 self._open.discard(request)
                 self._changed.notify_all()
+
+    def _secured(self, request: socket.socket) -> socket.socket | None:
+        """None where the other end never spoke TLS; the connection is closed then."""
+        if self._tls is None:
+            return request
+        try:
+            request.settimeout(_HANDSHAKE_SECONDS)
+            return self._tls.wrap_socket(request, server_side=True)
+        except OSError:
+            self.shutdown_request(request)
+            return None
 
     def begin(self) -> None:
         with self._changed:
@@ -113,6 +140,10 @@ class ScoringServer(ThreadingHTTPServer):
             self.answered[status] += 1
             self.under_way -= 1
             self._changed.notify_all()
+
+    def room(self, length: int) -> AbstractContextManager[object]:
+        """For a body of that length, and for what the script makes of it."""
+        return self._large if length > _LARGE_BODY else nullcontext()
 
     def drain(self, seconds: float) -> None:
         """Takes no new connections, answers what is under way and what those who are connected ask next, waits no longer than that."""
@@ -136,7 +167,7 @@ class ScoringServer(ThreadingHTTPServer):
             self.process_request(request, address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError | ssl.SSLError):
             traceback.print_exc(file=sys.stderr)
 
 
@@ -192,13 +223,16 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(*self._nowhere(path))
         if why := self.server.access.refusal(self.headers.get("Authorization")):
             raise Refused(401, why)
-        asked = Asked(self.command, self.path, dict(self.headers.items()), self._body())
-        at, begin = time.time_ns(), time.perf_counter_ns()
-        answered = self._answer(asked)
-        sampler = self.server.sampler
-        if sampler.rate and sampler.chosen():
-            sampler.take(_sampled(asked, answered, at, time.perf_counter_ns() - begin))
-        return answered
+        length, encoding = self._announced()
+        # A small one may inflate to the most there is.
+        with self.server.room(length if encoding == "identity" else MAX_BODY):
+            asked = Asked(self.command, self.path, dict(self.headers.items()), self._body(length, encoding))
+            at, begin = time.time_ns(), time.perf_counter_ns()
+            answered = self._answer(asked)
+            sampler = self.server.sampler
+            if sampler.rate and sampler.chosen():
+                sampler.take(_sampled(asked, answered, at, time.perf_counter_ns() - begin))
+            return answered
 
     def _answer(self, asked: Asked) -> Answered:
         """Raises Refused."""
@@ -233,26 +267,36 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body if status not in (204, 304) else b"")
         self.wfile.flush()
 
-    def _body(self) -> bytes:
+    def _announced(self) -> tuple[int, str]:
+        """Length and encoding of the body. Raises Refused."""
         if "Transfer-Encoding" in self.headers:
             raise Refused(501, "chunked bodies are not served; send Content-Length")
         lengths = set(self.headers.get_all("Content-Length", []))
         if not lengths and self.command != "POST":
-            return b""
+            return 0, "identity"
         length = lengths.pop() if len(lengths) == 1 else ""
         if not (length.isascii() and length.isdigit()):
             raise Refused(400, "Content-Length is missing or is no number")
         if len(length) > 12 or int(length) > MAX_BODY:
             raise Refused(413, f"the body exceeds {MAX_BODY} bytes")
-        data = self.rfile.read(int(length))
-        if len(data) < int(length):
-            raise ConnectionResetError("the client left in the middle of its request")
         encoding = self.headers.get("Content-Encoding", "identity").lower()
-        if encoding == "identity":
-            return data
-        if encoding != "gzip":
+        if encoding not in ("identity", "gzip"):
             raise Refused(501, f"Content-Encoding {encoding} is not served")
-        return _inflate(data)
+        return int(length), encoding
+
+    def _body(self, length: int, encoding: str) -> bytes:
+        """Decoded. Raises Refused; ConnectionResetError and TimeoutError where it does not come, or too slowly: it holds room."""
+        parts, missing = [], length
+        until = time.monotonic() + _BODY_SECONDS + length / _LEAST_BYTES_A_SECOND
+        while missing:
+            self.connection.settimeout(max(0.01, until - time.monotonic()))
+            block = self.rfile.read1(min(missing, _LARGE_BODY))
+            if not block:
+                raise ConnectionResetError("the client left in the middle of its request")
+            parts.append(block)
+            missing -= len(block)
+        self.connection.settimeout(self.timeout)
+        return b"".join(parts) if encoding == "identity" else _inflate(b"".join(parts))
 
     def handle_expect_100(self) -> bool:
         """Told at once: the client holds its body back until it hears this."""
@@ -272,6 +316,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """A line a request would fill the log."""
+
+
+def _context(file: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    return context
 
 
 def _sampled(asked: Asked, answered: Answered, at_ns: int, latency_ns: int) -> Call:
@@ -303,8 +353,10 @@ def _inflate(data: bytes) -> bytes:
     return plain
 
 
-def start(script: Script, access: Access, sampler: Sampler, host: str, port: int, listening: int | None = None) -> ScoringServer:
+def start(
+    script: Script, access: Access, sampler: Sampler, host: str, port: int, listening: int | None = None, tls_file: str = ""
+) -> ScoringServer:
     """As ScoringServer takes them. Raises OSError if the port is taken."""
-    server = ScoringServer((host, port), script, access, sampler, listening)
+    server = ScoringServer((host, port), script, access, sampler, listening, tls_file)
     threading.Thread(target=lambda: server.serve_forever(poll_interval=0.1), name="rest", daemon=True).start()
     return server

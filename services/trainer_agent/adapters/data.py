@@ -218,7 +218,7 @@ class _Meter:
 def _download(targets: Mapping[str, Path], meter: _Meter, stopped: Stopped) -> None:
     with (
         subprocess.Popen(
-            [sys.executable, "-m", "services.trainer_agent.fetch"],
+            [sys.executable, "-m", "services.trainer_agent.fetch", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

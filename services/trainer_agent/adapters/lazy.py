@@ -15,15 +15,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from services.parent import die_with
+
 log = structlog.get_logger()
 REPO = Path(__file__).resolve().parents[3]
 _DETACH = 2
-_PR_SET_PDEATHSIG = 1
 _START_SECONDS = 20.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,7 +56,7 @@ def mount(
             stderr=told,
             cwd="/",
             env={**os.environ, **(settings or {}), "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "sdk")])},
-            preexec_fn=_end_with_parent,
+            preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),
         )
     assert child.stdin is not None
     try:
@@ -91,7 +93,3 @@ def _mounted() -> list[str]:
         return []
     # Spaces and the like stand there in octal.
     return [os.fsdecode(line.split(b" ")[4].decode("unicode_escape").encode("latin-1")) for line in lines]
-
-
-def _end_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -8,9 +8,10 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from services.chassis.machine import end_with_parent
+from services.parent import die_with
 from services.trainer_agent.telemetry import Lines, LogStream
 
 _PIPE_PATIENCE_SECONDS = 2.0
@@ -46,7 +47,7 @@ class RankProcess:
                 stdout=writing,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=end_with_parent,
+                preexec_fn=partial(die_with, os.getpid()),
             )
         except BaseException:
             transport.close()

@@ -57,6 +57,18 @@ def deployed(stub: EndpointServiceStub, name: str, model: str = "half", version:
     return until_state(stub, name, HEALTHY, answer.endpoint.deployment)
 
 
+def clear(stub: EndpointServiceStub) -> None:
+    """Deletes what other tests have left in the log: a service of one's own brings it all up."""
+
+    def nobody_left() -> bool:
+        left = stub.ListEndpoints(pb.ListEndpointsRequest()).endpoints
+        for endpoint in left:
+            stub.DeleteEndpoint(pb.DeleteEndpoint(endpoint=endpoint.endpoint))
+        return not left
+
+    until(nobody_left, "an empty list of endpoints")
+
+
 def answers(endpoint: pb.Endpoint) -> tuple[float, float]:
     """What it makes of 1, over gRPC and over REST."""
     served_as = endpoint.scoring_uri.rpartition("/models/")[2].partition(":")[0]

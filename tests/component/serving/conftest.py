@@ -124,9 +124,9 @@ def serving(python: Path, *options: str) -> Iterator[Running]:
 
 
 @contextmanager
-def started(arguments: list[str], inherited: Sequence[int] = ()) -> Iterator[Running]:
+def started(arguments: list[str], inherited: Sequence[int] = (), **variables: str) -> Iterator[Running]:
     """Nothing of the platform's own packages is on the path: only the repository and what the environment has."""
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO)}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), **variables}
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=sys.stderr.fileno(), text=True, env=environment, pass_fds=inherited
     ) as process:
@@ -192,6 +192,20 @@ def topic_log(kafka_bootstrap: str) -> Iterator[TopicLog]:
     found.close()
 
 
+def settings_of(minio_server: tuple[str, str, str], cache: Path) -> dict[str, str]:
+    """With a door."""
+    endpoint, access_key, secret_key = minio_server
+    return {
+        "CACHE": str(cache),
+        "OBJECT_STORE__ENDPOINT": endpoint,
+        "OBJECT_STORE__ACCESS_KEY": access_key,
+        "OBJECT_STORE__SECRET_KEY": secret_key,
+        "OBJECT_STORE__BUCKET": BUCKET,
+        "SERVING__DOOR_GRPC_PORT": str(free_port()),
+        "SERVING__DOOR_REST_PORT": str(free_port()),
+    }
+
+
 @pytest.fixture(scope="module")
 def service(
     kafka_bootstrap: str,
@@ -201,17 +215,7 @@ def service(
     cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServiceProcess]:
-    endpoint, access_key, secret_key = minio_server
-    settings = {
-        "CACHE": str(cache),
-        "OBJECT_STORE__ENDPOINT": endpoint,
-        "OBJECT_STORE__ACCESS_KEY": access_key,
-        "OBJECT_STORE__SECRET_KEY": secret_key,
-        "OBJECT_STORE__BUCKET": BUCKET,
-        "SERVING__DOOR_GRPC_PORT": str(free_port()),
-        "SERVING__DOOR_REST_PORT": str(free_port()),
-    }
-    with service_running("serving", tmp_path_factory.mktemp("serving"), kafka_bootstrap, **settings) as found:
+    with service_running("serving", tmp_path_factory.mktemp("serving"), kafka_bootstrap, **settings_of(minio_server, cache)) as found:
         yield found
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -226,6 +226,32 @@ def test_bad_input_is_answered_with_json_and_never_ends_the_server(tmp_path: Pat
             assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (name, answer)
             assert "error" in json.loads(answer.partition(b"\r\n\r\n")[2]), name
         assert httpx.post(server.url, content="still there").json()["calls"] == 1
+
+
+def test_so_many_large_bodies_at_a_time_and_small_ones_pass_them(tmp_path: Path) -> None:
+    script = "seen = []\ndef init(): pass\ndef run(d): seen.append(d[:1]); return list(seen)\n"
+    body = 2 << 20
+
+    def begun(mark: bytes, sent: int) -> socket.socket:
+        connection = open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        connection.sendall(f"POST /score HTTP/1.1\r\nContent-Length: {body}\r\nConnection: close\r\n\r\n".encode() + mark * sent)
+        return connection
+
+    def small_ones() -> list[str]:
+        return [httpx.post(server.url, content="s").json() for _ in range(30)][-1]
+
+    with running(write(tmp_path, script)) as server, ExitStack() as open_ones:
+        halves = [begun(b"h", body // 2) for _ in range(8)]
+        _until(lambda: "trainyard_serving_under_way 8" in httpx.get(server.url.replace("/score", "/metrics")).text)
+        small_ones()
+        ninth = begun(b"n", body)
+        meanwhile = small_ones()
+        for half in halves:
+            half.sendall(b"h" * (body // 2))
+        answers = [b"".join(iter(lambda it=it: it.recv(65536), b"")) for it in (*halves, ninth)]  # type: ignore[misc]
+
+    assert set(meanwhile) == {"s"}
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
 
 
 def test_a_successor_takes_over_the_port_and_no_call_is_dropped(tmp_path: Path) -> None:

@@ -77,6 +77,17 @@ def test_a_value_that_cannot_be_is_refused_by_its_name(name: str, value: str, to
         Settings.load("scheduler")
 
 
+def test_who_is_put_to_sleep_for_want_of_memory_can_be_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = {"memory_budget_bytes": 1 << 30}
+    doors = {"door_grpc_port": 17416, "door_rest_port": 17417}
+
+    assert Settings.load("serving", port=17412, serving=budget | doors).serving.memory_budget_bytes == 1 << 30
+    assert Settings.load("registry", serving=budget).serving.memory_budget_bytes == 1 << 30
+    for given in ({"port": 17412, "serving": budget}, {"serving": budget | doors}):
+        with pytest.raises(ValidationError, match=r"which the door wakes: set port, serving\.door_grpc_port"):
+            Settings.load("serving", **given)
+
+
 def test_a_file_that_is_not_there_is_an_error_and_not_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FILE, str(tmp_path / "nowhere.toml"))
 

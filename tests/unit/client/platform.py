@@ -418,6 +418,9 @@ class _Endpoints(_Part, endpoint_pb2_grpc.EndpointServiceServicer):
         made.deployment += 1
         return endpoint_pb2.RollBackEndpointResponse(endpoint=made)
 
+    def KeepCertificate(self, request: Any, context: Any) -> Any:
+        return endpoint_pb2.KeepCertificateResponse()
+
     def GetEndpointKeys(self, request: Any, context: Any) -> Any:
         return endpoint_pb2.GetEndpointKeysResponse(primary="one", secondary="two")
 

@@ -134,10 +134,28 @@ def test_what_cannot_be_deployed_is_refused_before_anything_is_asked(platform: P
     assert not [it for it in platform.asked if isinstance(it, endpoint_pb2.DeployEndpoint)]
 
 
-@pytest.mark.parametrize("options", [{"cpu_cores": 0}, {"memory_gb": "1"}, {"ssl_enabled": True}, {"primary_key": "k"}, {"auth_enabled": True, "token_auth_enabled": True}])  # fmt: skip
+@pytest.mark.parametrize("options", [{"cpu_cores": 0}, {"memory_gb": "1"}, {"ssl_enabled": True}, {"ssl_cname": "h"}, {"ssl_enabled": True, "ssl_cname": "h", "ssl_cert_pem_file": "a.pem"}, {"cmk_key_name": "k"}, {"primary_key": "k"}, {"auth_enabled": True, "token_auth_enabled": True}])  # fmt: skip
 def test_settings_that_would_promise_what_is_not_there_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UserErrorException):
         AciWebservice.deploy_configuration(**options)
+
+
+def test_a_certificate_goes_into_the_request_and_its_key_to_the_serving_service_alone(
+    platform: Platform, models: list[Model], tmp_path: Path
+) -> None:
+    certificate = "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"
+    (tmp_path / "both.pem").write_text(f"-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n{certificate}")
+    tls = {"ssl_enabled": True, "ssl_cert_pem_file": str(tmp_path / "both.pem"), "ssl_key_pem_file": str(tmp_path / "both.pem")}
+
+    deploy(platform, models[:1], deployment_config=AciWebservice.deploy_configuration(ssl_cname="h", **tls))
+
+    assert platform.last(endpoint_pb2.DeployEndpoint).tls == endpoint_pb2.Tls(certificate_pem=certificate, cname="h")
+    kept = platform.last(endpoint_pb2.KeepCertificateRequest)
+    assert (kept.certificate_pem, "secret" in kept.key_pem, kept.cname) == (certificate, True, "h")
+    with pytest.raises(UserErrorException, match="cannot be read as PEM"):
+        deploy(
+            platform, models[:1], deployment_config=AciWebservice.deploy_configuration(ssl_cname="h", **{**tls, "ssl_key_pem_file": "/no"})
+        )
 
 
 def test_options_of_azures_cloud_say_that_they_do_nothing() -> None:

@@ -326,3 +326,4 @@ def test_a_model_that_is_not_there_is_caught_as_azures_scripts_catch_it() -> Non
 
     assert issubclass(ModelNotFoundException, WebserviceException)
     assert ModelNotFoundException("no").code == "ModelNotFound"
+    assert ModelNotFoundException("no").message == ModelNotFoundException("ModelNotFound: no").message == "ModelNotFound: no"

@@ -213,6 +213,7 @@ def target(server: ThreadingHTTPServer, path: str) -> Target:
         door_scoring_uri="",
         grpc_address="127.0.0.1:1" if "models" in path else "",
         door_grpc_address="",
+        _certificate="",
         _access=SimpleNamespace(headers=lambda: {"authorization": "Bearer key"}),
     )
     return Target(service)

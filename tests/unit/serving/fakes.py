@@ -52,6 +52,7 @@ class FakeServer:
         self.signatures = ("serving_default",)
         self.stopped_after: float | None = None
         self.called: int | None = 0
+        self.takes = 100
         self._end: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
 
     @property
@@ -63,6 +64,9 @@ class FakeServer:
 
     async def calls(self) -> int | None:
         return self.called
+
+    async def memory(self) -> int:
+        return self.takes
 
     async def wait(self) -> Failure:
         return await asyncio.shield(self._end)

@@ -42,6 +42,9 @@ def reference(model: str = "mnist", version: int = 1) -> pb.ModelReference:
     return pb.ModelReference(model=model, version=version)
 
 
+TLS = pb.Tls(certificate_pem="-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n", cname="models.example")
+OTHER_TLS = pb.Tls(certificate_pem=TLS.certificate_pem.replace("AA", "BB"), cname="models.example")
+
 # -- deployments
 
 
@@ -75,6 +78,13 @@ def test_code_may_have_models_that_no_server_knows_and_several_and_none() -> Non
         ({"tags": pb.Labels(values={"": "x"})}, "tags"),
         ({"properties": pb.Labels(values={str(number): "" for number in range(51)})}, "properties"),
         ({"description": "x" * 1001}, "description"),
+        ({"tls": pb.Tls(certificate_pem="no PEM", cname="h")}, "certificate"),
+        ({"tls": pb.Tls(certificate_pem=f"{TLS.certificate_pem}{'x' * (1 << 16)}", cname="h")}, "certificate"),
+        ({"tls": pb.Tls(certificate_pem=f"{TLS.certificate_pem}-----BEGIN PRIVATE KEY-----", cname="h")}, "certificate"),
+        ({"tls": pb.Tls(certificate_pem=TLS.certificate_pem)}, "cname"),
+        ({"tls": pb.Tls(certificate_pem=TLS.certificate_pem, cname="a/b")}, "cname"),
+        ({"tls": pb.Tls(certificate_pem=TLS.certificate_pem, cname="h:80")}, "cname"),
+        ({"tls": pb.Tls(certificate_pem=TLS.certificate_pem, cname="a." * 130)}, "cname"),
     ],
 )
 def test_what_is_wrong_by_itself_is_refused_by_name(fields: dict[str, Any], target: str) -> None:
@@ -148,6 +158,20 @@ def test_other_models_code_or_limits_are_a_new_deployment_with_all_else_as_it_wa
     assert (models.deployment, models.version, models.scoring, models.limits.cpu_cores) == (2, 2, scoring(), 1)
     assert (code.version, code.scoring.entry_script, code.settings.description) == (1, "other.py", "d")
     assert (limits.version, limits.scoring, limits.limits.cpu_cores) == (1, scoring(), 4)
+
+
+def test_tls_is_kept_by_whatever_follows_until_somebody_ends_it() -> None:
+    endpoint = after(decide(a_request(tls=TLS)), live(), starting(2, version=2, tls=OTHER_TLS), live(2))
+
+    update = decide(an_update(models=[reference(version=1)]), endpoint)
+    back = decide(a_roll_back(), endpoint)
+    beside = decide(a_split(1), endpoint)
+    ended = decide(an_update(tls=pb.Tls()), endpoint)
+    anew = decide(a_request(overwrite=True), endpoint)
+
+    assert update.tls == back.tls == beside.tls == OTHER_TLS
+    assert isinstance(ended, pb.EndpointStarting) and not ended.HasField("tls")
+    assert not anew.HasField("tls")
 
 
 @pytest.mark.parametrize("endpoint", [None, after(starting(), live(), deleted())], ids=["never there", "deleted"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.serving.adapters.door_process import DoorTable
+from services.serving.adapters.door_process import DoorProcess, DoorTable
 from services.serving.door import peek
 from services.serving.door.routes import NoRoute, NotAwake, Table, part_of
 from services.serving.model_server.wire import Wire
@@ -26,6 +27,38 @@ def a_table(folder: Path, chance: float = 0.5, **routes: Any) -> Table:
     (folder / "new").write_text(json.dumps(told))
     (folder / "new").replace(folder / "door.json")
     return Table(folder / "door.json", lambda: chance)
+
+
+async def test_without_ports_there_is_no_door_and_the_service_goes_on(tmp_path: Path) -> None:
+    running = asyncio.create_task(DoorProcess(DoorTable(tmp_path), "127.0.0.1", 0, 0, "").run())
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    assert not running.done()
+    running.cancel()
+
+
+TLS = pb.Tls(certificate_pem="-----BEGIN CERTIFICATE-----\n", cname="models.example")
+
+
+def test_a_server_that_speaks_tls_is_found_where_it_lies_whatever_its_callers_call_it(tmp_path: Path) -> None:
+    fact = live()
+    fact.grpc_address, fact.scoring_uri = "models.example:7001", "https://models.example:8001/v1/models/mnist:predict"
+    DoorTable(tmp_path, "127.0.0.1").keep([after(starting(tls=TLS), fact)])
+    table = Table(tmp_path / "door.json")
+    route = table.by_endpoint("digits")
+    public = Table(tmp_path / "door.json", is_private=False)
+
+    main, _ = table.choose(route, {}.get)
+
+    assert (main.grpc, main.rest, main.certificate, main.cname) == (
+        "127.0.0.1:7001",
+        "127.0.0.1:8001",
+        TLS.certificate_pem,
+        "models.example",
+    )
+    with pytest.raises(NoRoute, match=r"this door does not: call it at https://models\.example:8001, gRPC models\.example:7001"):
+        public.choose(route, {}.get)
 
 
 def test_a_model_is_found_by_its_name_and_an_endpoint_by_its_own(tmp_path: Path) -> None:

@@ -69,6 +69,10 @@ def test_time_in_the_queue_and_in_the_graph_are_told_apart() -> None:
     assert (counted.inferences, counted.executions, counted.success.nanoseconds, counted.fail.count) == (8, 1, 600_000, 1)
 
 
+def test_calls_that_are_not_answered_yet_are_told() -> None:
+    assert "trainyard_serving_under_way 3" in lines(Metrics(lambda: [], lambda: True, lambda: 3))
+
+
 def test_names_that_callers_make_up_do_not_fill_the_memory_and_are_written_safely() -> None:
     metrics = Metrics(lambda: [], lambda: True)
 

@@ -323,6 +323,66 @@ def test_loading_on_request_tries_again_and_says_why_it_failed(world: World) -> 
     assert which(repository, "a") == 2
 
 
+def patient_after_a_failure(world: World) -> Repository:
+    """The next attempt would come after an hour."""
+    world.repository = Repository(world.load, Habits(poll_seconds=0, retries=5, retry_seconds=3600))
+    world.put("a", 1)
+    return world.start(world.config("a"))
+
+
+def test_who_asks_for_a_broken_model_waits_for_one_attempt_and_the_next_is_made_when_somebody_asks_again(world: World) -> None:
+    repository = patient_after_a_failure(world)
+    world.put("a", 2)
+    world.broken.add("a 2")
+
+    for _ in range(2):
+        with pytest.raises(ServeError, match="a 2 is broken"):
+            repository.load("a")
+    world.broken.clear()
+    repository.load("a")
+
+    assert world.attempts == ["a 1", "a 2", "a 2", "a 2"]
+    assert which(repository, "a") == 2
+
+
+def test_a_list_with_a_broken_model_is_answered_after_one_attempt(world: World) -> None:
+    repository = patient_after_a_failure(world)
+    world.put("b", 1)
+    world.broken.add("b 1")
+
+    with pytest.raises(ServeError, match=r"1 model\(s\) did not become available.*b 1 is broken"):
+        repository.reload([world.config("a"), world.config("b")])
+
+    assert which(repository, "a") == 1
+
+
+def test_a_change_of_the_list_waits_no_longer_for_another_one_than_its_caller(world: World) -> None:
+    repository = patient_after_a_failure(world)
+    world.put("b", 1)
+    world.held.add("b 1")
+    first = threading.Thread(target=repository.reload, args=([world.config("a"), world.config("b")],))
+    first.start()
+    world.until(lambda: "b 1" in world.attempts)
+
+    with pytest.raises(ServeError, match="another change of the list of models is under way") as caught:
+        repository.reload([world.config("a")], time.monotonic())
+    world.release("b 1")
+    first.join()
+
+    assert caught.value.code == UNAVAILABLE
+    assert which(repository, "b") == 1
+
+
+def test_calls_under_way_are_those_that_have_a_version(world: World) -> None:
+    world.put("a", 1)
+    repository = world.start(world.config("a"))
+
+    with repository.borrow("a"), repository.borrow("a"):
+        during = repository.under_way()
+
+    assert (during, repository.under_way()) == (2, 0)
+
+
 def test_under_calls_from_all_sides_no_version_is_closed_while_it_is_lent(world: World) -> None:
     world.put("a", 1)
     repository = world.start(world.config("a", policy=Latest()))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from services.chassis.handler import Command
+from services.serving.crowd import Crowd
 from services.serving.domain.endpoint import state_of, wanted
 from services.serving.domain.reports import WentIdle
 from services.serving.handlers import MODELS, TOPIC, Decide
@@ -325,6 +327,25 @@ async def test_a_server_that_nobody_calls_ends_and_a_call_brings_it_back_under_t
     assert (asleep.asleep, asleep.up, state_of(asleep), wanted(asleep)) == (True, False, HEALTHY, [])
     assert serving.endpoint.scoring_uri == before.scoring_uri
     assert serving.changes()[-3:] == ["EndpointSlept", "EndpointWoken", "EndpointLive"]
+
+
+async def test_for_want_of_memory_a_server_ends_with_the_reason_and_a_call_brings_it_back() -> None:
+    serving = Serving()
+    serving.world = replace(serving.world, crowd=Crowd(100, least_awake=0, look=0, pause=0))
+    async with serving.supervised():
+        await serving.deploy()
+        await serving.until_state(HEALTHY)
+        (server,) = serving.servers.started
+        server.takes = 101
+        await serving.until(lambda: not server.is_running)
+        asleep = serving.endpoint
+        await serving.publish(TOPIC, "digits", pb.WakeEndpoint(endpoint="digits"))
+        await serving.until(lambda: serving.endpoint.up)
+
+    assert (asleep.asleep, asleep.memory_bytes) == (True, 101)
+    assert "all servers together take 0 MiB, and their budget is 0 MiB" in asleep.why_asleep
+    assert serving.changes()[-3:] == ["EndpointSlept", "EndpointWoken", "EndpointLive"]
+    assert serving.servers.running == []  # the service has ended
 
 
 async def test_one_that_is_called_does_not_sleep_and_one_without_the_setting_never_does() -> None:
