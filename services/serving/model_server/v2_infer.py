@@ -51,6 +51,8 @@ class Answered(NamedTuple):
     version: str
     id: str
     outputs: Sequence[Output]
+    prompt: bool = False
+    """As the model says of itself."""
 
 
 def infer(models: Models, asked: Asked) -> Answered:
@@ -61,7 +63,7 @@ def infer(models: Models, asked: Asked) -> Answered:
         inputs = _inputs(asked, signature)
         results = served.predict(signature, inputs, wanted, asked.deadline)
         outputs = [Output(name, v2_types.of(signature.outputs[name], name), results[name]) for name in wanted]
-        return Answered(served.name, str(served.version), asked.id, outputs)
+        return Answered(served.name, str(served.version), asked.id, outputs, served.prompt)
 
 
 def version_number(text: str) -> int | None:
