@@ -115,6 +115,9 @@ def _check_inputs(signature: Signature, inputs: Mapping[str, Any]) -> None:
 
 def _wanted(signature: Signature, output_filter: Sequence[str]) -> tuple[str, ...]:
     """Output aliases in the signature's order, so that a choice has one callable in whatever order it comes."""
+    everything = tuple(signature.outputs)
+    if not output_filter or tuple(output_filter) == everything:
+        return everything
     chosen = set(output_filter)
     if len(chosen) != len(output_filter):
         twice = next(alias for alias in output_filter if list(output_filter).count(alias) > 1)
@@ -123,7 +126,7 @@ def _wanted(signature: Signature, output_filter: Sequence[str]) -> tuple[str, ..
         if alias not in signature.outputs:
             known = _listed(signature.outputs)
             raise invalid(f"output tensor alias not found in signature: {alias} Outputs expected to be in the set {known}.")
-    return tuple(alias for alias in signature.outputs if alias in chosen) if chosen else tuple(signature.outputs)
+    return tuple(alias for alias in everything if alias in chosen)
 
 
 def _listed(names: Iterable[str]) -> str:
