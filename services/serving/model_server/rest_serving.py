@@ -106,7 +106,9 @@ def about_the_server(models: ManagedModels, ready: Callable[[], bool], metrics: 
         if path == "/healthz":
             return json_answer(200, {"status": "ok"}, prompt=True)
         if path == "/readyz":
-            return json_answer(200, {"status": "ready"}, prompt=True) if ready() else json_answer(503, {"error": "not every model is loaded"})
+            return (
+                json_answer(200, {"status": "ready"}, prompt=True) if ready() else json_answer(503, {"error": "not every model is loaded"})
+            )
         if request.method == "GET" and path in ("/metrics", metrics_path):
             return Answer(200, metrics().encode(), {"Content-Type": CONTENT_TYPE})
         names = models.names()

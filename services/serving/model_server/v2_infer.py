@@ -178,12 +178,7 @@ def _array(sent: Sent, tensor: Tensor, model: str) -> Any:
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...] | None) -> bool:
     if wanted is None:
         return True
-    if len(shape) != len(wanted):
-        return False
-    for have, want in zip(shape, wanted, strict=True):
-        if have != want and want >= 0:
-            return False
-    return True
+    return len(shape) == len(wanted) and all(have == want or want < 0 for have, want in zip(shape, wanted, strict=True))
 
 
 # -- parameters that are the same in every form
