@@ -175,9 +175,11 @@ class Connection:
             if not self._take_head():
                 return None
         except BadRequest as error:
-            return self._refuse(json_answer(error.status, {"error": error.message}), now)
+            self._refuse(json_answer(error.status, {"error": error.message}), now)
+            return None
         except ServeError as error:
-            return self._refuse(error_answer(error), now)
+            self._refuse(error_answer(error), now)
+            return None
         self._keep, self._length = self._may_keep, self._known_length
         if self._head.method == "GET" and self._length:
             self._keep, self._length = False, 0  # what was not read would be taken for the next request
