@@ -27,6 +27,7 @@ IDLE_SECONDS = 60  # a connection that says nothing for so long, or takes no ans
 LARGE_BODY, LARGE_BODIES = 1 << 20, 8  # so many large ones at a time are in memory
 _BODY_SECONDS, _LEAST_BYTES_A_SECOND = 10.0, 64 << 10  # how slowly a body may come
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
+_USUAL_HEAD = 4096  # a longer one is not kept for a comparison with the next
 _BLOCK, _LARGE_BLOCK = 1 << 16, 1 << 20
 _END = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -208,7 +209,7 @@ class Connection:
             self._known_head = b""
             self._head, self._may_keep = parse_head(head)
             self._known_length = body_length(self._head.headers)
-            self._known_head = head
+            self._known_head = head if len(head) <= _USUAL_HEAD else b""
         return True
 
     def _begin_body(self, now: float) -> Request | None:

@@ -27,7 +27,7 @@ _ACCEPT_AGAIN_SECONDS = 0.1  # too many open files, or the like: it passes
 _STUCK_SECONDS = 0.01  # a call in the loop's thread that takes so long loses the loop
 _QUIET_LOOKS = 100  # after so many without a call nobody watches, until there is one
 _SMALL = 64 << 10  # bytes of a body that is prompt where others to the same path are
-_MOST_PROMPT = 1024  # paths; callers choose how they write them
+_MOST_PROMPT, _LONGEST_PROMPT = 1024, 512  # paths; callers choose how they write them
 _ACCEPTED_AT_A_TIME = 128
 
 Move = Callable[[float], Request | None]
@@ -55,7 +55,7 @@ class Loop:
         self._done: deque[tuple[Connection, Request, bool, bool]] = deque()
         self._prompt: set[tuple[str, str]] = set()
         self._listening = listening
-        self._accept_at = 0.0
+        self._accept_at = self._look_at = 0.0
         self._bell, self._ear = socket.socketpair()
         self._rung = False
         self._selector = selectors.DefaultSelector()
@@ -98,26 +98,34 @@ class Loop:
     # -- who leads
 
     def _lead(self, term: int) -> None:
-        look_at = 0.0
         self._elsewhere += term > 0  # the call of whoever led before
-        while True:
-            ready = self._selector.select(_LOOK_SECONDS if self._open or self._accept_at else None)
-            now = time.monotonic()
-            for key, _ in ready:
-                if key.data is not None:
-                    if not self._event(key.data, now, term):
-                        return
-                elif key.fileobj is self._ear:
-                    self._hear()
-                else:
-                    self._accept(now)
-            if not (self._take_answers(now, term) and self._admit(now, term)):
-                return
-            if now >= look_at:
-                look_at = now + _LOOK_SECONDS
-                self._look(now)
-            if self._draining:
-                self._tell_drained()
+        leads = True
+        while leads:
+            try:
+                leads = self._round(term)
+            except Exception:  # of one connection: the others are none the worse for it
+                traceback.print_exc(file=sys.stderr)
+
+    def _round(self, term: int) -> bool:
+        """False: another thread leads from here on."""
+        ready = self._selector.select(_LOOK_SECONDS if self._open or self._accept_at else None)
+        now = time.monotonic()
+        for key, _ in ready:
+            if key.data is not None:
+                if not self._event(key.data, now, term):
+                    return False
+            elif key.fileobj is self._ear:
+                self._hear()
+            else:
+                self._accept(now)
+        if not (self._take_answers(now, term) and self._admit(now, term)):
+            return False
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            self._look(now)
+        if self._draining:
+            self._tell_drained()
+        return True
 
     def _watch(self) -> None:
         quiet = 0
@@ -138,7 +146,7 @@ class Loop:
                     self._term += 1
                     threading.Thread(target=self._lead, args=(self._term,), name="rest", daemon=True).start()
 
-    # -- turns. Where they answer False, another thread leads from here on.
+    # -- turns. False: another thread leads from here on.
 
     def _event(self, connection: Connection, now: float, term: int) -> bool:
         if connection.phase in (Phase.CALL, Phase.ROOM):  # what it has to say has time until then
@@ -194,7 +202,7 @@ class Loop:
         what = request.method, request.target
         if not prompt:
             self._prompt.discard(what)
-        elif what not in self._prompt:
+        elif what not in self._prompt and len(request.target) <= _LONGEST_PROMPT:
             if len(self._prompt) >= _MOST_PROMPT:
                 self._prompt.clear()
             self._prompt.add(what)
@@ -227,6 +235,8 @@ class Loop:
             well = True
         except OSError:
             pass  # the client has gone
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
         finally:
             self._done.append((connection, request, prompt, well))
             self._ring()

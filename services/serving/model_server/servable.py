@@ -75,25 +75,27 @@ class Servable(ABC):
             if deadline is not None and time.monotonic() >= deadline:
                 raise ServeError(DEADLINE_EXCEEDED, "the deadline of the call passed before its turn came")
             if self._batcher is None:
-                results, queue_ns, compute_ns = self._run_at_once(signature, wanted, arrays)
+                results, took = self._timed(signature, wanted, arrays)
+                self.meter.ran_alone(_rows(arrays), took)
             else:
                 results, queue_ns, compute_ns = self._batcher.call(signature, wanted, arrays, deadline)
+                self.meter.succeeded(_rows(arrays), queue_ns, compute_ns)
         except ServeError:
             self.meter.failed(time.perf_counter_ns() - begin)
             raise
-        self.meter.succeeded(_rows(arrays), queue_ns, compute_ns)
         return dict(zip(wanted, results, strict=True))
 
-    def _run_at_once(self, signature: Signature, wanted: tuple[str, ...], arrays: Sequence[Any]) -> tuple[list[Any], int, int]:
+    def _timed(self, signature: Signature, wanted: tuple[str, ...], arrays: Sequence[Any]) -> tuple[list[Any], int]:
         begin = time.perf_counter_ns()
         results = self.run(signature, wanted, arrays)
         took = time.perf_counter_ns() - begin
         self._lately_ns += (took - self._lately_ns) >> 3 if self._lately_ns else took
-        self.meter.ran(_rows(arrays), took)
-        return results, 0, took
+        return results, took
 
     def _run_counted(self, signature: Signature, wanted: tuple[str, ...], arrays: Sequence[Any]) -> list[Any]:
-        return self._run_at_once(signature, wanted, arrays)[0]
+        results, took = self._timed(signature, wanted, arrays)
+        self.meter.ran(_rows(arrays), took)
+        return results
 
 
 def _rows(arrays: Sequence[Any]) -> int:
