@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,18 @@ def running(
     log = folder / f"{name}.log"
     arguments = ["taskset", "-c", "0", *map(str, command)]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **variables}
-    with log.open("w") as written, subprocess.Popen(arguments, stdout=written, stderr=written, env=environment, cwd=folder) as process:
+    with (
+        log.open("w") as written,
+        subprocess.Popen(arguments, stdout=written, stderr=written, env=environment, cwd=folder, start_new_session=True) as process,
+    ):
         try:
             _await(name, answers, process, log)
             yield process
         finally:
             process.terminate()
             process.wait(60)
+            with suppress(ProcessLookupError):  # LitServe's workers outlive it
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _await(name: str, answers: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
