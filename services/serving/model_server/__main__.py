@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from services.serving.sampling.sampler import Sampler
 
 BAD_OPTIONS, LOAD_ERROR, PORT_TAKEN = 2, 3, 4
-_SWITCH_SECONDS = 0.0005  # so long a call waits for a thread that loads a model; Python's own 5 ms are ten calls
 
 
 def main() -> int:
@@ -62,7 +61,6 @@ def _serve(options: Options, stopped: threading.Event) -> int:
     from services.serving.model_server.wire import Wire
     from services.serving.sampling.sampler import Sampler
 
-    sys.setswitchinterval(_SWITCH_SECONDS)
     wire, ready = Wire(), threading.Event()
     file = ConfigFile(options.model_config_file, wire) if options.model_config_file else None
     repository = _repository(options, wire)
