@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 import threading
-import time
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
-
+from benchmarks import serving_load
 from benchmarks.report import Row
-from benchmarks.serving_floor import REPO, TRIALS, _bodies, _load, _python, _running
-from services.chassis import environments
-from services.serving.adapters.server_process import SERVER_PACKAGES
+from benchmarks.serving_floor import TRIALS, _bodies, _load
 from services.serving.sampling import spool
 from services.serving.sampling.sampler import ABOUT
 from tests.conftest import free_port
@@ -26,19 +21,17 @@ _RATES = {"without a request log": None, "none sampled": 0.0, "all sampled": 1.0
 
 
 def measure(_: Path) -> list[Row]:
-    python = _python(environments.definition("tensorflow", "2.21", [], extra=SERVER_PACKAGES))
+    serving_load.check_tools()
     over = threading.Event()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
-        subprocess.run([python, REPO / "benchmarks" / "serving_model.py", folder / "model"], check=True, capture_output=True)
+        serving_load.save_model(folder / "model")
         ports = {}
         for number, (name, rate) in enumerate(_RATES.items()):
             ports[name] = {"grpc": free_port(), "rest": free_port()}
             about = ["--model-name=mlp", f"--model-path={folder / 'model'}", "--version=1"]
-            doors = [f"--grpc-port={ports[name]['grpc']}", f"--rest-port={ports[name]['rest']}"]
             log = [] if rate is None else [f"--samples={_spool(folder / str(number), rate)}"]
-            stack.enter_context(_running([python, "-m", "services.serving.model_server", *about, *doors, *log], ports[name]["rest"]))
-            _await_ready(ports[name]["rest"])
+            stack.enter_context(serving_load.model_server(folder, ports[name]["rest"], ports[name]["grpc"], *about, *log))
         threading.Thread(target=_empty, args=(folder / str(len(_RATES) - 1), over), daemon=True).start()
         stack.callback(over.set)
         rates: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -61,14 +54,6 @@ def _spool(folder: Path, rate: float) -> Path:
     folder.mkdir()
     (folder / ABOUT).write_text(json.dumps({"rate": rate}))
     return folder
-
-
-def _await_ready(port: int) -> None:
-    deadline = time.monotonic() + 120
-    while httpx.get(f"http://127.0.0.1:{port}/readyz").status_code != 200:
-        if time.monotonic() > deadline:
-            raise RuntimeError("the model server is not ready")
-        time.sleep(0.1)
 
 
 def _empty(folder: Path, over: threading.Event) -> None:

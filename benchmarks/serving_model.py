@@ -1,15 +1,23 @@
-"""Run in a TensorFlow environment: `python serving_model.py FOLDER` saves the model that all servers are measured on, 784-128-128-10."""
+"""Run in a TensorFlow environment: `python serving_model.py FOLDER [KIND]` saves a model that servers are measured on.
+
+perceptron (784-128-128-10) costs 10 microseconds a call; convolutional (28x28 pixels, two layers, 10 classes) costs what it computes.
+"""
 
 import sys
+from typing import Any
 
 import tensorflow as tf
+
+
+def _weights(*shapes: list[int]) -> list[Any]:
+    random = tf.random.Generator.from_seed(7)
+    return [tf.Variable(random.normal(shape) / 20) for shape in shapes]
 
 
 class Perceptron(tf.Module):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
-        random, sizes = tf.random.Generator.from_seed(7), [784, 128, 128, 10]
-        self.layers = [tf.Variable(random.normal(shape) / 20) for shape in zip(sizes, sizes[1:], strict=False)]
+        self.layers = _weights([784, 128], [128, 128], [128, 10])
 
     @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32, "x")])
     def __call__(self, x):  # type: ignore[no-untyped-def]
@@ -18,5 +26,19 @@ class Perceptron(tf.Module):  # type: ignore[misc]
         return {"y": tf.nn.softmax(x @ self.layers[-1])}
 
 
-made = Perceptron()
+class Convolutional(tf.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = _weights([3, 3, 1, 32], [3, 3, 32, 64])
+        (self.last,) = _weights([7 * 7 * 64, 10])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32, "x")])
+    def __call__(self, x):  # type: ignore[no-untyped-def]
+        x = tf.reshape(x, [-1, 28, 28, 1])
+        for filters in self.filters:
+            x = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(x, filters, 1, "SAME")), 2, 2, "SAME")
+        return {"y": tf.nn.softmax(tf.reshape(x, [-1, 7 * 7 * 64]) @ self.last)}
+
+
+made = {"perceptron": Perceptron, "convolutional": Convolutional}[sys.argv[2] if len(sys.argv) > 2 else "perceptron"]()
 tf.saved_model.save(made, sys.argv[1], signatures=made.__call__)

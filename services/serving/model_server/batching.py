@@ -78,6 +78,7 @@ class Batcher:
         self._open: dict[Kind, _Batch] = {}  # the last of its kind, where it has room
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
+        self._running = 0  # batches, of which num_batch_threads are the most
         self._threads = [
             threading.Thread(target=self._work, name="batch", daemon=True) for _ in range(max(parameters.num_batch_threads, 1))
         ]
@@ -89,7 +90,9 @@ class Batcher:
     ) -> tuple[list[Any], int, int]:
         """The outputs, and the nanoseconds in the queue and in the graph."""
         call = _Call(arrays, self._rows(arrays), deadline, time.monotonic_ns())
-        self._enqueue(signature, wanted, call)
+        alone = self._enqueue(signature, wanted, call)
+        if alone is not None:
+            self._work_on(alone)
         patience = None if deadline is None or deadline == float("inf") else max(deadline - time.monotonic(), 0)
         if not call.done.wait(patience):
             call.left = True
@@ -119,7 +122,8 @@ class Batcher:
             raise invalid(f"a call of {rows} rows is larger than max_batch_size {self._parameters.max_batch_size}")
         return rows
 
-    def _enqueue(self, signature: Signature, wanted: tuple[str, ...], call: _Call) -> None:
+    def _enqueue(self, signature: Signature, wanted: tuple[str, ...], call: _Call) -> _Batch | None:
+        """A batch that the caller runs itself: where nobody is to be waited for and a thread would be free, to wake it would only cost."""
         rank_only = self._parameters.pad_variable_length_inputs
         shapes = tuple((-1,) * (it.ndim - 1) if rank_only else it.shape[1:] for it in call.arrays)
         kind = signature.name, wanted, shapes
@@ -134,41 +138,64 @@ class Batcher:
                 self._batches.append(batch)
             batch.calls.append(call)
             batch.rows += call.rows
-            self._changed.notify()
+            if self._batches == [batch] and self._may_run() and not self._parameters.batch_timeout_micros:
+                return self._taken(batch)
+            if self._may_run():
+                self._changed.notify()
+            return None
+
+    def _may_run(self) -> bool:
+        return self._running < self._parameters.num_batch_threads
+
+    def _taken(self, batch: _Batch) -> _Batch:
+        self._batches.remove(batch)
+        if self._open.get(batch.kind) is batch:
+            del self._open[batch.kind]
+        self._running += 1
+        return batch
 
     # -- the threads that run them
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:
-            now, clock = time.monotonic_ns(), time.monotonic()
-            calls = []
-            for call in batch.calls:
-                if call.left or (call.deadline is not None and clock >= call.deadline):
-                    call.error = ServeError(DEADLINE_EXCEEDED, "the deadline of the call passed while it was in the queue")
-                    call.done.set()
-                    continue
-                call.queue_ns = now - call.begin
-                calls.append(call)
+            self._work_on(batch)
+
+    def _work_on(self, batch: _Batch) -> None:
+        now, clock = time.monotonic_ns(), time.monotonic()
+        calls = []
+        for call in batch.calls:
+            if call.left or (call.deadline is not None and clock >= call.deadline):
+                call.error = ServeError(DEADLINE_EXCEEDED, "the deadline of the call passed while it was in the queue")
+                call.done.set()
+                continue
+            call.queue_ns = now - call.begin
+            calls.append(call)
+        try:
             if calls:
                 self._serve(batch, calls)
+        finally:
+            with self._changed:
+                self._running -= 1
+                if self._closed:
+                    self._changed.notify_all()
+                elif self._batches:
+                    self._changed.notify()
 
     def _next(self) -> _Batch | None:
         """The oldest batch that is full or has waited long enough; None at the end."""
         timeout = self._parameters.batch_timeout_micros * 1000
         with self._changed:
             while True:
-                now = time.monotonic_ns()
-                for batch in self._batches:
+                now, may_run = time.monotonic_ns(), self._may_run()
+                for batch in self._batches if may_run else ():
                     full = batch.rows >= self._parameters.max_batch_size or self._open.get(batch.kind) is not batch
                     if full or now - batch.begin >= timeout or self._closed:
-                        self._batches.remove(batch)
-                        if self._open.get(batch.kind) is batch:
-                            del self._open[batch.kind]
+                        self._taken(batch)
                         self._changed.notify()  # somebody else watches over what still waits
                         return batch
-                if self._closed:
+                if self._closed and not self._batches:
                     return None
-                wait = (self._batches[0].begin + timeout - now) / _NANOSECONDS if self._batches else None
+                wait = (self._batches[0].begin + timeout - now) / _NANOSECONDS if self._batches and may_run else None
                 self._changed.wait(wait)
 
     def _serve(self, batch: _Batch, calls: Sequence[_Call]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -58,6 +59,16 @@ class Answer:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Content-Type is JSON where nothing else is said."""
+    prompt: bool = False
+    """Whoever asks the same again is answered in microseconds, and without a wait for anybody else."""
+
+
+def json_answer(status: int, body: object, *, prompt: bool = False) -> Answer:
+    return Answer(status, json.dumps(body).encode(), prompt=prompt)
+
+
+def error_answer(error: ServeError) -> Answer:
+    return json_answer(error.http_status, {"error": error.message})
 
 
 def parse_head(head: bytes) -> tuple[Request, bool]:

@@ -54,14 +54,13 @@ class Meter:
 
     def succeeded(self, rows: int, queue_ns: int, compute_ns: int) -> None:
         with self._lock:
-            self._last_ms = time.time_ns() // 1_000_000
-            self._rows += rows
-            self._success[0] += 1
-            self._success[1] += queue_ns + compute_ns
-            self._sums[0] += queue_ns
-            self._sums[1] += compute_ns
-            self._queue.observe(queue_ns / 1000)
-            self._compute.observe(compute_ns / 1000)
+            self._count_call(rows, queue_ns, compute_ns)
+
+    def ran_alone(self, rows: int, nanoseconds: int) -> None:
+        """A call that succeeded with a run of its own: `ran` and `succeeded` in one step."""
+        with self._lock:
+            self._count_run(rows, nanoseconds)
+            self._count_call(rows, 0, nanoseconds)
 
     def failed(self, nanoseconds: int) -> None:
         with self._lock:
@@ -71,12 +70,25 @@ class Meter:
     def ran(self, rows: int, nanoseconds: int) -> None:
         """One run of the graph, for one call or for several."""
         with self._lock:
-            self._runs += 1
-            if rows not in self._batches and len(self._batches) >= _MOST_SIZES:
-                rows = 1 << max(rows - 1, 0).bit_length()
-            batch = self._batches[rows]
-            batch[0] += 1
-            batch[1] += nanoseconds
+            self._count_run(rows, nanoseconds)
+
+    def _count_call(self, rows: int, queue_ns: int, compute_ns: int) -> None:
+        self._last_ms = time.time_ns() // 1_000_000
+        self._rows += rows
+        self._success[0] += 1
+        self._success[1] += queue_ns + compute_ns
+        self._sums[0] += queue_ns
+        self._sums[1] += compute_ns
+        self._queue.observe(queue_ns / 1000)
+        self._compute.observe(compute_ns / 1000)
+
+    def _count_run(self, rows: int, nanoseconds: int) -> None:
+        self._runs += 1
+        if rows not in self._batches and len(self._batches) >= _MOST_SIZES:
+            rows = 1 << max(rows - 1, 0).bit_length()
+        batch = self._batches[rows]
+        batch[0] += 1
+        batch[1] += nanoseconds
 
     def statistics(self) -> Statistics:
         with self._lock:

@@ -45,24 +45,24 @@ class ServingRoute:
         begin, code = time.perf_counter_ns(), 0
         verb = match["verb"].lower()
         try:
-            return json_answer(200, self._call(verb, match, body, time.monotonic() + self._seconds))
+            return self._call(verb, match, body, time.monotonic() + self._seconds)
         except ServeError as error:
             code = error.code
             raise
         finally:
             self._observe(match["name"], _NAMES[verb], "REST", code, time.perf_counter_ns() - begin)
 
-    def _call(self, verb: str, match: re.Match[str], body: bytes, deadline: float) -> dict[str, Any]:
+    def _call(self, verb: str, match: re.Match[str], body: bytes, deadline: float) -> Answer:
         if verb == "predict":
             with self._models.borrow(match["name"], _version(match), match["label"] or "") as model:
-                return rest_json.predict(model, body, deadline)
+                return Answer(200, rest_json.predict(model, body, deadline), prompt=model.prompt)
         if verb == "classify":
             asked = rest_examples.request(self._wire.ClassificationRequest(), body)
             self._name(asked.model_spec, match)
-            return rest_examples.classes(self._calls.classify(asked, deadline).result)
+            return json_answer(200, rest_examples.classes(self._calls.classify(asked, deadline).result))
         asked = rest_examples.request(self._wire.RegressionRequest(), body)
         self._name(asked.model_spec, match)
-        return rest_examples.values(self._calls.regress(asked, deadline).result)
+        return json_answer(200, rest_examples.values(self._calls.regress(asked, deadline).result))
 
     def _look(self, match: re.Match[str]) -> dict[str, Any]:
         if not match["name"]:
@@ -104,9 +104,11 @@ def about_the_server(models: ManagedModels, ready: Callable[[], bool], metrics: 
     def answer(request: Request) -> Answer:
         path = request.path
         if path == "/healthz":
-            return json_answer(200, {"status": "ok"})
+            return json_answer(200, {"status": "ok"}, prompt=True)
         if path == "/readyz":
-            return json_answer(200, {"status": "ready"}) if ready() else json_answer(503, {"error": "not every model is loaded"})
+            return (
+                json_answer(200, {"status": "ready"}, prompt=True) if ready() else json_answer(503, {"error": "not every model is loaded"})
+            )
         if request.method == "GET" and path in ("/metrics", metrics_path):
             return Answer(200, metrics().encode(), {"Content-Type": CONTENT_TYPE})
         names = models.names()

@@ -72,6 +72,10 @@ class Served(Protocol):
         """tensorflow_savedmodel or tflite."""
 
     @property
+    def prompt(self) -> bool:
+        """Lately it answered in microseconds, and no call waits for others."""
+
+    @property
     def signatures(self) -> Mapping[str, Signature]: ...
 
     def signature(self, name: str) -> Signature:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class Tensor:
     dtype: int  # DataType number
     shape: tuple[int, ...] | None  # -1 = unknown; None = unknown rank
 
-    @property
+    @cached_property
     def array_dtype(self) -> Any:
         return np.dtype(TYPES[self.dtype].array)
 

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -108,10 +108,10 @@ class _Calls:
         except Exception as error:  # DecodeError; its place differs between versions of protobuf
             raise invalid("the request is no inference.ModelInferRequest") from error
 
-    def _answer(self, answered: v2_infer.Answered, typed: set[str]) -> Any:
+    def _answer(self, answered: v2_infer.Answered, typed: Collection[str]) -> Any:
         """Raw, as Triton answers, unless the typed form was asked for. Raw stands for all outputs of an answer or for none."""
         response = self._response(model_name=answered.model, model_version=answered.version, id=answered.id)
-        as_typed = all(it.name in typed and it.datatype.field for it in answered.outputs)
+        as_typed = bool(typed) and all(it.name in typed and it.datatype.field for it in answered.outputs)
         for output in answered.outputs:
             made = response.outputs.add(name=output.name, datatype=output.datatype.name, shape=output.array.shape)
             if as_typed:
@@ -125,7 +125,7 @@ def _asked(request: Any, deadline: float | None) -> v2_infer.Asked:
     for output in request.outputs:
         v2_infer.refuse_shared_memory(output.parameters, f"output '{output.name}'")
         v2_infer.refuse_classification(output.parameters, output.name)
-    parameters = request.parameters
+    parameters = request.parameters or {}
     return v2_infer.Asked(
         model=request.model_name,
         version=request.model_version,
@@ -176,6 +176,8 @@ def _value(parameter: Any) -> Any:
     return getattr(parameter, which) if which else None
 
 
-def _typed_outputs(request: Any) -> set[str]:
+def _typed_outputs(request: Any) -> Collection[str]:
     """Outputs wanted in typed contents: those with `binary_data` false, as over REST. Raw is what goes without saying."""
+    if not request.outputs:
+        return ()
     return {it.name for it in request.outputs if "binary_data" in it.parameters and _value(it.parameters["binary_data"]) is False}

@@ -6,8 +6,8 @@ Texts and codes are Triton's where it has one for the case.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from services.serving.model_server import v2_types
@@ -51,6 +51,8 @@ class Answered(NamedTuple):
     version: str
     id: str
     outputs: Sequence[Output]
+    prompt: bool = False
+    """As the model says of itself."""
 
 
 def infer(models: Models, asked: Asked) -> Answered:
@@ -59,9 +61,9 @@ def infer(models: Models, asked: Asked) -> Answered:
         signature = chosen(served, asked.signature)
         wanted = _wanted(asked, signature)
         inputs = _inputs(asked, signature)
-        results = served.predict(signature, inputs, wanted, asked.deadline)
-        outputs = [Output(name, v2_types.of(signature.outputs[name], name), results[name]) for name in wanted]
-        return Answered(served.name, str(served.version), asked.id, outputs)
+        results = served.predict(signature, inputs, tuple(wanted), asked.deadline)
+        outputs = [Output(name, datatype, results[name]) for name, datatype in wanted.items()]
+        return Answered(served.name, str(served.version), asked.id, outputs, served.prompt)
 
 
 def version_number(text: str) -> int | None:
@@ -73,19 +75,24 @@ def version_number(text: str) -> int | None:
     return int(text)
 
 
-@contextmanager
-def borrowed(models: Models, name: str, version: str) -> Iterator[Served]:
+class borrowed:  # noqa: N801 - used as a function is; a generator would cost each call a microsecond
     """A version that answers, or Triton's words for why there is none."""
-    number = version_number(version)
-    try:
-        lent = models.borrow(name, number)
-        served = lent.__enter__()
-    except ServeError as error:
-        raise _missing(models, name, number, error) from error
-    try:
-        yield served
-    finally:
-        lent.__exit__(None, None, None)
+
+    __slots__ = ("_lent", "_models", "_name", "_version")
+
+    def __init__(self, models: Models, name: str, version: str) -> None:
+        self._models, self._name, self._version = models, name, version
+
+    def __enter__(self) -> Served:
+        number = version_number(self._version)
+        try:
+            self._lent = self._models.borrow(self._name, number)
+            return self._lent.__enter__()
+        except ServeError as error:
+            raise _missing(self._models, self._name, number, error) from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lent.__exit__(kind, error, trace)
 
 
 def _missing(models: Models, name: str, version: int | None, error: ServeError) -> ServeError:
@@ -129,14 +136,12 @@ def chosen(served: Served, name: str = "") -> Signature:
         raise invalid(f"{what} for model '{served.name}'; choose one of {known} with the parameter signature_name") from error
 
 
-def _wanted(asked: Asked, signature: Signature) -> list[str]:
+def _wanted(asked: Asked, signature: Signature) -> dict[str, Datatype]:
+    """What has no datatype is refused before the work is done, and not after it."""
     for name in asked.outputs:
         if name not in signature.outputs:
             raise invalid(f"unexpected inference output '{name}' for model '{asked.model}'")
-    wanted = list(dict.fromkeys(asked.outputs)) or list(signature.outputs)
-    for name in wanted:  # before the work is done, and not after it
-        v2_types.of(signature.outputs[name], name)
-    return wanted
+    return {name: v2_types.of(signature.outputs[name], name) for name in asked.outputs or signature.outputs}
 
 
 def _inputs(asked: Asked, signature: Signature) -> dict[str, Any]:

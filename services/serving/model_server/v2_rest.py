@@ -81,7 +81,7 @@ class InferenceRoute:
         raise ServeError(NOT_FOUND, f"There is no {PREFIX}{path}; models are under {PREFIX}/models/")
 
     def _live(self, _: Request, __: Mapping[str, str]) -> Answer:
-        return json_answer(200, {"live": True})
+        return json_answer(200, {"live": True}, prompt=True)
 
     def _ready(self, _: Request, __: Mapping[str, str]) -> Answer:
         return _readiness(self._is_ready())
@@ -106,7 +106,8 @@ class InferenceRoute:
         try:
             until = time.monotonic() + self._seconds
             asked, form = v2_json.asked(names["name"], names["version"], request.body, _header_length(request), until)
-            body, json_bytes = v2_json.answer(v2_infer.infer(self._models, asked), form)
+            answered = v2_infer.infer(self._models, asked)
+            body, json_bytes = v2_json.answer(answered, form)
             code = 0
         except ServeError as error:
             code = error.code
@@ -114,8 +115,9 @@ class InferenceRoute:
         finally:
             self._observe(names["name"], "ModelInfer", "REST", code, time.perf_counter_ns() - begin)
         if json_bytes is None:
-            return Answer(200, body)
-        return Answer(200, body, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(json_bytes)})
+            return Answer(200, body, prompt=answered.prompt)
+        headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(json_bytes)}
+        return Answer(200, body, headers, prompt=answered.prompt)
 
     def _index(self, request: Request, _: Mapping[str, str]) -> Answer:
         asked = _content(request)
@@ -136,7 +138,7 @@ class InferenceRoute:
 
 def _readiness(ready: bool) -> Answer:
     """The status is what the protocol says; KServe's client reads the body, which the protocol leaves open."""
-    return json_answer(200 if ready else 400, {"ready": ready})
+    return json_answer(200 if ready else 400, {"ready": ready}, prompt=True)
 
 
 def status_of(error: ServeError) -> int:
@@ -170,7 +172,7 @@ def _header_length(request: Request) -> int | None:
 def _packed(answer: Answer, accept: str) -> Answer:
     wanted = encoding.accepted(accept) if accept else ""
     packed = encoding.deflate(answer.body, wanted)
-    return answer if packed is None else Answer(answer.status, packed, {**answer.headers, "Content-Encoding": wanted})
+    return answer if packed is None else replace(answer, body=packed, headers={**answer.headers, "Content-Encoding": wanted})
 
 
 def _route(method: str, path: str, work: Work) -> tuple[str, re.Pattern[str], Work]:

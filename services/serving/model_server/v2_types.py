@@ -51,6 +51,7 @@ _ALL = (
 )
 BY_NAME = {it.name: it for it in _ALL if it.number in TYPES}
 _BY_NUMBER = {it.number: it for it in BY_NAME.values()}
+_DTYPES = {it.number: np.dtype(it.array) for it in BY_NAME.values()}
 
 
 def of(tensor: Tensor, alias: str) -> Datatype:
@@ -69,7 +70,7 @@ def count(shape: tuple[int, ...], datatype: Datatype, name: str) -> int:
     if len(shape) > MAX_DIMENSIONS or any(not 0 <= size < 1 << 63 for size in shape):
         raise invalid(f"unexpected shape for input '{name}': {shown(shape[: MAX_DIMENSIONS + 1])}")
     found = prod(shape)
-    if found * np.dtype(datatype.array).itemsize > MAX_BYTES:
+    if found * _DTYPES[datatype.number].itemsize > MAX_BYTES:
         raise invalid(f"input '{name}' of shape {shown(shape)} takes more than {MAX_BYTES} bytes")
     return found
 
@@ -92,7 +93,7 @@ def from_raw(data: bytes, datatype: Datatype, size: int, name: str) -> Any:
     """A flat array of so many elements."""
     if datatype.number == STRING:
         return _bytes_from_raw(data, size, name)
-    dtype = np.dtype(datatype.array)
+    dtype = _DTYPES[datatype.number]
     if len(data) != size * dtype.itemsize:
         raise invalid(f"input '{name}' got unexpected byte size {len(data)}, expected {size * dtype.itemsize}")
     if datatype.name == "BOOL":  # any byte but 0 is true, and stands as 1

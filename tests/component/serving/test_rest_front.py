@@ -1,17 +1,25 @@
-"""The REST front by itself, over real sockets: what a drain waits for."""
+"""The REST front by itself, over real sockets: what a drain waits for, and who waits for whom."""
 
 from __future__ import annotations
 
 import http.client
+import shutil
 import socket
+import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from services.serving.model_server import rest_front
-from services.serving.model_server.http_messages import Answer
+from services.serving.model_server.config_files import Tls
+from services.serving.model_server.http_messages import Answer, Request
+from services.serving.model_server.rest_connection import LARGE_BODIES, LARGE_BODY
 from services.serving.model_server.rest_front import RestServer
+from tests.component.serving.certificates import Authority
 
 pytestmark = pytest.mark.component
 
@@ -60,3 +68,129 @@ def test_whoever_waits_in_an_inherited_queue_is_answered_by_the_next() -> None:
 def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         threading.Event().wait(0.01)
+
+
+# -- the loop
+
+
+class Held:
+    """A route whose calls to /held wait until they are let go; all others are answered at once."""
+
+    def __init__(self, *, prompt: bool = False) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.prompt = prompt
+        self.holds = True
+
+    def __call__(self, request: Request) -> Answer:
+        if request.path == "/held" and self.holds:
+            self.begun.release()
+            assert self.go.wait(60)
+        return Answer(200, b'{"length": %d}' % len(request.body), prompt=self.prompt)
+
+
+@contextmanager
+def serving(route: Held, *, calls_at_once: int = 8, tls: Tls | None = None) -> Iterator[RestServer]:
+    server = rest_front.start({"": route}, "127.0.0.1", 0, calls_at_once=calls_at_once, tls=tls)
+    try:
+        yield server
+    finally:
+        route.go.set()
+        server.drain(0)
+
+
+@contextmanager
+def asking(server: RestServer, method: str, path: str, body: bytes = b"") -> Iterator[http.client.HTTPConnection]:
+    client = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    client.request(method, path, body)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def answer_of(client: http.client.HTTPConnection) -> tuple[int, bytes]:
+    got = client.getresponse()
+    return got.status, got.read()
+
+
+def test_a_call_that_was_always_prompt_and_takes_long_for_once_holds_nobody_up() -> None:
+    route = Held(prompt=True)
+    with serving(route) as server:
+        route.holds = False
+        with asking(server, "POST", "/held", b"12") as client:
+            assert answer_of(client) == (200, b'{"length": 2}')  # from now on the loop answers this path itself
+            route.holds = True
+
+            client.request("POST", "/held", b"123")
+            assert route.begun.acquire(timeout=60)
+            with asking(server, "POST", "/other", b"1") as other:
+                assert answer_of(other) == (200, b'{"length": 1}')
+
+            route.go.set()
+            assert answer_of(client) == (200, b'{"length": 3}')
+            client.request("POST", "/held", b"1234")
+            assert answer_of(client) == (200, b'{"length": 4}')
+
+
+def test_so_many_calls_are_made_at_a_time_and_a_look_waits_for_none_of_them() -> None:
+    route = Held()
+    with serving(route, calls_at_once=2) as server, ExitStack() as stack:
+        waiting = [stack.enter_context(asking(server, "POST", "/held", b"1")) for _ in range(3)]
+        assert route.begun.acquire(timeout=60)
+        assert route.begun.acquire(timeout=60)
+        with asking(server, "GET", "/healthz") as look:
+            assert answer_of(look)[0] == 200
+        assert not route.begun.acquire(blocking=False)
+
+        route.go.set()
+
+        assert [answer_of(client) for client in waiting] == [(200, b'{"length": 1}')] * 3
+
+
+def test_no_more_large_bodies_than_have_room_are_taken_in_and_the_others_get_their_turn() -> None:
+    route, body = Held(), b"x" * (LARGE_BODY + 1)
+    with serving(route, calls_at_once=2 * LARGE_BODIES) as server, ThreadPoolExecutor(LARGE_BODIES + 1) as pool:
+
+        def ask() -> tuple[int, bytes]:
+            with asking(server, "POST", "/held", body) as client:
+                return answer_of(client)
+
+        asked = [pool.submit(ask) for _ in range(LARGE_BODIES + 1)]
+        for _ in range(LARGE_BODIES):
+            assert route.begun.acquire(timeout=60)
+        with asking(server, "POST", "/small", b"1") as small:
+            assert answer_of(small) == (200, b'{"length": 1}')
+        assert not route.begun.acquire(blocking=False)
+
+        route.go.set()
+
+        assert [it.result(60) for it in asked] == [(200, b'{"length": %d}' % len(body))] * (LARGE_BODIES + 1)
+
+
+def test_who_takes_no_answer_holds_nobody_up_and_has_it_whole_in_the_end() -> None:
+    large = b"y" * (32 << 20)
+    server = rest_front.start({"": lambda request: Answer(200, large if request.path == "/large" else b"{}", prompt=True)}, "127.0.0.1", 0)
+    for _ in range(2):  # by another thread first, by the loop then
+        with asking(server, "GET", "/large") as slow, asking(server, "GET", "/small") as other:
+            assert answer_of(other) == (200, b"{}")
+            assert answer_of(slow) == (200, large)
+    server.drain(0)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+def test_large_bodies_and_answers_pass_over_tls_on_one_connection(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    own = authority.signed("server")
+    tls = Tls(own.key.read_bytes(), own.certificate.read_bytes(), b"", False)
+    server = rest_front.start({"": lambda request: Answer(200, request.body, prompt=True)}, "127.0.0.1", 0, tls=tls)
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    client = http.client.HTTPSConnection("127.0.0.1", server.server_port, timeout=60, context=context)
+
+    for size in (10, 10, 3 << 20, 50_000, 3 << 20):
+        body = bytes(range(256)) * (size // 256 + 1)
+        client.request("POST", "/echo", body)
+        assert answer_of(client) == (200, body)
+
+    client.close()
+    server.drain(0)

@@ -42,6 +42,7 @@ class FakeServed:
     name: str = "echo"
     version: int = 3
     platform: str = "tensorflow_savedmodel"
+    prompt: bool = False
     signatures: Mapping[str, Signature] = field(default_factory=signatures)
     failure: Exception | None = None
     deadlines: list[float | None] = field(default_factory=list)

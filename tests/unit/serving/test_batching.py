@@ -116,6 +116,38 @@ def test_what_waits_together_runs_together() -> None:
     assert graph.sizes == [1, 4]
 
 
+def test_who_finds_nobody_to_wait_for_runs_alone_and_at_once() -> None:
+    graph, ran_in = Graph(), set[int]()
+
+    def run(signature: Signature, wanted: tuple[str, ...], arrays: Sequence[Any]) -> list[Any]:
+        ran_in.add(threading.get_ident())
+        return graph.run(signature, wanted, arrays)
+
+    made = Batcher(BatchingParameters(max_batch_size=4), run)
+
+    assert call(made, [1]) == [11]
+    assert call(made, [2]) == [21]
+
+    assert ran_in == {threading.get_ident()}
+    made.close()
+
+
+def test_its_close_waits_for_whoever_runs_alone_and_for_what_came_meanwhile() -> None:
+    graph = Graph()
+    made = Batcher(BatchingParameters(max_batch_size=1, num_batch_threads=2), graph.run)
+    with ThreadPoolExecutor(8) as pool:
+        graph.go.clear()
+        waiting = [pool.submit(call, made, [number]) for number in (1, 2, 3, 4)]
+        for _ in range(2):
+            assert graph.entered.acquire(timeout=30)
+        queued(made, 2)
+        closing = pool.submit(made.close)
+        graph.go.set()
+
+        closing.result(30)
+        assert sorted(it.result(30) for it in waiting) == [[11], [21], [31], [41]]
+
+
 def test_a_full_batch_does_not_wait_for_its_time() -> None:
     graph = Graph()
     with batcher(graph, max_batch_size=2, batch_timeout_micros=3_600_000_000) as made, ThreadPoolExecutor(2) as pool:

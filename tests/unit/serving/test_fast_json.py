@@ -1,13 +1,15 @@
-"""The quick reader of JSON and Python's own give the same."""
+"""The quick ways in and out of JSON and Python's own give the same."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from services.serving.model_server import fast_json
 from services.serving.model_server.errors import ServeError
@@ -49,3 +51,57 @@ def test_deep_nesting_is_an_object_or_refused(depth: int) -> None:
             assert read(text).keys() == {"inputs"}
         except ServeError as error:
             assert "nested too deep" in error.message
+
+
+SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+DTYPES = st.sampled_from([np.float16, np.float32, np.float64, np.int8, np.uint8, np.int32, np.int64, np.uint64, np.bool_]).map(np.dtype)
+
+
+@given(DTYPES.flatmap(lambda dtype: arrays.arrays(dtype, SHAPES)), st.booleans())
+def test_an_array_is_written_so_that_its_type_has_it_back(array: Any, transposed: bool) -> None:
+    array = array.T if transposed else array
+
+    text = fast_json.dumps_array(array)
+
+    found = json.loads(text)
+    np.testing.assert_array_equal(np.array(found, array.dtype).reshape(array.shape), array)
+    assert repr(found) == repr(fast_json.to_lists(array))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_an_array_has_the_same_text_by_either_way(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.array([[0.1, 1 / 3, 1e-4], [-0.0, 2.0, 65504]], dtype)
+    quick = fast_json.to_lists(array)
+    monkeypatch.setattr(fast_json, "orjson", None)
+
+    assert repr(quick) == repr(fast_json.to_lists(array))
+    assert json.loads(fast_json.dumps_array(array)) == quick
+
+
+def test_what_is_no_number_is_written_as_tensorflow_serving_writes_it() -> None:
+    assert fast_json.dumps_array(np.array([np.nan, np.inf, -np.inf, 0.1], np.float32)) == b"[NaN, Infinity, -Infinity, 0.1]"
+
+
+LEAVES = st.floats() | st.floats(width=32) | st.integers(-(2**53), 2**53) | st.booleans() | st.none() | st.text(max_size=2)
+NESTED = st.recursive(LEAVES, lambda inner: st.lists(inner, min_size=1, max_size=3), max_leaves=8)
+
+
+@given(NESTED | st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=1), st.sampled_from([np.float32, np.float64]))
+def test_lists_become_the_array_that_numpy_makes_of_them_or_are_left_to_it(value: Any, dtype: Any) -> None:
+    shape: tuple[int, ...] = ()
+    first = value
+    while isinstance(first, list):
+        shape, first = (*shape, len(first)), first[0]
+
+    quick = fast_json.nested_floats(value, shape, np.dtype(dtype))
+
+    if quick is not None:
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(quick, np.array(value).astype(dtype))
+        assert (quick.shape, quick.dtype) == (shape, dtype)
+
+
+def test_plain_floats_are_not_left_to_numpy() -> None:
+    found = fast_json.nested_floats([[[0.5, 1]], [[2, 3.5]]], (2, 1, 2), np.dtype(np.float32))
+
+    np.testing.assert_array_equal(found, np.array([[[0.5, 1]], [[2, 3.5]]], np.float32))

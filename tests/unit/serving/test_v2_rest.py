@@ -32,6 +32,19 @@ def error(answer: Any, status: int = 400) -> str:
     return text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, true]}]}',
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [false, 1.5]}]}',
+        b'{"inputs": [{"data": [1.5, null], "name": "x", "datatype": "FP32", "shape": [1, 2]}]}',
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "d\\u0061ta": [1.5, true]}], "more": {"data": 1}}',
+    ],
+)
+def test_a_word_among_numbers_is_no_number_wherever_it_stands(text: bytes) -> None:
+    assert "it has elements that are no FP32" in error(http(FakeModels(), "POST", _INFER, text))
+
+
 def test_json_in_and_json_out() -> None:
     answer = post(FakeModels(), _INFER, {"id": "42", "inputs": [an_input()]})
 
