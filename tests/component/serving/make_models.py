@@ -164,14 +164,6 @@ def save_lite(half: Path, path: Path) -> None:
     (path / "model.tflite").write_bytes(converter.convert())
 
 
-def save_large(path: Path) -> None:
-    """32 MiB of weights."""
-    made = tf.Module()
-    made.weights = tf.Variable(np.ones((1024, 8192), np.float32))
-    multiply = tf.function(lambda x: {"y": tf.linalg.matvec(made.weights, x, transpose_a=True)})
-    tf.saved_model.save(made, str(path), signatures=multiply.get_concrete_function(tf.TensorSpec([1024], tf.float32, name="x")))
-
-
 def main() -> None:
     folder = Path(sys.argv[1])
     save_half(folder / "half" / "model", 2.0)
@@ -181,7 +173,6 @@ def main() -> None:
     save_examples(folder / "examples" / "model")
     save_doings(folder)
     save_lite(folder / "half" / "model", folder / "lite" / "model")
-    save_large(folder / "large" / "model")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import Any
 
 import grpc
 import httpx
-import psutil
 import pytest
 
 from deploy.local import assemble
@@ -341,24 +340,6 @@ def test_a_list_that_cannot_be_followed_is_refused_and_what_is_served_stays(flee
         fleet.server.rpc(f"{MODEL}/HandleReloadConfigRequest", b"")
     assert "Only ModelConfigList is currently supported" in (caught.value.details() or "")
     assert (fleet.answers(), fleet.answers(where="/labels/stable")) == (3.5, 2.5)
-
-
-def test_what_is_unloaded_gives_its_memory_back(fleet: Fleet) -> None:
-    """32 MiB of weights come and go; a server that kept them would have grown by 256 MiB. Of what it grows by, half would be too much."""
-    fleet.put("large", "large", 1)
-    process = psutil.Process(fleet.server.process.pid)
-
-    def come_and_go() -> int:
-        fleet.reload(*fleet.usual(), fleet.config("large"))
-        fleet.reload(*fleet.usual())
-        until(lambda: fleet.states("large") == {"1": "END"})
-        return int(process.memory_info().rss)
-
-    come_and_go()
-    first = come_and_go()
-    last = [come_and_go() for _ in range(8)][-1]
-
-    assert last - first < 8 * (32 << 20) // 2
 
 
 def test_metrics_tell_requests_latencies_batches_versions_and_memory(fleet: Fleet) -> None:
