@@ -6,10 +6,18 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from services.serving.ports import PortTaken
 
 _BACKLOG = 128
+
+
+@dataclass
+class _Held:
+    listening: socket.socket
+    owner: str
+    users: int = 0
 
 
 class Listening:
@@ -17,24 +25,27 @@ class Listening:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._held: dict[int, tuple[socket.socket, int]] = {}
+        self._held: dict[int, _Held] = {}
 
     @contextmanager
-    def on(self, port: int) -> Iterator[socket.socket]:
-        """Listening there from now on, until the last who asked for it has left; 0: any port that is free. Raises PortTaken."""
+    def on(self, port: int, owner: str) -> Iterator[socket.socket]:
+        """Listening there from now on, until the last who asked for it has left; 0: any port that is free. Raises PortTaken, also where it is
+        another owner's."""
         held = self._held.get(port)
-        listening = held[0] if held is not None else self._listen(port)
-        number: int = listening.getsockname()[1]
-        self._held[number] = listening, (held[1] if held is not None else 0) + 1
+        if held is not None and held.owner != owner:
+            raise PortTaken(f"REST port {self._host}:{port} is taken by {held.owner}")
+        if held is None:
+            listening = self._listen(port)
+            port = listening.getsockname()[1]
+            held = self._held[port] = _Held(listening, owner)
+        held.users += 1
         try:
-            yield listening
+            yield held.listening
         finally:
-            _, users = self._held[number]
-            if users > 1:
-                self._held[number] = listening, users - 1
-            else:
-                del self._held[number]
-                listening.close()
+            held.users -= 1
+            if not held.users:
+                del self._held[port]
+                held.listening.close()
 
     def _listen(self, port: int) -> socket.socket:
         listening = socket.socket()

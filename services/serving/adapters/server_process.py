@@ -61,7 +61,7 @@ class ModelServers:
 
     async def start(self, python: Path, content: Content, fetched: Fetched, ports: Ports, say: Say) -> ModelServer:
         with ExitStack() as held:
-            rest = held.enter_context(self._listening.on(ports.rest))
+            rest = held.enter_context(self._listening.on(ports.rest, content.endpoint))
             server = await self._process(python, content, fetched, ports.grpc, rest, say)
             server.when_over(held.pop_all().close)
         try:
@@ -83,7 +83,7 @@ class ModelServers:
             process_group=0,
             pass_fds=(rest.fileno(),),
         )
-        server = ModelServer(process, content, say, "127.0.0.1" if self._host == "0.0.0.0" else self._host)
+        server = ModelServer(process, content, say, "127.0.0.1" if self._host == "0.0.0.0" else self._host, rest.getsockname()[1])
         server.bound(content.limits.memory_bytes, self._memory_budget)
         return server
 
@@ -128,11 +128,12 @@ class ModelServers:
 class ModelServer:
     """One process. All that it writes goes to `say`; the JSON line on standard output says that it answers, and where."""
 
-    def __init__(self, process: asyncio.subprocess.Process, content: Content, say: Say, host: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, content: Content, say: Say, host: str, rest_port: int) -> None:
         self._process = process
         self._content = content
         self._say = say
         self._host = host
+        self._rest_port = rest_port
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._bound = (0, "")  # bytes of memory, and whose bound that is
@@ -144,8 +145,8 @@ class ModelServer:
 
     @property
     def ports(self) -> Ports:
-        told = self._ready.result()
-        return Ports(int(told["grpc_port"]), int(told["rest_port"]))
+        """A script may print any number; where it answers over REST is ours to know, and over gRPC it does not."""
+        return Ports(int(self._ready.result()["grpc_port"]) if self._content.scoring is None else 0, self._rest_port)
 
     @property
     def signatures(self) -> tuple[str, ...]:
@@ -167,7 +168,7 @@ class ModelServer:
 
     async def _watch_memory(self) -> None:
         while self._process.returncode is None:
-            if why := self._exceeds():
+            if why := await asyncio.to_thread(self._exceeds):
                 self._over = why
                 self._hear(why)
                 self._signal(signal.SIGKILL)
@@ -177,8 +178,8 @@ class ModelServer:
     def _exceeds(self) -> str:
         """Its bound, and in which words; "" where it does not."""
         most, bound = self._bound
-        used = _resident(self._process.pid) if most else None
-        return f"the server took {used / 2**20:.0f} MiB of memory, and {most / 2**20:.0f} MiB {bound}" if used and used > most else ""
+        used = _memory(self._process.pid, most) if most else 0
+        return f"the server took {used / 2**20:.0f} MiB of memory, and {most / 2**20:.0f} MiB {bound}" if used > most else ""
 
     async def calls(self) -> int | None:
         """As its metrics have it."""
@@ -186,7 +187,7 @@ class ModelServer:
         return await asyncio.to_thread(_calls, self._host, self.ports.rest, tls.certificate_pem if tls is not None else "")
 
     async def memory(self) -> int:
-        return await asyncio.to_thread(_resident_with_children, self._process.pid)
+        return await asyncio.to_thread(_memory, self._process.pid)
 
     async def until_ready(self, seconds: float) -> None:
         """Raises CannotServe, and PortTaken."""
@@ -202,7 +203,7 @@ class ModelServer:
         failed = "ModelLoadFailed" if self._content.scoring is None else "ScoringScriptFailed"
         if self._ready.done():
             # One that fills its memory faster than anybody looks never answers a call.
-            if why := self._exceeds():
+            if why := await asyncio.to_thread(self._exceeds):
                 raise CannotServe(self._failure(failed, why))
             return
         code, why = ended.result()
@@ -316,13 +317,25 @@ def _resident(pid: int) -> int | None:
         return None
 
 
-def _resident_with_children(pid: int) -> int:
-    """A script may do its work in processes of its own."""
+def _memory(pid: int, enough: int = 0) -> int:
+    """Bytes that a process takes with its children: a script may do its work in processes of its own. What they share counts once; unless
+    they are below `enough` even so, because the closer look takes longer."""
     try:
         children = psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         children = []
-    return sum(_resident(it) or 0 for it in (pid, *(child.pid for child in children)))
+    every = [pid, *(child.pid for child in children)]
+    found = sum(_resident(it) or 0 for it in every)
+    return found if len(every) == 1 or found <= enough else sum(_proportional(it) for it in every)
+
+
+def _proportional(pid: int) -> int:
+    """Its own memory, and of what it shares its part; all of it where the system does not tell."""
+    try:
+        words = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+        return int(words[words.index("Pss:") + 1]) << 10
+    except (OSError, ValueError, IndexError):
+        return _resident(pid) or 0
 
 
 def _calls(host: str, port: int, certificate: str) -> int | None:
@@ -335,7 +348,10 @@ def _calls(host: str, port: int, certificate: str) -> int | None:
     )
     try:
         connection.request("GET", "/metrics")
-        told = connection.getresponse().read().decode().splitlines()
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            return None  # all its connections are in use
+        told = answer.read().decode().splitlines()
         if any(line.startswith(_UNDER_WAY) and not line.endswith(" 0") for line in told):
             return None
         return sum(int(float(line.rpartition(" ")[2])) for line in told if line.startswith(_COUNTED))

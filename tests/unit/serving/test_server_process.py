@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from services.serving.adapters.server_process import ModelServer, ModelServers, _as_ready
+from services.serving.adapters.server_process import ModelServer, ModelServers, _as_ready, _calls
 from services.serving.ports import CannotServe, Fetched, Ports, PortTaken
-from tests.unit.serving.builders import content
+from tests.unit.serving.builders import content, scoring
 
 READY = """echo '{"ready": true, "signatures": ["b", "a"], "grpc_port": 7001, "rest_port": 7002}'"""
 
@@ -41,7 +44,8 @@ async def test_it_is_told_what_to_serve_and_answers_where_it_is(start: Start) ->
     server = await start(f'echo "$@" >&2; {READY}; exec sleep 1000', said)
     await server.stop(5)
 
-    assert (server.ports, server.signatures) == (Ports(7001, 7002), ("b", "a"))
+    # Where it listens for REST is the service's to know, whatever a process prints.
+    assert (server.ports.grpc, server.ports.rest == 7002, server.signatures) == (7001, False, ("b", "a"))
     (words,) = said
     for word in (
         "-m services.serving.model_server",
@@ -72,6 +76,61 @@ async def test_one_that_takes_over_has_the_same_queue_of_callers_and_the_last_on
     await second.stop(5)
 
     assert servers.is_free(Ports(0, port))
+
+
+async def test_what_a_script_says_of_its_ports_leads_nobody_anywhere(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{READY}\nexec sleep 1000\n")
+    script.chmod(0o755)
+    servers = ModelServers("127.0.0.1", tmp_path, 60)
+    code = dataclasses.replace(content(), scoring=scoring())
+
+    server = await servers.start(script, code, Fetched(tmp_path, "digest", tmp_path), Ports(), lambda line: None)
+    await server.stop(5)
+
+    assert server.ports.grpc == 0
+    assert server.ports.rest not in (0, 7002)
+
+
+async def test_no_endpoint_is_lent_the_socket_of_another(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{READY}\nexec sleep 1000\n")
+    script.chmod(0o755)
+    servers = ModelServers("127.0.0.1", tmp_path, 60)
+    first = await servers.start(script, content(), Fetched(tmp_path, "digest"), Ports(), lambda line: None)
+    other = dataclasses.replace(content(), endpoint="other")
+
+    with pytest.raises(PortTaken, match=f"REST port 127.0.0.1:{first.ports.rest} is taken"):
+        await servers.start(script, other, Fetched(tmp_path, "digest"), Ports(0, first.ports.rest), lambda line: None)
+    await first.stop(5)
+
+
+async def test_memory_of_what_a_script_starts_counts_for_its_bound(start: Start) -> None:
+    child = f"{sys.executable} -c 'held = bytearray(300_000_000); print(1, flush=True); import time; time.sleep(1000)'"
+
+    server = await start(f"{child} & {READY}; sleep 1000")
+    server.bound(150_000_000)
+    failure = await asyncio.wait_for(server.wait(), 60)
+    await server.stop(5)
+
+    assert "is its bound" in failure.message
+
+
+def test_a_server_that_is_too_full_to_say_is_not_taken_for_one_that_nobody_calls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as full:
+        answering = threading.Thread(target=_answer_503, args=(full,))
+        answering.start()
+        counted = _calls("127.0.0.1", full.getsockname()[1], "")
+        answering.join()
+
+    assert counted is None
+
+
+def _answer_503(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 async def test_a_port_that_another_listens_on_is_taken(tmp_path: Path) -> None:
