@@ -9,6 +9,8 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deploy.local.cache import locked
+
 BUCKET = "trainyard"
 _READ, _WRITE, _REMOVE = "s3:GetObject", "s3:PutObject", "s3:DeleteObject"
 # To go on with an upload that was broken off.
@@ -45,12 +47,15 @@ class Secrets:
 
     @classmethod
     def load_or_make(cls, path: Path) -> Secrets:
-        known: dict[str, str] = json.loads(path.read_text())["passwords"] if path.exists() else {}
-        made = cls({name: known.get(name) or secrets.token_hex(20) for name in ("root", *_ALLOWED)})
-        beside = path.with_suffix(".new")
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(asdict(made), file)
-        beside.replace(path)
+        """Those of the file; what misses there is made and kept. Several at once agree."""
+        with locked(path.with_suffix(".lock")):
+            known: dict[str, str] = json.loads(path.read_text())["passwords"] if path.exists() else {}
+            made = cls({name: known.get(name) or secrets.token_hex(20) for name in ("root", *_ALLOWED)})
+            if made.passwords != known:
+                beside = path.with_suffix(".new")
+                with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                    json.dump(asdict(made), file)
+                beside.replace(path)
         return made
 
     def minio_root(self) -> dict[str, str]:

@@ -22,6 +22,8 @@ REPO = Path(__file__).resolve().parents[2]
 _PASSED_ON = (
     "PATH",
     "HOME",
+    "USER",
+    "LOGNAME",
     "LANG",
     "TZ",
     "XDG_CACHE_HOME",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import configparser
 import shlex
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def test_keys_are_made_once_and_only_their_owner_may_read_them(tmp_path: Path) -
     assert first == second
     assert len(set(first.passwords.values())) == 7
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_containers_that_start_together_agree_on_the_keys(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: Secrets.load_or_make(tmp_path / "secrets.json"), range(40)))
+
+    assert all(it == found[0] for it in found)
+    assert Secrets.load_or_make(tmp_path / "secrets.json") == found[0]
 
 
 def test_the_service_that_reads_users_urls_may_read_datastores_and_write_lists_alone_and_no_service_has_roots_keys(tmp_path: Path) -> None:
@@ -124,6 +133,7 @@ def test_what_others_lean_on_starts_first_and_stops_last(configuration: configpa
         ("TRAINYARD_HOME", False),
         ("AWS_SECRET_ACCESS_KEY", False),
         ("https_proxy", True),
+        ("LOGNAME", True),
         ("SSL_CERT_FILE", True),
         ("EDITOR", False),
     ],
