@@ -131,6 +131,11 @@ def test_sampled_calls_are_replayed_against_another_version_by_the_command(platf
     assert not [it.name for it in Webservice.list(space) if it.name.startswith("replay-")]
 
 
+def _hears_sigint() -> None:
+    """Whoever runs the tests in the background has children that do not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_replay_that_is_interrupted_leaves_no_endpoint_behind(platform: Platform, tmp_path: Path, number: signal.Signals) -> None:
     space, name = platform.workspace, f"broken-off-{number.name.lower()}"
@@ -147,7 +152,9 @@ def test_a_replay_that_is_interrupted_leaves_no_endpoint_behind(platform: Platfo
         return [it.name for it in Webservice.list(space) if it.tags.get("replay-of") == name]
 
     command = [sys.executable, "-m", "trainyard", "endpoint", "replay", name, "--against", f"{name}:1", "--config"]
-    with subprocess.Popen([*command, str(platform.layout.home)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as replay:
+    with subprocess.Popen(
+        [*command, str(platform.layout.home)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_hears_sigint
+    ) as replay:
         platform.until(standing_in, "a version stands in")
         replay.send_signal(number)
         code = replay.wait(60)

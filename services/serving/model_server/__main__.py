@@ -212,6 +212,9 @@ class _Doors:
     rest: Any
 
     def drain(self, seconds: float) -> None:
+        from services.serving.model_server import grpc_front
+
+        grpc_front.stop_listening(self.grpc_port)
         draining = self.rpc.stop(seconds)
         if self.rest is not None:
             self.rest.drain(seconds)

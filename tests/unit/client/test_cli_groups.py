@@ -338,7 +338,9 @@ def test_completion_asks_for_no_page_beyond_its_second(monkeypatch: pytest.Monke
     assert patience == [1.0, pytest.approx(0.1), 0.0]
 
 
-def test_the_shell_can_be_told_how_to_complete(cli: Cli) -> None:
+def test_the_shell_can_be_told_how_to_complete(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # who runs the tests need not be a shell's child
+
     result = cli("--show-completion", "bash")
 
     assert result.exit_code == 0
