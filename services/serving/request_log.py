@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import structlog
 
@@ -23,47 +24,81 @@ TOPIC = "trainyard.inference"
 _SOURCE = "trainyard/serving"
 _LOOK_SECONDS = 0.5
 _AT_ONCE = 64
+_FILES_A_LOOK = 64  # of a folder, so that none keeps the others waiting
 _TIDY_EVERY = 60
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class RequestLog:
+    """What cannot be published, or was and cannot be removed, stays where it is: passed over until the service starts again, and told once
+    a deployment."""
+
     def __init__(self, spools: SampleSpools, publisher: Publisher, store: Store) -> None:
         self._spools = spools
         self._publisher = publisher
         self._store = store
         # A broker that is away holds this thread, and nobody else's.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="request-log")
+        self._looks = 0
+        self._aside: dict[Path, set[Path]] = {}
+        self._told: set[Path] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
-        looks, waits = 0, False
+        waits = False
         while True:
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self.publish)
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
                 waits = False
-            except Unavailable as error:
+            except Exception as error:  # whatever it meets ends no endpoint
                 if not waits:
-                    log.warning("the request log waits", reason=str(error))
+                    unforeseen = not isinstance(error, Unavailable | OSError)
+                    log.warning("the request log waits", reason=str(error), exc_info=unforeseen)
                 waits = True
-            except OSError as error:
-                log.warning("the request log cannot be read", reason=str(error))
-            if looks % _TIDY_EVERY == 0:
-                self._tidy()
-            looks += 1
             await asyncio.sleep(_LOOK_SECONDS)
 
     def publish(self) -> int:
-        """All that servers have handed over by now; how many calls that were. A crash sends some again, under the same ids.
+        """What servers have handed over by now, the oldest first, so many files of each; how many calls that were. A crash sends some
+        again, under the same ids.
 
-        Raises Unavailable.
+        Raises Unavailable, and OSError where there is no way to the folders.
         """
         count = 0
         for folder in self._spools.folders():
-            for path in spool.closed(folder.path):
+            try:
+                count += self._publish_all(folder)
+            except Unavailable:
+                raise
+            except Exception as error:
+                self._tell(folder, error)
+        return count
+
+    def _look(self) -> None:
+        if self._looks % _TIDY_EVERY == 0:
+            self._tidy()
+        self._looks += 1
+        self.publish()
+
+    def _publish_all(self, folder: SpoolFolder) -> int:
+        count = 0
+        there = spool.closed(folder.path)
+        aside = self._aside[folder.path] = self._aside.get(folder.path, set()).intersection(there)
+        for path in [it for it in there if it not in aside][:_FILES_A_LOOK]:
+            try:
                 with spool.taken(path) as data:
                     count += self._publish(folder, data or b"")
+            except Unavailable:
+                raise
+            except Exception as error:
+                aside.add(path)
+                self._tell(folder, error)
         return count
+
+    def _tell(self, folder: SpoolFolder, error: Exception) -> None:
+        if folder.path not in self._told:
+            self._told.add(folder.path)
+            why = f"{type(error).__name__}: {error}"
+            log.warning("sampled calls are passed over", endpoint=folder.endpoint, deployment=folder.deployment, reason=why)
 
     def _publish(self, folder: SpoolFolder, data: bytes) -> int:
         samples = list(parsed(data))
@@ -76,11 +111,10 @@ class RequestLog:
 
     def _tidy(self) -> None:
         with self._store.reading() as documents:
-            kept = {(it.name, deployment.number) for it in Shelf(documents).endpoints() for deployment in wanted(it)}
-        try:
-            self._spools.forget_all_but(kept)
-        except OSError as error:
-            log.warning("old samples stay", reason=str(error))
+            endpoints = Shelf(documents).endpoints(deleted=True)
+        for endpoint in endpoints:
+            self._spools.know(endpoint)
+        self._spools.forget_all_but({(it.name, deployment.number) for it in endpoints for deployment in wanted(it)})
 
 
 def _record(folder: SpoolFolder, sample: Sample) -> NewRecord:

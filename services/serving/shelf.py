@@ -75,10 +75,10 @@ class Shelf:
     def keep(self, endpoint: Endpoint) -> None:
         self._documents.put(ENDPOINT, endpoint.name, codec.dumps(endpoint))
 
-    def endpoints(self) -> list[Endpoint]:
-        """By name, those that were deleted left out."""
+    def endpoints(self, *, deleted: bool = False) -> list[Endpoint]:
+        """By name, those that were deleted left out, unless `deleted`."""
         found = (codec.loads(content, Endpoint) for _, content in self._documents.all(ENDPOINT))
-        return [endpoint for endpoint in found if not endpoint.deleted]
+        return [endpoint for endpoint in found if deleted or not endpoint.deleted]
 
     # -- submissions
 

@@ -1,24 +1,28 @@
 """The folders through which servers hand over sampled calls: `<home>/samples/<endpoint>-<deployment>/`, each with a file that says how many
-are wanted and what is served, and the files of samples that its servers write."""
+are wanted, and the files of samples that its servers write. A script of a user's may write there what it likes: whose a folder is and what
+was served is known here, and never read back."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.serving.domain.asking import name_fault
+import structlog
+
 from services.serving.domain.endpoint import Deployment, Endpoint, wanted
 from services.serving.sampling.sampler import ABOUT
 
+log = structlog.get_logger()
 _LATE_SECONDS = 60.0  # a server that drains still writes
-_LONGEST_MODEL = 255
+_NAME = re.compile(r"(?P<endpoint>.+)-(?P<deployment>[1-9][0-9]{0,19})")
 
 
 def spool_folder(home: Path, endpoint: str, deployment: int) -> Path:
@@ -36,35 +40,70 @@ class SpoolFolder:
 
 
 class SampleSpools:
+    """One thread keeps, another one may read."""
+
     def __init__(self, home: Path) -> None:
         self._home = home
         self._kept: dict[tuple[str, int], str] = {}
+        self._highest: dict[str, int] = {}
+        self._served: dict[tuple[str, int], tuple[str, int]] = {}
+        self._refused: set[tuple[str, int]] = set()
+
+    def know(self, endpoint: Endpoint) -> None:
+        """Its deployments, earlier ones among them, may have left samples."""
+        second = [endpoint.second.deployment] if endpoint.second is not None else []
+        serving = [endpoint.serving] if endpoint.serving is not None else []
+        for it in (*endpoint.lived, *serving, *second, endpoint.latest):
+            self._served[endpoint.name, it.number] = it.model, it.version
+        self._highest[endpoint.name] = max(endpoint.highest, self._highest.get(endpoint.name, 0))
 
     def keep(self, endpoint: Endpoint) -> None:
-        """From here on its servers sample as its settings say. Written where it would change; replaced whole."""
+        """From here on its servers sample as its settings say. Written where it would change; replaced whole. Where it cannot be written,
+        that is said once, and tried again the next time."""
+        self.know(endpoint)
+        text = json.dumps({"rate": endpoint.settings.sample_rate})
         for deployment in wanted(endpoint):
-            text = json.dumps(
-                {"rate": endpoint.settings.sample_rate, "model": deployment.model, "version": deployment.version}, sort_keys=True
-            )
-            self._write(endpoint.name, deployment, text)
+            key = endpoint.name, deployment.number
+            try:
+                self._write(endpoint.name, deployment, text)
+                self._refused.discard(key)
+            except OSError as error:
+                if key not in self._refused:
+                    log.warning("a rate of samples cannot be set", endpoint=key[0], deployment=key[1], reason=str(error))
+                self._refused.add(key)
 
-    def folders(self) -> Iterator[SpoolFolder]:
-        """Those that are there; what is none of ours is passed over."""
-        root = self._home / "samples"
-        for path in sorted(root.iterdir()) if root.is_dir() else ():
-            endpoint, _, number = path.name.rpartition("-")
-            if path.is_symlink() or not path.is_dir() or name_fault(endpoint) or not (number.isascii() and number.isdigit()):
-                continue
-            yield SpoolFolder(path, endpoint, int(number), *_served(path))
+    def folders(self) -> list[SpoolFolder]:
+        """Those of known deployments that are there; a deployment of which nothing but its number is known has no model. Raises OSError."""
+        found = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._home / "samples") as entries:
+            for entry in entries:
+                folder = self._folder(entry.name)
+                if folder is not None and entry.is_dir(follow_symlinks=False):
+                    found.append(folder)
+        return sorted(found, key=lambda it: it.path)
 
     def forget_all_but(self, kept: Collection[tuple[str, int]]) -> None:
-        """Folders of deployments that nobody wants any more, once they are empty and nobody wrote there for a while."""
-        for folder in list(self.folders()):
-            if (folder.endpoint, folder.deployment) in kept or any(it.name != ABOUT for it in folder.path.iterdir()):
-                continue
-            if time.time() - folder.path.stat().st_mtime > _LATE_SECONDS:
-                shutil.rmtree(folder.path, ignore_errors=True)
-                self._kept.pop((folder.endpoint, folder.deployment), None)
+        """Folders of deployments that nobody wants any more, once they are empty and nobody wrote there for a while. Raises OSError."""
+        for folder in self.folders():
+            # One that cannot be read keeps no other one.
+            with contextlib.suppress(OSError):
+                self._forget(folder, kept)
+
+    def _forget(self, folder: SpoolFolder, kept: Collection[tuple[str, int]]) -> None:
+        if (folder.endpoint, folder.deployment) in kept or any(it.name != ABOUT for it in folder.path.iterdir()):
+            return
+        if time.time() - folder.path.stat().st_mtime > _LATE_SECONDS:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            self._kept.pop((folder.endpoint, folder.deployment), None)
+
+    def _folder(self, name: str) -> SpoolFolder | None:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        endpoint, number = match["endpoint"], int(match["deployment"])
+        if number > self._highest.get(endpoint, 0):
+            return None
+        return SpoolFolder(spool_folder(self._home, endpoint, number), endpoint, number, *self._served.get((endpoint, number), ("", 0)))
 
     def _write(self, endpoint: str, deployment: Deployment, text: str) -> None:
         path = spool_folder(self._home, endpoint, deployment.number) / ABOUT
@@ -76,14 +115,3 @@ class SampleSpools:
             file.write(text)
         Path(beside).replace(path)
         self._kept[endpoint, deployment.number] = text
-
-
-def _served(folder: Path) -> tuple[str, int]:
-    """Model and version; neither where the file does not say: a script of a user's may have written there."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        told = json.loads((folder / ABOUT).read_text())
-        model, version = told["model"], told["version"]
-        if isinstance(model, str) and len(model) <= _LONGEST_MODEL and type(version) is int and 0 <= version < 1 << 63:
-            model.encode()
-            return model, version
-    return "", 0

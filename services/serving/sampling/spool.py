@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import heapq
 import os
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import ENOSPC
+from errno import ELOOP, ENOSPC, ENXIO
 from io import FileIO
 from pathlib import Path
 
@@ -18,8 +19,11 @@ _SUFFIX = ".samples"
 SEGMENT_BYTES = 1 << 20
 MOST_BYTES = 16 << 20
 """Of all files of a folder."""
+MOST_FILES = 1000
+"""Of a folder that are looked at together."""
 _MOST_SEGMENT = 2 * SEGMENT_BYTES
 _LOOK_SECONDS = 0.25
+_NO_FILE = (ELOOP, ENXIO)  # a link, or a socket
 
 
 class Full(Exception):
@@ -86,46 +90,61 @@ class Spool:
         return file
 
 
-def closed(folder: Path) -> list[Path]:
-    """Files of samples in the order in which they were begun, those under way among them: `taken` tells."""
-    return sorted(path for path, _ in _files(folder))
+def closed(folder: Path, most: int = MOST_FILES) -> list[Path]:
+    """Files of samples in the order in which they were begun, the first of them, and those under way among them: `taken` tells. Raises
+    OSError."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return [folder / name for name in heapq.nsmallest(most, (it.name for it in entries if _is_of_samples(it.name)))]
+    return []
 
 
 @contextmanager
 def taken(path: Path) -> Iterator[bytes | None]:
     """The content of a file that nobody writes any more; it goes at the end of the block, unless that raises. None: not yet, or not any
-    more. A script of a user's may have put anything there: what is no file of samples, by kind or by size, is empty."""
+    more. A script of a user's may have put anything there: what is no file of samples, by kind or by size, is empty.
+
+    Raises OSError where it cannot be read, and at the end of the block where it cannot be removed.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         yield None
         return
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
         yield b""
-        _remove(path)
+        path.unlink(missing_ok=True)
         return
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield None
             return
-        status = os.fstat(descriptor)
-        fits = stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_SEGMENT
-        yield file.read(_MOST_SEGMENT) if fits else b""
-        _remove(path)
+        yield _content(descriptor)
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+def _content(descriptor: int) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_SEGMENT:
+        return b""
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(_MOST_SEGMENT)
+
+
+def _is_of_samples(name: str) -> bool:
+    return name.endswith(_SUFFIX) and not name.startswith(".")
 
 
 def _files(folder: Path) -> list[tuple[Path, int]]:
     found = []
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
+            if _is_of_samples(entry.name):
                 with contextlib.suppress(FileNotFoundError):
                     found.append((Path(entry.path), entry.stat(follow_symlinks=False).st_size))
     return found

@@ -16,6 +16,7 @@ from services.chassis.loop.kafka_client import KafkaPublisher
 from services.chassis.records import Unavailable
 from services.chassis.store import Store
 from services.serving.adapters.sample_spools import SampleSpools, spool_folder
+from services.serving.domain.endpoint import Deployment, Endpoint
 from services.serving.request_log import RequestLog
 from services.serving.sampling import spool
 from services.serving.sampling.call import SCRIPT, Body, Call, to_bytes
@@ -57,14 +58,14 @@ def test_with_a_broker_that_is_not_there_samples_stay_and_come_once_it_is(
     tmp_path: Path, kafka_bootstrap: str, topic_log: TopicLog
 ) -> None:
     name, store = a_name("away"), Store("sqlite://")
+    spools = SampleSpools(tmp_path)
+    spools.keep(Endpoint(name, Deployment(1, "half", 1, "s1")))
     folder = spool_folder(tmp_path, name, 1)
-    folder.mkdir(parents=True)
     writing = Spool(folder)
     for number in range(3):
         content = Body(b"%d" % number)
         writing.append(to_bytes(Call(SCRIPT, "POST", "/score", 200, time.time_ns(), 1, content, content)))
     writing.close()
-    spools = SampleSpools(tmp_path)
 
     with pytest.raises(Unavailable):
         RequestLog(spools, KafkaPublisher(f"127.0.0.1:{free_port()}", timeout_seconds=1.0), store).publish()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from errno import EMFILE
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def one(data: bytes) -> Sample:
 
 def wants(folder: Path, rate: float) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / ABOUT).write_text(json.dumps({"rate": rate, "model": "half", "version": 1}))
+    (folder / ABOUT).write_text(json.dumps({"rate": rate}))
     return folder
 
 
@@ -170,6 +171,33 @@ def test_what_is_no_file_of_samples_is_taken_as_an_empty_one_and_goes(tmp_path: 
 
     assert contents == [b"", b"", b""]
     assert (spool.closed(folder), outside.read_bytes()) == ([], b"secret")
+
+
+def test_what_cannot_be_removed_is_said_and_what_cannot_be_read_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "1.samples").mkdir()
+    whole = tmp_path / "2.samples"
+    whole.write_bytes(b"record")
+
+    def too_many(path: Path, flags: int) -> int:
+        raise OSError(EMFILE, "too many open files")
+
+    with pytest.raises(OSError), spool.taken(tmp_path / "1.samples") as data:
+        assert data == b""
+    with monkeypatch.context() as patch:
+        patch.setattr("services.serving.sampling.spool.os.open", too_many)
+        with pytest.raises(OSError), spool.taken(whole):
+            pass
+
+    held = [os.path.realpath(it.path) for it in os.scandir("/proc/self/fd")]
+    assert str(tmp_path / "1.samples") not in held
+    assert whole.read_bytes() == b"record"
+
+
+def test_of_very_many_files_the_first_are_looked_at(tmp_path: Path) -> None:
+    for number in (3, 1, 2):
+        (tmp_path / f"{number}.samples").touch()
+
+    assert [it.name for it in spool.closed(tmp_path, most=2)] == ["1.samples", "2.samples"]
 
 
 def test_a_full_disk_leaves_no_half_record_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
