@@ -138,8 +138,8 @@ def _await_refusal(address: tuple[str, int]) -> None:
             socket.create_connection(address, 1).close()
         except ConnectionRefusedError:
             return
-        except TimeoutError:
-            continue  # so many attempts that the queue before the door is full
+        except (TimeoutError, ConnectionResetError):
+            continue  # so many attempts that the queue before the door is full, or one of them was in it when the door was shut
     raise AssertionError("still listening after 30 s")
 
 
