@@ -5,7 +5,6 @@ from __future__ import annotations
 import selectors
 import socket
 import ssl
-from collections import deque
 from enum import Enum
 
 from services.serving.model_server.errors import ServeError
@@ -22,10 +21,13 @@ from services.serving.model_server.http_messages import (
     parse_head,
     to_bytes,
 )
+from services.serving.model_server.rest_rooms import LARGE_BODIES, LARGE_BODY, Rooms, has_gone
 
 IDLE_SECONDS = 60  # a connection that says nothing for so long, or takes no answer for so long, is closed
-LARGE_BODY, LARGE_BODIES = 1 << 20, 8  # so many large ones at a time are in memory
-_BODY_SECONDS, _LEAST_BYTES_A_SECOND = 10.0, 64 << 10  # how slowly a body may come
+_HEAD_SECONDS = 10.0  # from its first byte to its last
+_BODY_SECONDS, _LEAST_BYTES_A_SECOND = 10.0, 64 << 10  # how far a body may fall behind, and behind what
+_ROOM_SECONDS = 30.0
+_BYTES_A_TURN = 256 << 10
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
 _USUAL_HEAD = 4096  # a longer one is not kept for a comparison with the next
 _BLOCK, _LARGE_BLOCK = 1 << 16, 1 << 20
@@ -46,34 +48,6 @@ class Phase(Enum):
     OVER = "closed"
 
 
-class Rooms:
-    """For large bodies; the loop's alone."""
-
-    def __init__(self) -> None:
-        self._left = LARGE_BODIES
-        self._waiting: deque[Connection] = deque()
-
-    def enter(self, connection: Connection) -> bool:
-        """Otherwise it is in the row for the next one that becomes free."""
-        if self._left:
-            self._left -= 1
-            return True
-        self._waiting.append(connection)
-        return False
-
-    def leave(self) -> None:
-        self._left += 1
-
-    def next(self) -> Connection | None:
-        """One that waited and has its room now."""
-        while self._left and self._waiting:
-            connection = self._waiting.popleft()
-            if connection.phase is Phase.ROOM:
-                self._left -= 1
-                return connection
-        return None
-
-
 class Connection:
     """The loop's alone, but for `put`. What its methods raise, OSError for the most part, ends it."""
 
@@ -86,12 +60,15 @@ class Connection:
         """By then something has to have happened; infinite where that is not the client's affair."""
         self.registered = 0
         """What the loop's selector looks for."""
+        self.more = False
+        """Its turn was over before all was taken that is here: `go_on` takes the rest. The selector may know nothing of that."""
         self._rooms = rooms
         self._has_room = False
         self._buffer = b""
         self._parts: list[bytes] = []
         self._body = b""  # while it waits for room
         self._missing = 0
+        self._head_begun = False
         self._known_head = b""  # clients send the same one again and again
         self._head = Request("", "", Headers())
         self._keep = self._may_keep = True
@@ -120,6 +97,11 @@ class Connection:
             return WRITE
         return self.registered & READ if self.phase in (Phase.CALL, Phase.ROOM) else READ
 
+    @property
+    def idles(self) -> bool:
+        """No request has begun."""
+        return self.phase is Phase.HEAD and not (self._head_begun or self._buffer)
+
     # -- what comes in
 
     def ready(self, now: float) -> Request | None:
@@ -147,7 +129,11 @@ class Connection:
         return self._read(now)
 
     def _read(self, now: float) -> Request | None:
+        left = _BYTES_A_TURN
         while self.phase in (Phase.HEAD, Phase.BODY):
+            if left <= 0:
+                self.more = True
+                return None
             try:
                 block = self.socket.recv(min(self._missing, _LARGE_BLOCK) if self._missing else _BLOCK)
             except _WOULD_WAIT:
@@ -155,6 +141,7 @@ class Connection:
             if not block:
                 self.end()
                 return None
+            left -= len(block)
             request = self._take(block, now)
             if request is not None or not self._tls:
                 return request
@@ -165,8 +152,15 @@ class Connection:
         if self._missing:
             self._parts.append(block)
             self._missing -= len(block)
-            return None if self._missing else self._whole(b"".join(self._parts))
-        self.until = now + IDLE_SECONDS
+            if not self._missing:
+                return self._whole(b"".join(self._parts), now)
+            self.until = min(now + _BODY_SECONDS, self.until + len(block) / _LEAST_BYTES_A_SECOND)
+            # Whoever only says that much will come holds no room that others need.
+            if not self._has_room and self._length - self._missing >= LARGE_BODY:
+                self._room(now)
+            return None
+        if not self._head_begun and block.lstrip(b"\r\n"):
+            self._head_begun, self.until = True, now + _HEAD_SECONDS
         self._buffer = self._buffer + block if self._buffer else block
         return self._next(now)
 
@@ -186,9 +180,6 @@ class Connection:
             self._keep, self._length = False, 0  # what was not read would be taken for the next request
         if (self._head.headers.get("expect") or "").lower() == "100-continue":
             self._send(_CONTINUE)  # the client holds its body back until it hears this
-        # A slow body holds no room that others need.
-        if self._length > LARGE_BODY and not self._room():
-            return None
         return self._begin_body(now)
 
     def _take_head(self) -> bool:
@@ -216,17 +207,18 @@ class Connection:
         length, buffer = self._length, self._buffer
         if len(buffer) >= length:
             self._buffer = buffer[length:]
-            return self._whole(buffer[:length])
+            return self._whole(buffer[:length], now)
         self._parts, self._buffer = [buffer], b""
         self._missing = length - len(buffer)
-        self.phase, self.until = Phase.BODY, now + _BODY_SECONDS + length / _LEAST_BYTES_A_SECOND
+        self.phase, self.until = Phase.BODY, now + _BODY_SECONDS
         return None
 
-    def _whole(self, body: bytes) -> Request | None:
+    def _whole(self, body: bytes, now: float) -> Request | None:
         """The body is here."""
         self._parts, self.until = [], _NEVER
         # A small one may inflate to the most there is.
-        if "content-encoding" in self._head.headers and not self._has_room and not self._room():
+        needs_room = len(body) > LARGE_BODY or "content-encoding" in self._head.headers
+        if needs_room and not self._has_room and not self._room(now):
             self._body = body
             return None
         return self._asked(body)
@@ -235,20 +227,30 @@ class Connection:
         self.phase = Phase.CALL
         return Request(self._head.method, self._head.target, self._head.headers, body)
 
-    def _room(self) -> bool:
+    def _room(self, now: float) -> bool:
         self._has_room = self._rooms.enter(self)
         if not self._has_room:
-            self.phase, self.until = Phase.ROOM, _NEVER
+            self.phase, self.until = Phase.ROOM, now + _ROOM_SECONDS
         return self._has_room
 
     def admitted(self, now: float) -> Request | None:
         """There is room for its body now."""
         self._has_room = True
-        if self._body:
-            body, self._body = self._body, b""
-            return self._asked(body)
-        request = self._begin_body(now)
-        return self._read(now) if request is None else request
+        if self._missing:
+            self.phase, self.until = Phase.BODY, now + _BODY_SECONDS
+            return self._read(now)
+        body, self._body, self.until = self._body, b"", _NEVER
+        return self._asked(body)
+
+    def looked_at(self, now: float) -> None:
+        """Ends it where its time is over. Whoever waits for room is not read, and so not heard leaving."""
+        if self.phase is Phase.ROOM and not has_gone(self.socket):
+            if self.until <= now:
+                self._rooms.forget(self)
+                full = f"{LARGE_BODIES} large bodies are being answered, and none was done within {_ROOM_SECONDS:.0f} s; try again"
+                self._refuse(json_answer(503, {"error": full}), now)
+        elif self.phase is Phase.ROOM or self.until <= now:
+            self.end()
 
     # -- what goes out
 
@@ -271,20 +273,28 @@ class Connection:
 
     def answered(self, now: float) -> Request | None:
         """After `put`: the next request, if that is here already."""
+        return self.go_on(now) if self.finished(now) else None
+
+    def finished(self, now: float) -> bool:
+        """After `put`: whether another request may follow at once."""
+        self._give_room_back()
         if self._out is not None:
             self.phase, self.until = Phase.ANSWER, now + IDLE_SECONDS
-            return None
+            return False
         self.spoke = now
-        self._give_room_back()
         if not self._keep:
             self._hang_up(now)
-            return None
-        self.phase, self.until = Phase.HEAD, now + IDLE_SECONDS
-        if self._buffer:
-            request = self._next(now)
-            if request is not None or self.phase is not Phase.HEAD:
-                return request
-        return self._read(now) if self._tls else None
+            return False
+        self._buffer = self._buffer.lstrip(b"\r\n")
+        self._head_begun = bool(self._buffer)
+        self.phase, self.until = Phase.HEAD, now + (_HEAD_SECONDS if self._buffer else IDLE_SECONDS)
+        return True
+
+    def go_on(self, now: float) -> Request | None:
+        """With what is here already."""
+        self.more = False
+        request = self._next(now) if self._buffer and self.phase is Phase.HEAD else None
+        return self._read(now) if request is None and self._tls else request
 
     def _flushed(self, now: float) -> Request | None:
         assert self._out is not None
@@ -303,7 +313,8 @@ class Connection:
         self.answered(now)
 
     def _hang_up(self, now: float) -> None:
-        self.phase, self.until, self._buffer = Phase.LINGER, now + _LINGER_SECONDS, b""
+        self.phase, self.until = Phase.LINGER, now + _LINGER_SECONDS
+        self._forget()
         self.socket.shutdown(socket.SHUT_WR)
 
     def _hear_out(self) -> None:
@@ -318,8 +329,14 @@ class Connection:
 
     def end(self) -> None:
         """The socket is the loop's to close."""
-        self.phase, self._out = Phase.OVER, None
+        self.phase, self._out, self.more = Phase.OVER, None, False
+        self._forget()
         self._give_room_back()
+        self._rooms.forget(self)
+
+    def _forget(self) -> None:
+        self._buffer = self._body = b""
+        self._parts = []
 
     def _give_room_back(self) -> None:
         if self._has_room:

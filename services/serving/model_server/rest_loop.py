@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from services.serving.model_server.http_messages import Answer, Request, json_answer, to_bytes
-from services.serving.model_server.rest_connection import READ, Connection, Phase, Rooms
+from services.serving.model_server.rest_connection import READ, Connection, Phase
+from services.serving.model_server.rest_rooms import Rooms
 
 MAX_CONNECTIONS = 256
 _LOOK_SECONDS = 0.25  # between two looks for who has been silent for too long
@@ -29,6 +30,8 @@ _QUIET_LOOKS = 100  # after so many without a call nobody watches, until there i
 _SMALL = 64 << 10  # bytes of a body that is prompt where others to the same path are
 _MOST_PROMPT, _LONGEST_PROMPT = 1024, 512  # paths; callers choose how they write them
 _ACCEPTED_AT_A_TIME = 128
+_CALLS_A_TURN = 16  # whoever has more here already lets the others go first
+_IDLE_ENOUGH_SECONDS = 1.0  # then a kept connection may have to go for a newcomer
 
 Move = Callable[[float], Request | None]
 
@@ -53,6 +56,7 @@ class Loop:
         self._looks = ThreadPoolExecutor(MAX_CONNECTIONS, "rest-look")
         self._elsewhere = 0  # so many calls are in other threads
         self._done: deque[tuple[Connection, Request, bool, bool]] = deque()
+        self._again: dict[Connection, None] = {}  # whose turn was over before they were done
         self._prompt: set[tuple[str, str]] = set()
         self._listening = listening
         self._accept_at = self._look_at = 0.0
@@ -108,7 +112,9 @@ class Loop:
 
     def _round(self, term: int) -> bool:
         """False: another thread leads from here on."""
-        ready = self._selector.select(_LOOK_SECONDS if self._open or self._accept_at else None)
+        again = list(self._again)
+        patience = 0 if again or self._done else _LOOK_SECONDS if self._open or self._accept_at else None
+        ready = self._selector.select(patience)
         now = time.monotonic()
         for key, _ in ready:
             if key.data is not None:
@@ -118,11 +124,11 @@ class Loop:
                 self._hear()
             else:
                 self._accept(now)
-        if not (self._take_answers(now, term) and self._admit(now, term)):
+        if not (self._take_answers(now, term) and self._admit(now, term) and self._go_on(again, now, term)):
             return False
         if now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
-            self._look(now)
+            self._look(now, term)
         if self._draining:
             self._tell_drained()
         return True
@@ -153,10 +159,12 @@ class Loop:
             self._selector.unregister(connection.socket)
             connection.registered = 0
             return True
+        if connection.more:  # it goes on after the others
+            return True
         return self._turn(connection, connection.ready, now, term)
 
     def _take_answers(self, now: float, term: int) -> bool:
-        while self._done:
+        for _ in range(len(self._done)):
             connection, request, prompt, well = self._done.popleft()
             self._elsewhere -= 1
             self._remember(request, prompt)
@@ -172,7 +180,15 @@ class Loop:
                 return False
         return True
 
+    def _go_on(self, again: list[Connection], now: float, term: int) -> bool:
+        for connection in again:
+            del self._again[connection]
+            if not self._turn(connection, connection.go_on, now, term):
+                return False
+        return True
+
     def _turn(self, connection: Connection, move: Move, now: float, term: int) -> bool:
+        calls = 0
         try:
             request = move(now)
             while request is not None:
@@ -182,12 +198,18 @@ class Loop:
                     break
                 if not self._answer_here(connection, request, term):
                     return False
+                calls += 1
+                if calls == _CALLS_A_TURN:
+                    connection.more = connection.finished(now)
+                    break
                 request = connection.answered(now)
         except OSError:
             connection.end()  # the client has gone, or never spoke TLS
         except Exception:
             traceback.print_exc(file=sys.stderr)
             connection.end()
+        if connection.more:
+            self._again[connection] = None
         self._mind(connection)
         return True
 
@@ -261,7 +283,7 @@ class Loop:
             self._welcome(accepted, now)
 
     def _welcome(self, accepted: socket.socket, now: float) -> None:
-        if len(self._open) >= MAX_CONNECTIONS:
+        if len(self._open) >= MAX_CONNECTIONS and not self._make_place(now):
             full = json_answer(503, {"error": f"{MAX_CONNECTIONS} connections are open, which is all this server takes"})
             with accepted, suppress(OSError):
                 accepted.setblocking(False)
@@ -274,6 +296,16 @@ class Loop:
             return
         self._open.add(connection)
         self._mind(connection)
+
+    def _make_place(self, now: float) -> bool:
+        """Closes the connection that has been idle longest; clients know that a kept one may go."""
+        idle = [it for it in self._open if it.idles and it.spoke + _IDLE_ENOUGH_SECONDS <= now]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda it: it.spoke)
+        longest.end()
+        self._mind(longest)
+        return True
 
     def _mind(self, connection: Connection) -> None:
         """The selector looks for what the connection waits for."""
@@ -292,11 +324,10 @@ class Loop:
             with suppress(OSError):
                 connection.socket.close()
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float, term: int) -> None:
         for connection in self.connections():
-            if connection.until <= now:
-                connection.end()
-                self._mind(connection)
+            if connection.until <= now or connection.phase is Phase.ROOM:
+                self._turn(connection, connection.looked_at, now, term)
         if self._accept_at and not self.closed and now >= self._accept_at:
             self._accept_at = 0.0
             self._selector.register(self._listening, READ)

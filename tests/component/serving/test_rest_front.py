@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from services.serving.model_server import rest_front
+from services.serving.model_server import rest_front, rest_loop
 from services.serving.model_server.config_files import Tls
-from services.serving.model_server.http_messages import Answer, Request
-from services.serving.model_server.rest_connection import LARGE_BODIES, LARGE_BODY
+from services.serving.model_server.http_messages import MAX_BODY, Answer, Request
 from services.serving.model_server.rest_front import RestServer
+from services.serving.model_server.rest_rooms import LARGE_BODIES, LARGE_BODY
 from tests.component.serving.certificates import Authority
 
 pytestmark = pytest.mark.component
@@ -175,6 +175,93 @@ def test_who_takes_no_answer_holds_nobody_up_and_has_it_whole_in_the_end() -> No
         with asking(server, "GET", "/large") as slow, asking(server, "GET", "/small") as other:
             assert answer_of(other) == (200, b"{}")
             assert answer_of(slow) == (200, large)
+    server.drain(0)
+
+
+def test_who_only_says_that_a_large_body_will_come_takes_nobodys_room() -> None:
+    with serving(Held()) as server, ExitStack() as stack:
+        for _ in range(LARGE_BODIES):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", server.server_port), 60))
+            silent.sendall(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % MAX_BODY)
+            assert silent.recv(100).startswith(b"HTTP/1.1 100 ")
+
+        with asking(server, "POST", "/", b"x" * (LARGE_BODY + 1)) as client:
+            assert answer_of(client)[0] == 200
+
+
+def test_who_leaves_while_waiting_for_room_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection there may be waits for room; there is place for somebody else when they have left."""
+    monkeypatch.setattr(rest_loop, "MAX_CONNECTIONS", LARGE_BODIES + 2)
+    route = Held()
+    with serving(route, calls_at_once=LARGE_BODIES) as server, ExitStack() as stack:
+        for _ in range(LARGE_BODIES):
+            stack.enter_context(asking(server, "POST", "/held", b"x" * (LARGE_BODY + 1)))
+            assert route.begun.acquire(timeout=60)
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", server.server_port), 60) as leaving:
+                leaving.sendall(b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx")
+
+        def served() -> bool:
+            with asking(server, "GET", "/healthz") as look:
+                return answer_of(look)[0] == 200
+
+        _until(served)
+
+
+def test_a_newcomer_takes_the_place_of_who_has_been_idle_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_loop, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(rest_loop, "_IDLE_ENOUGH_SECONDS", 0.0)
+    with serving(Held()) as server, asking(server, "GET", "/") as first, asking(server, "GET", "/") as second:
+        assert answer_of(second)[0] == answer_of(first)[0] == 200
+        first.request("GET", "/")
+        assert answer_of(first)[0] == 200
+
+        with asking(server, "GET", "/") as newcomer:
+            assert answer_of(newcomer)[0] == 200
+        assert second.sock.recv(1) == b""
+        first.request("GET", "/")
+        assert answer_of(first)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "secure", [False, pytest.param(True, marks=pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl"))]
+)
+def test_who_sends_requests_without_end_lets_the_others_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool) -> None:
+    monkeypatch.setattr(rest_loop, "_STUCK_SECONDS", 300.0)  # the loop keeps its thread while it waits below
+    asked, begun, go = list[str](), threading.Event(), threading.Event()
+
+    def route(request: Request) -> Answer:
+        asked.append(request.target)
+        if asked.count("/many") == 2:  # the loop answers this itself
+            begun.set()
+            assert go.wait(60)
+        return Answer(200, b"{}", prompt=True)
+
+    authority = Authority(tmp_path, "authority") if secure else None
+    own = authority.signed("server") if authority else None
+    tls = Tls(own.key.read_bytes(), own.certificate.read_bytes(), b"", False) if own else None
+    server = rest_front.start({"": route}, "127.0.0.1", 0, tls=tls)
+
+    def connected() -> http.client.HTTPConnection:
+        if authority is None:
+            return http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        context = ssl.create_default_context(cafile=str(authority.certificate))
+        return http.client.HTTPSConnection("127.0.0.1", server.server_port, timeout=60, context=context)
+
+    many, other = connected(), connected()
+    for client, target in ((many, "/many"), (other, "/other")):
+        client.request("GET", target)
+        assert answer_of(client)[0] == 200
+    many.sock.sendall(b"GET /many HTTP/1.1\r\n\r\n" * 500)
+    assert begun.wait(60)
+    other.request("GET", "/other")
+    go.set()
+
+    assert answer_of(other)[0] == 200
+    _until(lambda: len(asked) == 503)
+    assert asked.index("/other", 2) <= 20
+    many.close()
+    other.close()
     server.drain(0)
 
 

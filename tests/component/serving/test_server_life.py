@@ -139,7 +139,7 @@ def _await_refusal(address: tuple[str, int]) -> None:
         except ConnectionRefusedError:
             return
         except (TimeoutError, ConnectionResetError):
-            continue  # it closes just then, or so many came that the queue before it is full
+            continue  # so many attempts that the queue before the door is full, or one of them was in it when the door was shut
     raise AssertionError("still listening after 30 s")
 
 
@@ -178,7 +178,8 @@ def test_under_load_a_successor_takes_over_and_hardly_a_call_is_lost(tensorflow:
             call = channel.unary_unary(_CALL, bytes, bytes)
             while not done.is_set():
                 try:
-                    call(request, timeout=30)
+                    # A connection that was cut off is made anew after a second, in which any number of calls could fail.
+                    call(request, timeout=30, wait_for_ready=True)
                 except grpc.RpcError as error:
                     bad[str(error.code())] += 1
                 else:

@@ -272,15 +272,17 @@ def test_one_connection_carries_many_requests(server: Running, http: httpx.Clien
 
 def test_connections_beyond_the_limit_are_told_so_and_the_others_live_on(server: Running) -> None:
     address = ("127.0.0.1", server.ready["rest_port"])
-    idle = [socket.create_connection(address, 30) for _ in range(MAX_CONNECTIONS)]
+    busy = [socket.create_connection(address, 30) for _ in range(MAX_CONNECTIONS)]
     try:
+        for connection in busy:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n")  # who says nothing has to go for a newcomer
         full = socket.create_connection(address, 30)
         answer = full.recv(65536)
         full.close()
-        idle[0].sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
-        served = idle[0].recv(65536)
+        busy[0].sendall(b"Connection: close\r\n\r\n")
+        served = busy[0].recv(65536)
     finally:
-        for connection in idle:
+        for connection in busy:
             connection.close()
 
     assert answer.startswith(b"HTTP/1.1 503 ")

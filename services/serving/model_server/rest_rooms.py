@@ -1,0 +1,52 @@
+"""Room for large bodies: so many at a time are in memory, and who comes later waits in a row."""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.serving.model_server.rest_connection import Connection
+
+LARGE_BODY, LARGE_BODIES = 1 << 20, 8
+_LEFT = getattr(select, "POLLRDHUP", 0)  # Linux's alone; elsewhere only a connection that broke is noticed
+
+
+class Rooms:
+    """The loop's alone."""
+
+    def __init__(self) -> None:
+        self._left = LARGE_BODIES
+        self._waiting: dict[Connection, None] = {}
+
+    def enter(self, connection: Connection) -> bool:
+        """Otherwise it is in the row for the next one that becomes free."""
+        if self._left:
+            self._left -= 1
+            return True
+        self._waiting[connection] = None
+        return False
+
+    def leave(self) -> None:
+        self._left += 1
+
+    def forget(self, connection: Connection) -> None:
+        """It waits no longer."""
+        self._waiting.pop(connection, None)
+
+    def next(self) -> Connection | None:
+        """One that waited and has its room now."""
+        if not (self._left and self._waiting):
+            return None
+        self._left -= 1
+        connection = next(iter(self._waiting))
+        del self._waiting[connection]
+        return connection
+
+
+def has_gone(connected: socket.socket) -> bool:
+    """Whether the other end has closed, whatever of its words is still unread."""
+    poll = select.poll()
+    poll.register(connected, _LEFT)
+    return bool(poll.poll(0))
