@@ -24,7 +24,7 @@ from services.serving.model_server.config_files import BadConfig
 from services.serving.model_server.folders import Fingerprint
 
 _PATH = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*?))?/*")
-_VERSION = re.compile(r"\d{1,18}")
+_VERSION = re.compile(r"[0-9]{1,18}")
 _LAST_LISTING, _WHOLE = "versions.json", "[!.]*"
 _ABANDONED_SECONDS = 24 * 3600.0
 _BLOCK = 1 << 20
@@ -89,14 +89,14 @@ class Mirror:
                 kept = _kept(folder) if base_path not in self._seen else []
             if not kept:
                 raise
-            return {version: (_of(bucket, prefix, version), ()) for version in kept}
+            return {int(name): (_of(bucket, prefix, name), ()) for name in kept}
         with self._lock:
             is_new = base_path not in self._seen
             self._seen.add(base_path)
         _remember(folder, sorted(found))
         if is_new:
             _sweep(folder, found)
-        return {version: (_of(bucket, prefix, version), _fingerprint(entries)) for version, entries in found.items()}
+        return {int(name): (_of(bucket, prefix, name), _fingerprint(entries)) for name, entries in found.items()}
 
     def folder(self, path: str) -> Path:
         """The version at that path as a folder of this machine. Raises OSError."""
@@ -137,17 +137,19 @@ class Mirror:
         return self._cache / hashlib.sha256(f"{self._store.where}\n{bucket}\n{prefix}".encode()).hexdigest()[:32]
 
 
-def _of(bucket: str, prefix: str, version: int) -> str:
+def _of(bucket: str, prefix: str, version: str) -> str:
     return f"s3://{bucket}/{prefix}{version}"
 
 
-def _by_version(entries: Iterable[Entry]) -> dict[int, list[Entry]]:
-    found: dict[int, list[Entry]] = defaultdict(list)
+def _by_version(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """By the folder's own name, zeros in front of the number included. Of several folders with a number the one with the fewest counts."""
+    found: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         first, _, rest = entry.path.partition("/")
         if _VERSION.fullmatch(first) and rest:
-            found[int(first)].append(entry)
-    return found
+            found[first].append(entry)
+    names = {int(name): name for name in sorted(found, key=len, reverse=True)}
+    return {name: found[name] for name in names.values()}
 
 
 def _fingerprint(entries: list[Entry]) -> Fingerprint:
@@ -173,7 +175,7 @@ def _check(file: Path, entry: Entry, md5: str) -> None:
             raise StoreAway(f"{entry.path} came with other bytes than its tag says")
 
 
-def _remember(folder: Path, versions: list[int]) -> None:
+def _remember(folder: Path, versions: list[str]) -> None:
     """What is served where the store is away at the next start."""
     file = folder / _LAST_LISTING
     if _kept(folder) == versions and file.exists():
@@ -185,19 +187,20 @@ def _remember(folder: Path, versions: list[int]) -> None:
     Path(beside).replace(file)
 
 
-def _sweep(folder: Path, published: Container[int]) -> None:
+def _sweep(folder: Path, published: Container[str]) -> None:
     """What nobody publishes any more goes, and what was left unfinished long ago. At the start, when nothing is loaded from there."""
     for version in folder.glob("[0-9]*"):
-        if int(version.name) not in published:
+        if version.name not in published:
             shutil.rmtree(version, ignore_errors=True)
     for unfinished in folder.glob("*/.*"):
         if time.time() - unfinished.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _kept(folder: Path) -> list[int]:
+def _kept(folder: Path) -> list[str]:
     try:
         told = json.loads((folder / _LAST_LISTING).read_text())
     except (OSError, ValueError):
         return []
-    return [it for it in told if isinstance(it, int) and any((folder / str(it)).glob(_WHOLE))] if isinstance(told, list) else []
+    names = [it for it in map(str, told) if _VERSION.fullmatch(it)] if isinstance(told, list) else []
+    return [it for it in names if any((folder / it).glob(_WHOLE))]

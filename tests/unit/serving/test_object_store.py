@@ -75,6 +75,22 @@ def test_versions_are_folders_with_numbers_and_each_is_fetched_once(store: FakeS
     assert store.fetched == ["mnist/2/graph", "mnist/2/weights"]
 
 
+def test_a_folder_with_zeros_in_front_of_its_number_keeps_its_name_and_other_digits_are_no_number(store: FakeStore, tmp_path: Path) -> None:
+    store.objects |= {"mnist/0003/graph": b"three", "mnist/02/graph": b"other", "mnist/\u0661\u0662/graph": b"twelve"}
+    mirror = Mirror(store, tmp_path)
+
+    paths = {version: path for version, (path, _) in mirror.versions(BASE).items()}
+    assert paths == {1: f"{BASE}/1", 2: f"{BASE}/2", 3: f"{BASE}/0003"}
+    kept = mirror.folder(paths[3])
+    assert files(kept) == {"graph": b"three"}
+    Mirror(store, tmp_path).versions(BASE)  # the next start sweeps
+    store.away = True
+    after = Mirror(store, tmp_path)
+    again = after.versions(BASE)
+    assert {version: path for version, (path, _) in again.items()} == {3: paths[3]}
+    assert after.folder(paths[3]) == kept
+
+
 def test_a_version_that_is_still_uploaded_changes_between_two_looks(store: FakeStore, tmp_path: Path) -> None:
     mirror = Mirror(store, tmp_path)
 
@@ -226,6 +242,7 @@ def test_the_store_is_asked_for_at_the_first_model_that_lies_in_one(store: FakeS
 
     sources = Sources(tmp_path / "cache", make)
     here, there = ModelConfig("here", str(tmp_path / "here")), ModelConfig("there", BASE)
+    (tmp_path / "here" / "\u0661\u0662").mkdir()  # digits of another script
     sources.check([here])
     assert (list(sources.versions(here)), sources.folder("/a"), made) == ([4], Path("/a"), [])
 
