@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from trainyard._endpoint_access import AccessToken
+from trainyard._endpoint_waking import wake
 from trainyard._errors import WebserviceException
 from trainyard._model_find import Tags, has
 from trainyard._services_of import checked_name, checked_workspace, clients_of
@@ -123,15 +124,15 @@ class Webservice(WebserviceChanges):
         headers = {"content-type": "application/json", **self._access.headers()}
         try:
             try:
-                uri = self.scoring_uri or self.door_scoring_uri
-                tls = trusting(self._certificate) if uri.startswith("https:") else True
-                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS, verify=tls)
+                uri = self._rest_address
+                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS, verify=trusting(self._certificate))
             except httpx.ConnectError:
                 self.update_deployment_state()
                 if not self.asleep:
                     raise
-                uri = self.door_scoring_uri  # it fell asleep since it was last looked at
-                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS)
+                self._must_be_live()  # it fell asleep since it was last looked at
+                uri = self._rest_address
+                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS, verify=trusting(self._certificate))
         except httpx.HTTPError as error:
             raise WebserviceException(f"{uri} did not answer: {error}", code="Unavailable", target=uri, hint=MOVED) from error
         if answer.status_code != 200:
@@ -150,28 +151,31 @@ class Webservice(WebserviceChanges):
                 f"inputs is a dict, not {inputs!r:.200}.", code="UserError", target="inputs", hint="write {'name of the input': values}"
             )
         self._must_be_live()
-        address = self.grpc_address or self.door_grpc_address
+        address = self._grpc_address
         if not address:
             raise WebserviceException(f"A script answers for {self.name!r}, over REST alone.", code="UserError", hint="call run(data)")
         # The server knows the model by the name in its REST path: /v1/models/<name>:predict
         served_as = urlsplit(self.scoring_uri or self.door_scoring_uri).path.rpartition("/models/")[2].partition(":")[0].partition("/")[0]
         headers = {**self._access.headers(), "trainyard-endpoint": self.name}
         try:
-            tls = self._certificate if address == self.grpc_address else ""
-            return predict(address, served_as, inputs, signature_name, timeout, headers, tls)
+            return predict(address, served_as, inputs, signature_name, timeout, headers, self._certificate)
         except WebserviceException as error:
             if error.code != "Unavailable" or address == self.door_grpc_address:
                 raise
-            # It may have fallen asleep since it was looked at; the door wakes it.
+            # It may have fallen asleep since it was looked at.
             self.update_deployment_state()
             if not self.asleep:
                 raise
-            return predict(self.door_grpc_address, served_as, inputs, signature_name, timeout, headers)
+            self._must_be_live()
+            return predict(self._grpc_address, served_as, inputs, signature_name, timeout, headers, self._certificate)
 
     def _must_be_live(self) -> None:
+        """One that sleeps and speaks TLS is woken: the door, which does so for the others, would take key and body in the clear."""
         if not self.scoring_uri:
             self.update_deployment_state()
-        if not self.scoring_uri and not (self.asleep and self.door_scoring_uri):
+        if self.asleep and self.ssl_enabled:
+            wake(self)
+        if not self._rest_address:
             raise WebserviceException(
                 f"Endpoint {self.name!r} is not live: {self.state}. {self._message.why}",
                 target=self.name,

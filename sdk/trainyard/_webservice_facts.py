@@ -197,6 +197,16 @@ class WebserviceFacts:
         """host:port of the door, which knows all models by name; empty where there is none, and where a script answers."""
         return str(self._message.door_grpc_address)
 
+    @property
+    def _rest_address(self) -> str:
+        """Of the door only while it sleeps, and never where it speaks TLS, which the door does not."""
+        return self.scoring_uri or (self.door_scoring_uri if self.asleep and not self.ssl_enabled else "")
+
+    @property
+    def _grpc_address(self) -> str:
+        """As _rest_address; empty where a script answers as well."""
+        return self.grpc_address or (self.door_grpc_address if self.asleep and not self.ssl_enabled else "")
+
     def serialize(self) -> dict[str, Any]:
         """Azure's shape as plain values; times are ISO 8601 in UTC. No key is in it."""
         return {

@@ -136,10 +136,14 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         if fault := asking.tls_fault(tls) if request.certificate_pem else ("certificate", "The PEM text has no certificate."):
             raise refuse(Code.INVALID_ARGUMENT, "UserError", fault[1], fault[0])
         try:
-            await asyncio.to_thread(self._certificates.keep, tls, request.key_pem)
+            await asyncio.to_thread(self._certificates.keep, tls, request.key_pem, self._certificates_in_use())
         except BadCertificate as error:
             raise refuse(Code.INVALID_ARGUMENT, "UserError", f"TLS cannot be had: {error}.", "certificate") from error
         return endpoint_pb2.KeepCertificateResponse()
+
+    def _certificates_in_use(self) -> list[endpoint_pb2.Tls]:
+        with self._context.store.reading() as documents:
+            return [tls for endpoint in Shelf(documents).endpoints() for tls in endpoint.certificates]
 
     async def GetEndpointToken(
         self, request: endpoint_pb2.GetEndpointTokenRequest, _: grpc.aio.ServicerContext[Any, Any]

@@ -25,6 +25,7 @@ class Place:
         self.content = content
         self.server: Server | None = None  # None: it is being started
         self.bytes = 0  # taken, or expected to be
+        self.is_measured = False
         self.up_since = self.called = 0.0
         self.busy = False
         self._calls: int | None = None
@@ -43,13 +44,14 @@ class Crowd:
         budget: int = 0,
         least_awake: float = 30.0,
         *,
-        patience: float = 30.0,
+        patience: float = 15.0,
         look: float = 2.0,
         pause: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`budget`: bytes; 0: no bound, and nothing is looked at. `patience`: how long a server waits for room before it starts without.
-        `look`: between two looks, at most, and `pause` while somebody waits. Times in seconds."""
+        """`budget`: bytes; 0: no bound, and nothing is looked at. `patience`: how much longer than `least_awake` the first in the line waits
+        for somebody to sleep before it starts beyond the budget. `look`: between two looks, at most, and `pause` while somebody waits. Times
+        in seconds."""
         self._budget = budget
         self._least_awake = least_awake
         self._patience = patience
@@ -64,7 +66,7 @@ class Crowd:
     # -- what caretakers say
 
     async def enter(self, content: Content, say: Callable[[str], Awaitable[None]]) -> Place:
-        """Returns when there is room for its server, or after the patience. Leave the place when the server has ended."""
+        """Returns when there is room for its server, or nobody makes any. Leave the place when the server has ended."""
         place = Place(content)
         if self._budget:
             place.bytes = self._expected(content)
@@ -94,12 +96,16 @@ class Crowd:
         """In the order in which they came."""
         self._waiting.append(place)
         try:
-            until = self._clock() + self._patience
+            first_since: float | None = None
             told = False
-            while not (self._waiting[0] is place and self._fits(place)):
-                if self._clock() >= until:
-                    log.warning("a server starts beyond the memory budget", endpoint=place.content.endpoint, budget=self._budget)
-                    return
+            while True:
+                if self._waiting[0] is place:
+                    if self._fits(place):
+                        return
+                    first_since = self._clock() if first_since is None else first_since
+                    if self._has_waited(first_since):
+                        log.warning("a server starts beyond the memory budget", endpoint=place.content.endpoint, budget=self._budget)
+                        return
                 if not told:
                     told = True
                     await say(f"waiting for memory: {self._told()}, and about {_mib(place.bytes)} are needed")
@@ -107,6 +113,12 @@ class Crowd:
                 await asyncio.sleep(self._pause)
         finally:
             self._waiting.remove(place)
+
+    def _has_waited(self, since: float) -> bool:
+        """Beyond the budget one starts at a time: only once it is known what the one before it takes, and that one had time to sleep again.
+        `since`: when the one that waits became the first in the line."""
+        newest = max([since, *(it.up_since for it in self._present)])
+        return all(it.is_measured for it in self._present) and self._clock() >= newest + self._least_awake + self._patience
 
     def _fits(self, place: Place) -> bool:
         return not self._present or self._taken() + place.bytes <= self._budget
@@ -162,6 +174,7 @@ class Crowd:
         if server is not None:
             # The calls last: who was called meanwhile does not sleep.
             place.bytes = await server.memory() or place.bytes
+            place.is_measured = True
             self._known[place.content.endpoint] = place.bytes
             place.heard(await server.calls(), self._clock())
 

@@ -15,6 +15,7 @@ import httpx
 
 from trainyard._deploying import parsed
 from trainyard._endpoint_tls import channel_to, trusting
+from trainyard._endpoint_waking import wake
 from trainyard._errors import PlatformUnavailableException, WebserviceException
 from trainyard._replay import wire
 
@@ -49,6 +50,9 @@ class Target:
     """`ask(sample)` makes the call again. Close it at the end."""
 
     def __init__(self, service: Webservice) -> None:
+        """Raises WebserviceException where one that sleeps and speaks TLS, which the door does not, cannot be woken."""
+        if service._certificate and not service.scoring_uri:
+            wake(service)
         uri = service.scoring_uri or service.door_scoring_uri
         place = urlsplit(uri)
         head, of_model, rest = place.path.rpartition("/v1/models/")
@@ -57,8 +61,8 @@ class Target:
         self._base = f"{place.scheme}://{place.netloc}{head if of_model else place.path.removesuffix('/score')}"
         self._headers = {**service._access.headers(), "trainyard-endpoint": service.name}
         self._http = httpx.Client(timeout=_SECONDS, verify=trusting(service._certificate))
-        address, certificate = (service.grpc_address, service._certificate) if service.grpc_address else (service.door_grpc_address, "")
-        self._channel = None if self._has_code else channel_to(address, certificate)
+        address = service.grpc_address or service.door_grpc_address
+        self._channel = None if self._has_code else channel_to(address, service._certificate)
 
     def close(self) -> None:
         """Its connections."""

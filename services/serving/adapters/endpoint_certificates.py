@@ -9,7 +9,7 @@ import json
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from trainyard.endpoint.v1.endpoint_pb2 import Tls
 from trainyard.event.v1.artifact_pb2 import Failure
 
 _LONGEST_KEY = 1 << 16
+_MOST_UNUSED = 256
 
 
 class BadCertificate(Exception):
@@ -37,11 +38,13 @@ class EndpointCertificates:
     def __init__(self, home: Path) -> None:
         self._folder = home / "tls"
 
-    def keep(self, tls: Tls, key: str) -> None:
-        """Raises BadCertificate where they do not fit each other, or the name, or now."""
+    def keep(self, tls: Tls, key: str, used: Iterable[Tls] = ()) -> None:
+        """`used`: those of endpoints; of all others the newest few hundred stay, as their deployments may be on their way. Raises BadCertificate
+        where certificate and key do not fit each other, or the name, or now."""
         if len(key) > _LONGEST_KEY:
             raise BadCertificate(f"the key has {len(key)} bytes; {_LONGEST_KEY} are the most")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)  # whoever made it
         files = self._files(tls)
         with _beside(files.pem, f"{tls.certificate_pem.rstrip()}\n{key.rstrip()}\n") as pem:
             _check(tls, pem)
@@ -50,6 +53,18 @@ class EndpointCertificates:
             with _beside(files.config, config) as beside:
                 beside.replace(files.config)
             pem.replace(files.pem)
+        self._forget({files.pem, *(self._files(it).pem for it in used)})
+
+    def _forget(self, used: Collection[Path]) -> None:
+        """A key that just came is the newest, and stays for its deployment."""
+        made: list[tuple[int, Path]] = []
+        for pem in self._folder.glob("[!.]*.pem"):
+            with contextlib.suppress(FileNotFoundError):  # another call was faster
+                if pem not in used:
+                    made.append((pem.lstat().st_mtime_ns, pem))
+        for _, pem in sorted(made)[:-_MOST_UNUSED]:
+            pem.unlink(missing_ok=True)
+            pem.with_suffix(".sslconfig").unlink(missing_ok=True)
 
     def files(self, tls: Tls) -> TlsFiles:
         """Raises CannotServe where its key is not here."""

@@ -147,6 +147,12 @@ class Endpoint:
         """Number of the newest deployment, the second one among them."""
         return max(self.numbered, self.latest.number)
 
+    @property
+    def certificates(self) -> list[Tls]:
+        """That its deployments speak TLS by, or will."""
+        second = self.second.deployment if self.second is not None else None
+        return [it.tls for it in (self.latest, self.serving, second) if it is not None and it.tls is not None]
+
     def is_second(self, deployment: int) -> bool:
         return self.second is not None and self.second.deployment.number == deployment
 

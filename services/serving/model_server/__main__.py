@@ -144,7 +144,7 @@ def _repository(options: Options, wire: Wire, sources: Sources) -> Repository:
         managed=options.managed,
         labels=Labels.ANY if options.any_labels else Labels.NEW if options.lenient_labels else Labels.LOADED,
     )
-    return Repository(Loading(wire, manner, sources.folder), habits, sources.versions)
+    return Repository(Loading(wire, manner, sources.held), habits, sources.versions)
 
 
 def _models(options: Options, file: ConfigFile | None) -> list[ModelConfig]:

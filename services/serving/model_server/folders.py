@@ -12,7 +12,7 @@ from services.serving.model_server.versions import ModelConfig
 Fingerprint = tuple[tuple[str, int, int], ...]
 Finder = Callable[[ModelConfig], dict[int, tuple[str, Fingerprint]]]
 """Path and fingerprint by version. Raises OSError."""
-_NUMBER = re.compile(r"\d{1,18}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def found_versions(config: ModelConfig) -> dict[int, tuple[str, Fingerprint]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,18 @@ class Manner:
 
 
 class Loading:
-    def __init__(self, wire: Wire, manner: Manner, folder: Callable[[str], Path] = Path) -> None:
-        """`folder` is where the version at a path lies on this machine."""
+    def __init__(self, wire: Wire, manner: Manner, held: Callable[[str], AbstractContextManager[Path]]) -> None:
+        """`held`: where the version at a path lies on this machine, until it is closed."""
         self._wire = wire
         self._manner = manner
-        self._folder = folder
+        self._held = held
 
     def __call__(self, config: ModelConfig, version: int, path: str) -> Servable:
         """Raises ServeError for a graph that is not allowed, and whatever TensorFlow does for a folder that it cannot load."""
-        folder = self._folder(path)
-        model = self._load(config.name, version, folder)
+        with ExitStack() as files:
+            folder = files.enter_context(self._held(path))
+            model = self._load(config.name, version, folder)
+            model.files.push(files.pop_all())
         try:
             if self._manner.warm_up:
                 self._warm_up(model, folder / warmup.FILE)

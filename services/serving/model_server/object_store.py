@@ -1,11 +1,13 @@
 """Models that lie in an object store, s3://BUCKET/PREFIX/VERSION/...: looked for there, and kept in a folder of this machine once they are whole.
 
 `<cache>/<store, bucket and prefix>/<version>/<what lies there>` is a version; it appears by a rename, when every file has come and is what
-the store says it is.
+the store says it is. Processes share the cache: whoever uses a version holds a shared lock of its folder, and what nobody holds may be swept.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +26,7 @@ from services.serving.model_server.config_files import BadConfig
 from services.serving.model_server.folders import Fingerprint
 
 _PATH = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*?))?/*")
-_VERSION = re.compile(r"\d{1,18}")
+_VERSION = re.compile(r"[0-9]{1,18}")
 _LAST_LISTING, _WHOLE = "versions.json", "[!.]*"
 _ABANDONED_SECONDS = 24 * 3600.0
 _BLOCK = 1 << 20
@@ -89,22 +91,34 @@ class Mirror:
                 kept = _kept(folder) if base_path not in self._seen else []
             if not kept:
                 raise
-            return {version: (_of(bucket, prefix, version), ()) for version in kept}
+            return {int(name): (_of(bucket, prefix, name), ()) for name in kept}
         with self._lock:
-            is_new = base_path not in self._seen
             self._seen.add(base_path)
         _remember(folder, sorted(found))
-        if is_new:
-            _sweep(folder, found)
-        return {version: (_of(bucket, prefix, version), _fingerprint(entries)) for version, entries in found.items()}
+        _sweep(folder, {name: _content(f"{name}/", entries) for name, entries in found.items()})
+        return {int(name): (_of(bucket, prefix, name), _fingerprint(entries)) for name, entries in found.items()}
+
+    @contextlib.contextmanager
+    def held(self, path: str) -> Iterator[Path]:
+        """The version at that path as a folder of this machine, which stays for so long. Raises OSError."""
+        folder = self.folder(path)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks; nobody can sweep there either
+                fcntl.flock(handle, fcntl.LOCK_SH)
+            if not os.path.samestat(os.fstat(handle), folder.stat()):
+                raise StoreAway(f"{path} was replaced just now")
+            yield folder
+        finally:
+            os.close(handle)
 
     def folder(self, path: str) -> Path:
-        """The version at that path as a folder of this machine. Raises OSError."""
+        """As held, for as long as nobody sweeps. Raises OSError."""
         base, _, version = path.rpartition("/")
         bucket, prefix = parsed(base)
         folder = self._folder(bucket, prefix) / version
         try:
-            entries = sorted(self._store.list(bucket, f"{prefix}{version}/"), key=lambda it: it.path)
+            entries = list(self._store.list(bucket, f"{prefix}{version}/"))
         except StoreAway:
             # Whichever came last; it was whole then.
             if kept := sorted(folder.glob(_WHOLE), key=lambda it: it.stat().st_mtime):
@@ -112,7 +126,7 @@ class Mirror:
             raise
         if not entries:
             raise StoreAway(f"nothing lies under {path} any more")
-        wanted = folder / hashlib.sha256(json.dumps([[it.path, it.size, it.etag] for it in entries]).encode()).hexdigest()[:32]
+        wanted = folder / _content("", entries)
         if not wanted.is_dir():
             self._fetch(bucket, f"{prefix}{version}/", entries, wanted)
         return wanted
@@ -137,17 +151,25 @@ class Mirror:
         return self._cache / hashlib.sha256(f"{self._store.where}\n{bucket}\n{prefix}".encode()).hexdigest()[:32]
 
 
-def _of(bucket: str, prefix: str, version: int) -> str:
+def _of(bucket: str, prefix: str, version: str) -> str:
     return f"s3://{bucket}/{prefix}{version}"
 
 
-def _by_version(entries: Iterable[Entry]) -> dict[int, list[Entry]]:
-    found: dict[int, list[Entry]] = defaultdict(list)
+def _by_version(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """By the folder's own name, zeros in front of the number included. Of several folders with a number the one with the fewest counts."""
+    found: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         first, _, rest = entry.path.partition("/")
         if _VERSION.fullmatch(first) and rest:
-            found[int(first)].append(entry)
-    return found
+            found[first].append(entry)
+    names = {int(name): name for name in sorted(found, key=len, reverse=True)}
+    return {name: found[name] for name in names.values()}
+
+
+def _content(above: str, entries: Iterable[Entry]) -> str:
+    """The name of the folder that has them. `above`: what their paths begin with beyond it."""
+    told = sorted([it.path.removeprefix(above), it.size, it.etag] for it in entries)
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
 def _fingerprint(entries: list[Entry]) -> Fingerprint:
@@ -173,7 +195,7 @@ def _check(file: Path, entry: Entry, md5: str) -> None:
             raise StoreAway(f"{entry.path} came with other bytes than its tag says")
 
 
-def _remember(folder: Path, versions: list[int]) -> None:
+def _remember(folder: Path, versions: list[str]) -> None:
     """What is served where the store is away at the next start."""
     file = folder / _LAST_LISTING
     if _kept(folder) == versions and file.exists():
@@ -185,19 +207,39 @@ def _remember(folder: Path, versions: list[int]) -> None:
     Path(beside).replace(file)
 
 
-def _sweep(folder: Path, published: Container[int]) -> None:
-    """What nobody publishes any more goes, and what was left unfinished long ago. At the start, when nothing is loaded from there."""
+def _sweep(folder: Path, published: Mapping[str, str]) -> None:
+    """What nobody publishes any more goes, and what lay in a version's place before, once no process holds it; and what was left unfinished
+    long ago. `published`: what lies there, by version; until it is here, what was there before is all there is where the store goes away."""
     for version in folder.glob("[0-9]*"):
-        if int(version.name) not in published:
-            shutil.rmtree(version, ignore_errors=True)
+        current = version / published[version.name] if version.name in published else None
+        if current is None or current.is_dir():
+            for content in set(version.glob(_WHOLE)) - {current}:
+                _discard(content)
+        if current is None:
+            with contextlib.suppress(OSError):  # something is there still
+                version.rmdir()
     for unfinished in folder.glob("*/.*"):
-        if time.time() - unfinished.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - unfinished.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _kept(folder: Path) -> list[int]:
+def _discard(content: Path) -> None:
+    """Unless somebody holds it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(content, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = content.rename(tempfile.mkdtemp(prefix=".", dir=content.parent))
+        finally:
+            os.close(handle)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _kept(folder: Path) -> list[str]:
     try:
         told = json.loads((folder / _LAST_LISTING).read_text())
     except (OSError, ValueError):
         return []
-    return [it for it in told if isinstance(it, int) and any((folder / str(it)).glob(_WHOLE))] if isinstance(told, list) else []
+    names = [it for it in map(str, told) if _VERSION.fullmatch(it)] if isinstance(told, list) else []
+    return [it for it in names if any((folder / it).glob(_WHOLE))]

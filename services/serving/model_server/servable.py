@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from services.serving.model_server.batching import Batcher, BatchingParameters
@@ -27,6 +28,7 @@ class Servable(ABC):
         self.version = version
         self.signatures = signatures
         self.meter = Meter(version)
+        self.files = ExitStack()  # what it may still read; it lets go of them when it is closed
         self._batcher: Batcher | None = None
         self._lately_ns = 0  # a mean in which the last runs count most; what two threads write at once is no great loss
 
@@ -45,6 +47,7 @@ class Servable(ABC):
     def close(self) -> None:
         if self._batcher is not None:
             self._batcher.close()
+        self.files.close()
 
     def batch(self, parameters: BatchingParameters) -> None:
         """From now on calls share runs."""

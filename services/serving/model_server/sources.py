@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +39,6 @@ class Sources:
         except BadConfig as error:
             raise StoreAway(str(error)) from error
 
-    def folder(self, path: str) -> Path:
-        """Of a version, once all of it is here. Raises OSError."""
-        return self._mirror.folder(path) if is_remote(path) else Path(path)
+    def held(self, path: str) -> AbstractContextManager[Path]:
+        """The folder of a version, all of it here, which stays for so long. Raises OSError as it is entered."""
+        return self._mirror.held(path) if is_remote(path) else nullcontext(Path(path))

@@ -45,11 +45,20 @@ class Store:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def _objects(self) -> MinioObjects:
+        return MinioObjects(f"127.0.0.1:{self.port}", USER, SECRET, BUCKET)
+
     def put(self, version: int, folder: Path) -> None:
-        objects = MinioObjects(f"127.0.0.1:{self.port}", USER, SECRET, BUCKET)
+        objects = self._objects
         objects.make_bucket()
         for path in sorted(it for it in folder.rglob("*") if it.is_file()):
             objects.put_file(f"nets/half/{version}/{path.relative_to(folder)}", path)
+
+    def remove(self, version: int) -> None:
+        objects = self._objects
+        for key in list(objects.list(f"nets/half/{version}/")):
+            objects.remove(key)
 
 
 @pytest.fixture
@@ -101,6 +110,21 @@ def test_new_versions_are_served_and_without_the_store_the_last_one_stays_over_a
         until(lambda: answer(server) == 2.5, "the third version")
 
     assert (first, set(away), again) == (2.5, {3.5}, 3.5)
+
+
+def test_a_version_that_is_published_no_more_leaves_the_disk_when_the_next_one_is_served(
+    store: Store, start: Start, models: Path, tmp_path: Path
+) -> None:
+    with start() as server:
+        answer(server)
+        (first,) = (tmp_path / "kept").glob("*/1")
+        store.put(2, models / "half-3" / "model")
+        store.remove(1)
+        until(lambda: not first.exists(), "end of the first version's files")
+        second = answer(server)
+
+    assert second == 3.5
+    assert [it.name for it in first.parent.glob("[0-9]*")] == ["2"]
 
 
 def test_an_environment_without_minio_says_what_to_install(tmp_path: Path) -> None:

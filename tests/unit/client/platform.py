@@ -39,6 +39,7 @@ class Platform:
     datasets: dict[str, list[dataset_pb2.Dataset]] = field(default_factory=dict)
     models: dict[str, list[model_pb2.ModelVersion]] = field(default_factory=dict)
     endpoints: dict[str, endpoint_pb2.Endpoint] = field(default_factory=dict)
+    awake: dict[str, endpoint_pb2.Endpoint] = field(default_factory=dict)  # what those that sleep are once somebody wakes them
     environments: dict[str, environment_pb2.EnvironmentVersion] = field(default_factory=dict)
     events: list[history_pb2.Event] = field(default_factory=list)
     lineage: history_pb2.GetLineageResponse = field(default_factory=history_pb2.GetLineageResponse)
@@ -417,6 +418,10 @@ class _Endpoints(_Part, endpoint_pb2_grpc.EndpointServiceServicer):
         made = self.platform.endpoints[request.endpoint]
         made.deployment += 1
         return endpoint_pb2.RollBackEndpointResponse(endpoint=made)
+
+    def WakeEndpoint(self, request: Any, context: Any) -> Any:
+        self.platform.endpoints[request.endpoint] = self.platform.awake[request.endpoint]
+        return endpoint_pb2.WakeEndpointResponse()
 
     def KeepCertificate(self, request: Any, context: Any) -> Any:
         return endpoint_pb2.KeepCertificateResponse()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -25,6 +29,7 @@ from trainyard import (
     Workspace,
 )
 from trainyard._cli import app
+from trainyard._replay.target import Target
 from trainyard.endpoint.v1 import endpoint_pb2
 
 
@@ -210,6 +215,88 @@ def test_keys_tokens_and_rollback_are_asked_for(platform: Platform, models: list
             service.regen_key(**wrong)
     with pytest.raises(WebserviceException):
         service.roll_back(0)
+
+
+class Sleeper:
+    """An endpoint that sleeps behind a door, and where calls of it went: address and certificate."""
+
+    def __init__(self, platform: Platform, monkeypatch: pytest.MonkeyPatch, port: int, certificate: str) -> None:
+        def post(uri: str, verify: Any, **_: Any) -> Any:
+            self.called.append((uri, verify))
+            if self.falls_asleep:
+                self.falls_asleep = False
+                platform.endpoints["scorer"] = asleep
+                raise httpx.ConnectError("refused")
+            return httpx.Response(200, json={"predictions": []})
+
+        def predict(address: str, model: str, inputs: Any, signature: str, timeout: float, headers: Any, certificate: str) -> Any:
+            self.called.append((address, certificate))
+            return {}
+
+        monkeypatch.setattr(httpx, "post", post)
+        monkeypatch.setattr("trainyard._endpoint_tls.trusting", lambda certificate: certificate)
+        monkeypatch.setattr("trainyard._inference.predict", predict)
+        self.called: list[tuple[str, str]] = []
+        self.falls_asleep = False
+        told: dict[str, Any] = {
+            "endpoint": "scorer",
+            "state": endpoint_pb2.ENDPOINT_STATE_HEALTHY,
+            "tls": endpoint_pb2.Tls(certificate_pem=certificate, cname="127.0.0.1"),
+            "door_scoring_uri": "http://door/endpoints/scorer/v1/models/digits:predict",
+            "door_grpc_address": "door:1",
+        }
+        asleep = endpoint_pb2.Endpoint(**told, asleep=True)
+        own = f"http{'s' if certificate else ''}://127.0.0.1:{port}/v1/models/digits:predict"
+        platform.awake["scorer"] = endpoint_pb2.Endpoint(**told, scoring_uri=own, grpc_address="127.0.0.1:2")
+        platform.endpoints["scorer"] = asleep
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """A port where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("awake_before", [False, True])
+def test_key_and_body_of_an_endpoint_with_tls_that_sleeps_never_go_to_the_door(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, listening: int, awake_before: bool
+) -> None:
+    sleeper = Sleeper(platform, monkeypatch, listening, "its certificate")
+    if awake_before:
+        sleeper.falls_asleep = True
+        platform.endpoints["scorer"] = platform.awake["scorer"]
+
+    Webservice(platform.workspace(), "scorer").run("[]")
+    Webservice(platform.workspace(), "scorer").predict({"x": [1.0]})
+
+    own = (f"https://127.0.0.1:{listening}/v1/models/digits:predict", "its certificate")
+    assert sleeper.called == [own] * (1 + awake_before) + [("127.0.0.1:2", "its certificate")]
+    assert platform.last(endpoint_pb2.WakeEndpoint).endpoint == "scorer"
+
+
+def test_predict_wakes_an_endpoint_with_tls_and_a_replay_does(platform: Platform, monkeypatch: pytest.MonkeyPatch, listening: int) -> None:
+    sleeper = Sleeper(platform, monkeypatch, listening, "its certificate")
+    asleep = platform.endpoints["scorer"]
+
+    Webservice(platform.workspace(), "scorer").predict({"x": [1.0]})
+    platform.endpoints["scorer"] = asleep
+    service = Webservice(platform.workspace(), "scorer")
+    monkeypatch.setattr("trainyard._replay.target.trusting", lambda _: True)
+    with closing(Target(service)):
+        assert not service.asleep
+
+    assert sleeper.called == [("127.0.0.1:2", "its certificate")]
+
+
+def test_without_tls_the_door_wakes_it(platform: Platform, monkeypatch: pytest.MonkeyPatch, listening: int) -> None:
+    sleeper = Sleeper(platform, monkeypatch, listening, "")
+    service = Webservice(platform.workspace(), "scorer")
+
+    service.run("[]")
+    service.predict({"x": [1.0]})
+
+    assert sleeper.called == [("http://door/endpoints/scorer/v1/models/digits:predict", ""), ("door:1", "")]
 
 
 def test_endpoints_are_listed_by_model_tags_and_properties(platform: Platform, models: list[Model], source: Path) -> None:

@@ -205,10 +205,35 @@ async def test_where_nobody_may_sleep_a_server_starts_after_a_while_all_the_same
         while not town.said:
             await asyncio.sleep(0)
         assert not waiting.done()
-        town.now += 101
+        town.now += LEAST_AWAKE + 101
         await asyncio.wait_for(waiting, 10)
 
     assert town.slept == []
+
+
+async def test_those_that_find_no_room_start_one_at_a_time_and_each_after_a_wait_of_its_own() -> None:
+    town, wait = Town(patience=100), LEAST_AWAKE + 101
+    for name in ("first", "second"):
+        (await town.enter(name)).called = None
+    coming = [Content(name, 1, "", (a_version(name),), memory_bytes=90 * MIB) for name in ("third", "fourth", "fifth")]
+    entering = [asyncio.create_task(town.crowd.enter(it, town.say)) for it in coming]
+
+    async def later(seconds: float) -> list[bool]:
+        """Who may start by then."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+        town.now += seconds
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return [it.done() for it in entering]
+
+    assert await later(wait) == [True, False, False]
+    assert await later(10 * wait) == [True, False, False]  # nobody knows yet what the third takes
+    await town.crowd.up(entering[0].result(), FakeServer(coming[0], Ports(1, 2)))
+    assert await later(LEAST_AWAKE) == [True, False, False]  # it may sleep only now
+    assert await later(wait) == [True, True, False]
+    town.crowd.leave(entering[1].result())  # it never came up
+    assert await later(wait) == [True, True, True]
 
 
 @pytest.mark.parametrize("memory_bytes", [100 * MIB, 10_000 * MIB])

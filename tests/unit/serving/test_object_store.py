@@ -75,6 +75,22 @@ def test_versions_are_folders_with_numbers_and_each_is_fetched_once(store: FakeS
     assert store.fetched == ["mnist/2/graph", "mnist/2/weights"]
 
 
+def test_a_folder_with_zeros_in_front_of_its_number_keeps_its_name_and_other_digits_are_no_number(store: FakeStore, tmp_path: Path) -> None:
+    store.objects |= {"mnist/0003/graph": b"three", "mnist/02/graph": b"other", "mnist/\u0661\u0662/graph": b"twelve"}
+    mirror = Mirror(store, tmp_path)
+
+    paths = {version: path for version, (path, _) in mirror.versions(BASE).items()}
+    assert paths == {1: f"{BASE}/1", 2: f"{BASE}/2", 3: f"{BASE}/0003"}
+    kept = mirror.folder(paths[3])
+    assert files(kept) == {"graph": b"three"}
+    Mirror(store, tmp_path).versions(BASE)  # the next start sweeps
+    store.away = True
+    after = Mirror(store, tmp_path)
+    again = after.versions(BASE)
+    assert {version: path for version, (path, _) in again.items()} == {3: paths[3]}
+    assert after.folder(paths[3]) == kept
+
+
 def test_a_version_that_is_still_uploaded_changes_between_two_looks(store: FakeStore, tmp_path: Path) -> None:
     mirror = Mirror(store, tmp_path)
 
@@ -160,6 +176,35 @@ def test_what_nobody_publishes_any_more_leaves_the_disk_at_the_next_start(store:
     assert (old.exists(), new.exists()) == (False, True)
 
 
+def test_what_lay_in_a_versions_place_before_goes_once_nobody_serves_it_and_the_new_is_here(store: FakeStore, tmp_path: Path) -> None:
+    mirror, another = Mirror(store, tmp_path), Mirror(store, tmp_path)
+    with another.held(f"{BASE}/1") as before:
+        store.put(1, graph=b"new")
+        with mirror.held(f"{BASE}/1") as after:
+            mirror.versions(BASE)
+            assert before.is_dir()
+    store.put(1, graph=b"newer still")
+    mirror.versions(BASE)
+    assert before.is_dir()  # where the store goes away now it is all there is, beside the one after it
+    assert after.is_dir()
+
+    newest = mirror.folder(f"{BASE}/1")
+    mirror.versions(BASE)
+
+    assert list(newest.parent.iterdir()) == [newest]
+
+
+def test_what_nobody_publishes_any_more_leaves_the_disk_once_nobody_serves_it(store: FakeStore, tmp_path: Path) -> None:
+    mirror, another = Mirror(store, tmp_path), Mirror(store, tmp_path)
+    with another.held(f"{BASE}/1") as old, mirror.held(f"{BASE}/2") as new:
+        del store.objects["mnist/1/graph"], store.objects["mnist/1/weights"]
+        mirror.versions(BASE)
+        assert files(old) == {"graph": b"one", "weights": b"1"}
+    mirror.versions(BASE)
+
+    assert (old.parent.exists(), new.exists()) == (False, True)
+
+
 # -- the words
 
 
@@ -226,13 +271,16 @@ def test_the_store_is_asked_for_at_the_first_model_that_lies_in_one(store: FakeS
 
     sources = Sources(tmp_path / "cache", make)
     here, there = ModelConfig("here", str(tmp_path / "here")), ModelConfig("there", BASE)
+    (tmp_path / "here" / "\u0661\u0662").mkdir()  # digits of another script
     sources.check([here])
-    assert (list(sources.versions(here)), sources.folder("/a"), made) == ([4], Path("/a"), [])
+    with sources.held("/a") as folder:
+        assert (list(sources.versions(here)), folder, made) == ([4], Path("/a"), [])
 
     sources.check([here, there])
 
     assert (sorted(sources.versions(there)), made) == ([1, 2], ["made"])
-    assert files(sources.folder(f"{BASE}/1"))["weights"] == b"1"
+    with sources.held(f"{BASE}/1") as folder:
+        assert files(folder)["weights"] == b"1"
 
 
 def test_a_list_that_comes_by_request_is_told_what_is_wrong_with_the_store(tmp_path: Path) -> None:

@@ -46,3 +46,13 @@ def test_a_model_is_prompt_unless_its_calls_wait_for_others(monkeypatch: pytest.
 
     assert not model.prompt
     model.close()
+
+
+def test_a_model_lets_go_of_its_files_when_it_is_closed() -> None:
+    model, let_go = Echo("echo", 1, {}), []
+    model.files.callback(let_go.append, "files")
+
+    assert let_go == []
+    model.close()
+
+    assert let_go == ["files"]
