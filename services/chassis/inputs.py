@@ -13,7 +13,7 @@ import sqlalchemy.exc
 import structlog
 
 from services.chassis.dead_letters import Limit, as_letter
-from services.chassis.handler import Command, Emit, Handler, InvalidMessage
+from services.chassis.handler import Command, Counting, Emit, Handler, InvalidMessage
 from services.chassis.logs import about
 from services.chassis.records import NewRecord, Place, Record
 from services.chassis.refusals import Refusal, Refusals
@@ -79,6 +79,7 @@ class Inputs:
         `take` does.
         """
         before = Counter(self._counts)
+        restore = self._handler.snapshot() if isinstance(self._handler, Counting) else None
         try:
             with self._transaction() as transaction:
                 applied = False
@@ -98,6 +99,9 @@ class Inputs:
         except Exception:
             self._counts.clear()
             self._counts.update(before)
+            if restore is not None:
+                # They are all taken again: three heartbeats would count as six.
+                restore()
             return False
         self._limit.good()
         return True
