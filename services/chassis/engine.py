@@ -76,6 +76,8 @@ class Engine:
         self._told_of = 0
         self._fetched_alone: Counter[Place] = Counter()
         self._fatal: asyncio.Future[None] | None = None
+        self.filled = asyncio.Event()
+        """Its store is no new one any more: what lies in the outbox is to be sent."""
 
     # -- what others look at
 
@@ -149,7 +151,13 @@ class Engine:
                             f"replaced or cut. If this log is the right one, remove the database of {self.name}: it is filled anew."
                         )
                 is_new = not self._next and any(ends.values())
-                count = await (self._replay(ends) if is_new else self._fetch(ends))
+                if is_new:
+                    count = await self._replay(ends)
+                    self.filled.set()
+                else:
+                    self.filled.set()
+                    self._store.returns({place: end for place, end in ends.items() if self._next.get(place, 0) < end})
+                    count = await self._fetch(ends)
         await self.wake()
         return count
 
@@ -258,8 +266,9 @@ class Engine:
         self._sending = self._store.unsent(limit)
         return [row.record for row in self._sending]
 
-    def sent(self) -> None:
-        self._store.sent(self._sending)
+    def sent(self, places: Iterable[tuple[Place, int]] = ()) -> None:
+        """`places` is where they came to lie, in order."""
+        self._store.sent(self._sending, {place: offset for place, offset in places if place.topic in self._durable})
         if self._sending:
             self._sent_through = self._sending[-1].id
 

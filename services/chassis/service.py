@@ -126,13 +126,14 @@ class Service:
 
     async def _start(self, context: Context, server: Server, loop: EventLoop, running: list[asyncio.Task[Any]]) -> None:
         """State first, then calls, then the loop. Ready once the loop delivers and nothing was missed in between."""
+        # What is read may be long, and its answers wait for nothing.
+        running.append(asyncio.ensure_future(_send_once_filled(context.engine, context.publisher)))
         await _catch_up(context.engine)
         await server.start()
         ready = asyncio.Event()
         tasks = [
             loop.run(context.engine.deliver, ready.set),
             context.engine.failed(),
-            send_for_ever(context.engine, context.publisher),
             _say_ready(ready, context, server),
             *(make(context).run(context.engine, context.store) for make in self._workers),
             *(task(context) for task in self._background),
@@ -221,6 +222,12 @@ async def _say_ready(ready: asyncio.Event, context: Context, server: Server) -> 
         await server.say(ready=True)
 
 
+async def _send_once_filled(engine: Engine, publisher: Publisher) -> None:
+    """Not before: what a replay that was broken off has answered is made anew by the next."""
+    await engine.filled.wait()
+    await send_for_ever(engine, publisher)
+
+
 async def send_for_ever(engine: Engine, publisher: Publisher) -> None:
     """The outbox, emptied in order. A row is forgotten only after the broker has it; a crash in between sends the same id again."""
     while True:
@@ -229,10 +236,10 @@ async def send_for_ever(engine: Engine, publisher: Publisher) -> None:
             await engine.wait_for_unsent(5.0)
             continue
         try:
-            await asyncio.to_thread(publisher.publish, records)
+            places = await asyncio.to_thread(publisher.publish, records)
         except Unavailable as error:
             log.warning("the outbox waits", records=len(records), reason=str(error))
             await asyncio.sleep(0.5)
             continue
-        engine.sent()
+        engine.sent(places)
         await engine.wake()
