@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NoReturn
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -19,14 +21,15 @@ from services.chassis.grpc_server import Server
 from services.chassis.guard import Progress, ProgressGuard
 from services.chassis.handler import Handler
 from services.chassis.loop.kafka_client import KafkaLoop, KafkaPublisher, KafkaReader
-from services.chassis.records import EventLoop, Publisher, Unavailable
+from services.chassis.records import EventLoop, LogReader, Publisher, Unavailable
 from services.chassis.settings import Settings
 from services.chassis.single import OnlyOne
 from services.chassis.store import Store
-from services.chassis.topics import topics
+from services.chassis.topics import check_partitions, topics
 from services.chassis.worker import Worker
 
 log = structlog.get_logger()
+T = TypeVar("T")
 # A partition that waits and stands still for so long is read directly.
 _FETCH_SECONDS = 2.0
 _GOODBYE_SECONDS = 3.0
@@ -126,6 +129,7 @@ class Service:
 
     async def _start(self, context: Context, server: Server, loop: EventLoop, running: list[asyncio.Task[Any]]) -> None:
         """State first, then calls, then the loop. Ready once the loop delivers and nothing was missed in between."""
+        await _when_there(partial(_check_topics, context.reader, [*context.engine.durable_topics, *self._replays]))
         # What is read may be long, and its answers wait for nothing.
         running.append(asyncio.ensure_future(_send_once_filled(context.engine, context.publisher)))
         await _catch_up(context.engine)
@@ -194,13 +198,22 @@ class Service:
 
 
 async def _catch_up(engine: Engine) -> None:
+    count = await _when_there(engine.catch_up)
+    log.info("caught up", records=count)
+
+
+async def _check_topics(reader: LogReader, names: Sequence[str]) -> None:
+    """Raises WrongPartitions, and Unavailable."""
+    ends = await asyncio.to_thread(reader.ends, names)
+    check_partitions(Counter(place.topic for place in ends))
+
+
+async def _when_there(action: Callable[[], Awaitable[T]]) -> T:
     """A broker that starts later, or topics that are made later, are waited for."""
     told = False
     while True:
         try:
-            count = await engine.catch_up()
-            log.info("caught up", records=count)
-            return
+            return await action()
         except Unavailable as error:
             if not told:
                 log.warning("waits for Kafka", reason=str(error))

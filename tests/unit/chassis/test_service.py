@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pytest
 from services.chassis.context import Context
 from services.chassis.loop.memory import MemoryLog, MemoryPublisher, MemoryReader
 from services.chassis.records import NewRecord, Place, Record, Unavailable
-from services.chassis.service import _catch_up, _say_ready, _send_once_filled, send_for_ever
+from services.chassis.service import _catch_up, _check_topics, _say_ready, _send_once_filled, send_for_ever
 from services.chassis.settings import Settings
 from services.chassis.single import OnlyOne
 from services.chassis.store import Store
+from services.chassis.topics import WrongPartitions
 from tests.unit.chassis.small_service import JOBS, TASKS, SmallService, an_event, cancel, events, new_log, queued
 from trainyard.job.v1.job_pb2 import RunCancelRequested
 
@@ -219,6 +220,14 @@ async def test_a_log_that_is_not_there_yet_is_waited_for() -> None:
             await catching_up
     assert not before
     assert service.tally().queued == 1
+
+
+@pytest.mark.parametrize("partitions", [8, 4])
+async def test_a_start_on_topics_with_other_partitions_than_are_told_is_refused(partitions: int) -> None:
+    reader = MemoryReader(MemoryLog({JOBS: 8, TASKS: partitions}))
+
+    with pytest.raises(WrongPartitions, match=r"tasks has 4 .* says 8") if partitions != 8 else nullcontext():
+        await _check_topics(reader, [JOBS, TASKS])
 
 
 async def test_ready_is_said_once_the_loop_delivers_and_nothing_was_missed_in_between() -> None:
