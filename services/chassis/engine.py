@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,7 +57,9 @@ class Engine:
         replayed: Iterable[str] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         limit: Limit | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`timer` gives seconds that only grow."""
         self.name = name
         self.counts: Counter[str] = Counter()
         self.revision = 0
@@ -66,7 +69,7 @@ class Engine:
         self._ephemeral = frozenset(ephemeral)
         self._replayed = list(replayed)
         self._durable = [topic for topic in topics if topic not in self._ephemeral]
-        self._inputs = Inputs(name, store, handler, owned=owned, clock=clock, limit=limit or Limit(), counts=self.counts)
+        self._inputs = Inputs(name, store, handler, owned=owned, clock=clock, limit=limit or Limit(), counts=self.counts, timer=timer)
         self._lock = asyncio.Lock()
         self._next: dict[Place, int] = dict(store.positions())
         self._changed = asyncio.Condition()
@@ -76,6 +79,8 @@ class Engine:
         self._told_of = 0
         self._fetched_alone: Counter[Place] = Counter()
         self._fatal: asyncio.Future[None] | None = None
+        self.filled = asyncio.Event()
+        """Its store is no new one any more: what lies in the outbox is to be sent."""
 
     # -- what others look at
 
@@ -119,6 +124,8 @@ class Engine:
         async with self._lock:
             with self._fatal_errors():
                 for start in range(0, len(records), _TOGETHER):
+                    if start:
+                        await asyncio.sleep(0)
                     await self._in_sequence(records[start : start + _TOGETHER])
                     await self.wake()
 
@@ -149,7 +156,13 @@ class Engine:
                             f"replaced or cut. If this log is the right one, remove the database of {self.name}: it is filled anew."
                         )
                 is_new = not self._next and any(ends.values())
-                count = await (self._replay(ends) if is_new else self._fetch(ends))
+                if is_new:
+                    count = await self._replay(ends)
+                    self.filled.set()
+                else:
+                    self.filled.set()
+                    self._store.returns({place: end for place, end in ends.items() if self._next.get(place, 0) < end})
+                    count = await self._fetch(ends)
         await self.wake()
         return count
 
@@ -185,13 +198,13 @@ class Engine:
                     self.counts["repeated_records"] += 1
                     continue
                 if record.offset > wanted:
-                    self._take(ready)
+                    await self._take(ready)
                     ready, nexts = [], {}
                     if not await self._fill_gap(record, wanted):
                         continue
                 nexts[record.place] = record.offset + 1
             ready.append(record)
-        self._take(ready)
+        await self._take(ready)
 
     async def _fill_gap(self, record: Record, wanted: int) -> bool:
         """Takes what lies between the position and the record. False where it cannot be had."""
@@ -206,14 +219,21 @@ class Engine:
             return False
         return True
 
-    def _take(self, records: Sequence[Record]) -> None:
-        """One transaction for all, or one each where a handler fails on one of them."""
-        marked = [(record, record.topic not in self._ephemeral) for record in records]
-        if len(records) < 2 or not self._inputs.take_together(marked):
-            for record, durable in marked:
+    async def _take(self, records: Sequence[Record]) -> None:
+        """As few transactions as may be, or one each where a handler fails on one of them. In between others have their turn: nothing
+        else here waits for anything, and a delivery would keep calls and the outbox waiting to its end."""
+        while records:
+            marked = [(record, record.topic not in self._ephemeral) for record in records]
+            taken = self._inputs.take_together(marked) if len(records) > 1 else 0
+            self._advance(records[:taken])
+            for at, (record, durable) in enumerate(() if taken else marked):
+                if at:
+                    await asyncio.sleep(0)
                 self._inputs.take(record, once=durable, advance=durable)
                 self._advance([record])
-        self._advance(records)
+            records = records[taken:] if taken else ()
+            if records:
+                await asyncio.sleep(0)
 
     def _advance(self, records: Sequence[Record]) -> None:
         self._next |= {record.place: record.offset + 1 for record in records if record.topic not in self._ephemeral}
@@ -226,7 +246,8 @@ class Engine:
         try:
             while batch := await asyncio.to_thread(_first, records, _BATCH):
                 for start in range(0, len(batch), _TOGETHER):
-                    self._take(batch[start : start + _TOGETHER])
+                    await asyncio.sleep(0)
+                    await self._take(batch[start : start + _TOGETHER])
                 count += len(batch)
         except Unavailable:
             if count:
@@ -258,8 +279,9 @@ class Engine:
         self._sending = self._store.unsent(limit)
         return [row.record for row in self._sending]
 
-    def sent(self) -> None:
-        self._store.sent(self._sending)
+    def sent(self, places: Iterable[tuple[Place, int]] = ()) -> None:
+        """`places` is where they came to lie, in order."""
+        self._store.sent(self._sending, {place: offset for place, offset in places if place.topic in self._durable})
         if self._sending:
             self._sent_through = self._sending[-1].id
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from google.protobuf.message import Message
 
@@ -59,4 +59,13 @@ class Handler(Protocol):
 
     def reset(self, documents: Documents) -> None:
         """Forget what is kept in memory: the documents are the truth (at start, and after a transaction that failed)."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A handler that counts in `react`, in memory alone, what ephemeral topics bring: `reset` has no documents to tell it from."""
+
+    def snapshot(self) -> Callable[[], None]:
+        """Returns what puts the counts back as they are now; called once at the most."""
         ...

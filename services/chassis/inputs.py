@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 import uuid
 from collections import Counter
@@ -13,7 +14,7 @@ import sqlalchemy.exc
 import structlog
 
 from services.chassis.dead_letters import Limit, as_letter
-from services.chassis.handler import Command, Emit, Handler, InvalidMessage
+from services.chassis.handler import Command, Counting, Emit, Handler, InvalidMessage
 from services.chassis.logs import about
 from services.chassis.records import NewRecord, Place, Record
 from services.chassis.refusals import Refusal, Refusals
@@ -22,6 +23,8 @@ from services.chassis.topics import MAX_MESSAGE_BYTES
 from trainyard._cloudevents import Outgoing, Received, Undecodable, UnknownType, decode, derived_id
 
 log = structlog.get_logger()
+# Of one transaction. The guard and all who ask the service something see no progress before its end.
+_TOGETHER_SECONDS = 0.25
 _INVALID, _UNDECODABLE = "InvalidMessage: ", "Undecodable: "
 
 
@@ -42,6 +45,7 @@ class Inputs:
         clock: Callable[[], datetime],
         limit: Limit,
         counts: Counter[str],
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = f"trainyard/{name}"
         self._name = name
@@ -51,6 +55,7 @@ class Inputs:
         self._clock = clock
         self._limit = limit
         self._counts = counts
+        self._timer = timer
         self._sequence = 0
         self._applied = False
         self.refusals = Refusals()
@@ -72,17 +77,22 @@ class Inputs:
             with self._store.transaction() as transaction:
                 self._pass_over(transaction, record, advance, letter)
 
-    def take_together(self, records: Sequence[tuple[Record, bool]]) -> bool:
+    def take_together(self, records: Sequence[tuple[Record, bool]]) -> int:
         """Several (record, is its topic durable) in a row, in one transaction; a durable topic's are taken once, with their offsets.
 
-        False, and nothing has happened, where a handler fails on one of them: then each wants a transaction of its own. Raises as
-        `take` does.
+        Returns how many of the first were taken: no more are begun once it has lasted for a while. 0, and nothing has happened, where
+        a handler fails on one of them: then each wants a transaction of its own. Raises as `take` does.
         """
         before = Counter(self._counts)
+        restore = self._handler.snapshot() if isinstance(self._handler, Counting) else None
         try:
             with self._transaction() as transaction:
                 applied = False
+                taken, end = 0, self._timer() + _TOGETHER_SECONDS
                 for record, durable in records:
+                    if taken and self._timer() >= end:
+                        break
+                    taken += 1
                     self._counts["records"] += 1
                     self._applied = False
                     try:
@@ -98,9 +108,12 @@ class Inputs:
         except Exception:
             self._counts.clear()
             self._counts.update(before)
-            return False
+            if restore is not None:
+                # They are all taken again: three heartbeats would count as six.
+                restore()
+            return 0
         self._limit.good()
-        return True
+        return taken
 
     def _take(self, transaction: Transaction, record: Record, once: bool, advance: bool) -> None:
         # Looked at before all else of it: half of what comes is often what was said here, on its way back by the log.

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NoReturn
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -19,14 +21,15 @@ from services.chassis.grpc_server import Server
 from services.chassis.guard import Progress, ProgressGuard
 from services.chassis.handler import Handler
 from services.chassis.loop.kafka_client import KafkaLoop, KafkaPublisher, KafkaReader
-from services.chassis.records import EventLoop, Publisher, Unavailable
+from services.chassis.records import EventLoop, LogReader, Publisher, Unavailable
 from services.chassis.settings import Settings
 from services.chassis.single import OnlyOne
 from services.chassis.store import Store
-from services.chassis.topics import topics
+from services.chassis.topics import check_partitions, topics
 from services.chassis.worker import Worker
 
 log = structlog.get_logger()
+T = TypeVar("T")
 # A partition that waits and stands still for so long is read directly.
 _FETCH_SECONDS = 2.0
 _GOODBYE_SECONDS = 3.0
@@ -126,13 +129,15 @@ class Service:
 
     async def _start(self, context: Context, server: Server, loop: EventLoop, running: list[asyncio.Task[Any]]) -> None:
         """State first, then calls, then the loop. Ready once the loop delivers and nothing was missed in between."""
+        await _when_there(partial(_check_topics, context.reader, [*context.engine.durable_topics, *self._replays]))
+        # What is read may be long, and its answers wait for nothing.
+        running.append(asyncio.ensure_future(_send_once_filled(context.engine, context.publisher)))
         await _catch_up(context.engine)
         await server.start()
         ready = asyncio.Event()
         tasks = [
             loop.run(context.engine.deliver, ready.set),
             context.engine.failed(),
-            send_for_ever(context.engine, context.publisher),
             _say_ready(ready, context, server),
             *(make(context).run(context.engine, context.store) for make in self._workers),
             *(task(context) for task in self._background),
@@ -193,13 +198,22 @@ class Service:
 
 
 async def _catch_up(engine: Engine) -> None:
+    count = await _when_there(engine.catch_up)
+    log.info("caught up", records=count)
+
+
+async def _check_topics(reader: LogReader, names: Sequence[str]) -> None:
+    """Raises WrongPartitions, and Unavailable."""
+    ends = await asyncio.to_thread(reader.ends, names)
+    check_partitions(Counter(place.topic for place in ends))
+
+
+async def _when_there(action: Callable[[], Awaitable[T]]) -> T:
     """A broker that starts later, or topics that are made later, are waited for."""
     told = False
     while True:
         try:
-            count = await engine.catch_up()
-            log.info("caught up", records=count)
-            return
+            return await action()
         except Unavailable as error:
             if not told:
                 log.warning("waits for Kafka", reason=str(error))
@@ -221,6 +235,12 @@ async def _say_ready(ready: asyncio.Event, context: Context, server: Server) -> 
         await server.say(ready=True)
 
 
+async def _send_once_filled(engine: Engine, publisher: Publisher) -> None:
+    """Not before: what a replay that was broken off has answered is made anew by the next."""
+    await engine.filled.wait()
+    await send_for_ever(engine, publisher)
+
+
 async def send_for_ever(engine: Engine, publisher: Publisher) -> None:
     """The outbox, emptied in order. A row is forgotten only after the broker has it; a crash in between sends the same id again."""
     while True:
@@ -229,10 +249,10 @@ async def send_for_ever(engine: Engine, publisher: Publisher) -> None:
             await engine.wait_for_unsent(5.0)
             continue
         try:
-            await asyncio.to_thread(publisher.publish, records)
+            places = await asyncio.to_thread(publisher.publish, records)
         except Unavailable as error:
             log.warning("the outbox waits", records=len(records), reason=str(error))
             await asyncio.sleep(0.5)
             continue
-        engine.sent()
+        engine.sent(places)
         await engine.wake()

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from services.chassis import seen
 from services.chassis.records import NewRecord, Place
-from services.chassis.seen import Seen, digest_of
+from services.chassis.seen import Seen, digest_of, parts
 
 Content = bytes | Callable[[], bytes]
 
@@ -59,6 +59,8 @@ _OLD_SEEN = "seen_events"
 """Of databases that were made when every id was kept for ever, in a row of its own."""
 # Rows of the outbox that are kept in memory until they are sent; while a log is away it may grow far beyond that.
 _KEPT = 1_000
+# Digests in a row, of what is taken over from such a table.
+_TAKEN_OVER = 4_096
 
 
 @dataclass(frozen=True)
@@ -146,13 +148,14 @@ class Documents:
 class Transaction:
     """The effects of one input, or of several in a row."""
 
-    def __init__(self, connection: sa.Connection, statements: _Statements, seen: Seen, outbox_last: int) -> None:
+    def __init__(self, connection: sa.Connection, statements: _Statements, seen: Seen, outbox_last: int, forget: int) -> None:
         self._execute = connection.exec_driver_sql
         self._statements = statements
         self.documents = Documents(connection, statements)
         self._seen = seen
         self._outbox_last = outbox_last
-        self._positions: dict[Place, int] = {}
+        self._forget = forget
+        self.positions: dict[Place, int] = {}
         self.marked: dict[bytes, None] = {}
         """Digests of the events that take effect with it."""
         self.unsent: list[Unsent] = []
@@ -168,7 +171,7 @@ class Transaction:
             self.marked[digest] = None
 
     def advance(self, place: Place, next_offset: int) -> None:
-        self._positions[place] = next_offset
+        self.positions[place] = next_offset
 
     def send(self, records: Sequence[NewRecord]) -> None:
         """Puts them into the outbox, to leave in this order after the commit."""
@@ -180,8 +183,10 @@ class Transaction:
         self.documents.flush()
         if self.marked:
             self._execute(self._statements.mark, (self._seen.last + 1, b"".join(self.marked)))
-        if self._positions:
-            self._execute(self._statements.advance, [(*place, at) for place, at in self._positions.items()])
+        if self._forget:
+            self._execute(self._statements.forget, (self._forget,))
+        if self.positions:
+            self._execute(self._statements.advance, [(*place, at) for place, at in self.positions.items()])
         if self.unsent:
             self._execute(self._statements.send, [_as_row(it) for it in self.unsent])
 
@@ -208,17 +213,28 @@ class Store:
         self._unsent: deque[Unsent] = deque()
         """The first rows of the outbox."""
         self._outbox_last = self._sent_through = 0
-        self._read()
+        self._next: dict[Place, int] = {}
+        """Positions."""
+        self._leaving: deque[tuple[int, int]] = deque()
+        """(id in the outbox, row of what was seen) of each transaction of which something was not sent yet."""
+        self._returning: deque[tuple[int, Mapping[Place, int]]] = deque()
+        """Of what was sent: the row of its oldest, and the last offsets that were not read when it was."""
+        self._forget = 0
+        """Rows of what was seen that the next transaction deletes, up to this one."""
+        self._read(remembered)
 
-    def _read(self) -> None:
+    def _read(self, remembered: int) -> None:
         with self._engine.begin() as connection:
             if sa.inspect(connection).has_table(_OLD_SEEN):
-                _take_over(connection, self._statements)
+                _take_over(connection, self._statements, remembered)
             for row in connection.execute(sa.select(_seen).order_by(_seen.c.id)):
-                self._seen.add(row.id, bytes(row.digests))
+                self._seen.add(row.id, parts(bytes(row.digests)))
             first, last = connection.execute(sa.select(sa.func.min(_outbox.c.id), sa.func.max(_outbox.c.id))).one()
         self._outbox_last = last or 0
         self._sent_through = (first or 1) - 1
+        self._next = dict(self.positions())
+        if last:
+            self._leaving.append((last, 0))
 
     def positions(self) -> Mapping[Place, int]:
         with self._engine.connect() as connection:
@@ -228,22 +244,36 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         with self._engine.begin() as connection:
-            transaction = Transaction(connection, self._statements, self._seen, self._outbox_last)
+            transaction = Transaction(connection, self._statements, self._seen, self._outbox_last, self._forget)
             yield transaction
             transaction.flush()
         self._remember(transaction)
 
     def _remember(self, done: Transaction) -> None:
-        """What was committed."""
-        if done.marked:
-            self._seen.add(self._seen.last + 1, b"".join(done.marked))
-            if through := self._seen.drop():
-                with self._engine.begin() as connection:
-                    connection.exec_driver_sql(self._statements.forget, (through,))
+        """What was committed. Nothing here asks the database: what failed now would leave the memory behind it."""
+        self._forget = 0
+        self._next |= done.positions
         if done.unsent:
             if self._has_all_unsent() and len(self._unsent) < _KEPT:
                 self._unsent += done.unsent
             self._outbox_last = done.unsent[-1].id
+        if done.marked:
+            self._seen.add(self._seen.last + 1, done.marked)
+            if done.unsent:
+                self._leaving.append((self._outbox_last, self._seen.last))
+            self._forget = self._seen.drop(self._held())
+
+    def _held(self) -> int | None:
+        """The first row with an event of this service's own that has not come back by the log, as far as can be told."""
+        while self._returning and all(self._next.get(place, 0) > offset for place, offset in self._returning[0][1].items()):
+            self._returning.popleft()
+        if self._returning:
+            return self._returning[0][0]
+        return self._leaving[0][1] if self._leaving else None
+
+    def returns(self, ends: Mapping[Place, int]) -> None:
+        """What an earlier process has sent may lie before these ends: until all is read, nothing is forgotten."""
+        self._returning.appendleft((0, {place: end - 1 for place, end in ends.items()}))
 
     def _has_all_unsent(self) -> bool:
         """In memory."""
@@ -260,6 +290,10 @@ class Store:
             for table in (_positions, _seen, _outbox, _documents):
                 connection.execute(sa.delete(table))
         self._seen.clear()
+        self._next.clear()
+        self._leaving.clear()
+        self._returning.clear()
+        self._forget = 0
         self._unsent.clear()
         self._outbox_last = self._sent_through = 0
 
@@ -275,13 +309,20 @@ class Store:
         """Id of the outbox's last row; 0 where it is empty."""
         return self._outbox_last if self._sent_through < self._outbox_last else 0
 
-    def sent(self, rows: Sequence[Unsent]) -> None:
-        """Forgets these and all before them: the outbox is sent in the order of its ids."""
+    def sent(self, rows: Sequence[Unsent], at: Mapping[Place, int] | None = None) -> None:
+        """Forgets these and all before them: the outbox is sent in the order of its ids.
+
+        `at` are the last offsets at which they lie, in partitions that are read.
+        """
         if not rows:
             return
         with self._engine.begin() as connection:
             connection.exec_driver_sql(self._statements.sent, (rows[-1].id,))
         self._sent_through = rows[-1].id
+        if self._leaving and at:
+            self._returning.append((self._leaving[0][1], at))
+        while self._leaving and self._leaving[0][0] <= self._sent_through:
+            self._leaving.popleft()
         while self._unsent and self._unsent[0].id <= self._sent_through:
             self._unsent.popleft()
 
@@ -300,11 +341,17 @@ def _of_row(row: Any) -> Unsent:
     return Unsent(row.id, NewRecord(row.topic, bytes(row.key), bytes(row.value), headers))
 
 
-def _take_over(connection: sa.Connection, statements: _Statements) -> None:
-    """What a database of before knows, as if it had been one transaction."""
-    ids = connection.exec_driver_sql(f"SELECT event_id FROM {_OLD_SEEN}").scalars()
-    if digests := b"".join(map(digest_of, ids)):
-        connection.exec_driver_sql(statements.mark, (1, digests))
+def _take_over(connection: sa.Connection, statements: _Statements, most: int) -> None:
+    """The newest of what a database of before knows, as if it had been some transactions.
+
+    After rows that are there: an older version may have run once more in between.
+    """
+    place = "rowid" if connection.dialect.name == "sqlite" else "ctid"
+    ids = connection.exec_driver_sql(f"SELECT event_id FROM {_OLD_SEEN} ORDER BY {place} DESC LIMIT {most:d}").scalars()
+    digests = [digest_of(event_id) for event_id in ids][::-1]
+    last = connection.execute(sa.select(sa.func.max(_seen.c.id))).scalar() or 0
+    for row, start in enumerate(range(0, len(digests), _TAKEN_OVER), last + 1):
+        connection.exec_driver_sql(statements.mark, (row, b"".join(digests[start : start + _TAKEN_OVER])))
     connection.exec_driver_sql(f"DROP TABLE {_OLD_SEEN}")
 
 

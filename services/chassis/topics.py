@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,10 @@ class Topic:
         return -1 if self.retention == "forever" else int(self.retention[:-1]) * _UNITS[self.retention[-1]]
 
 
+class WrongPartitions(RuntimeError):
+    """A broker's topic has another number of partitions than deploy/topics.yaml: what is sent by it would not reach all it is for."""
+
+
 @cache
 def topics() -> dict[str, Topic]:
     raw: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["topics"]
@@ -42,14 +47,36 @@ def topics() -> dict[str, Topic]:
     }
 
 
+def check_partitions(counts: Mapping[str, int]) -> None:
+    """`counts` are a broker's partitions by topic; topics that are not there, or not known, are none of its business.
+
+    Raises WrongPartitions.
+    """
+    wrong = [
+        f"{name} has {counts[name]} partitions, deploy/topics.yaml says {topic.partitions}"
+        for name, topic in topics().items()
+        if name in counts and counts[name] != topic.partitions
+    ]
+    if wrong:
+        raise WrongPartitions(
+            f"{'; '.join(wrong)}. Keys are spread by that number: use a broker whose topics were made by Trainyard, "
+            "or make these anew where nothing in them is needed."
+        )
+
+
 def make_topics(bootstrap: str) -> list[str]:
-    """Makes what is missing; returns their names. Never changes a topic that is there: partitions are fixed for ever."""
+    """Makes what is missing; returns their names. Never changes a topic that is there: partitions are fixed for ever.
+
+    Raises WrongPartitions, having made none, where one that is there has another number of them.
+    """
     from kafka.admin import KafkaAdminClient, NewTopic
     from kafka.errors import TopicAlreadyExistsError
 
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     try:
-        there = set(admin.list_topics())
+        # One that is just being made by somebody else has none yet.
+        there = {it["name"]: len(it["partitions"]) for it in admin.describe_topics() if it["partitions"]}
+        check_partitions(there)
         missing = [topic for topic in topics().values() if topic.name not in there]
         made = [
             NewTopic(

@@ -146,6 +146,17 @@ class SchedulerHandler:
         self.state = State(runs, pools, agents, numbers, int(counters or 0), policy_now)
         self._reacted = None
 
+    def snapshot(self) -> Callable[[], None]:
+        heard, strangers, holding = self.heard, self._strangers.copy(), self._holding
+        parts = self._liveness.snapshot(), self.health.snapshot()
+
+        def restore() -> None:
+            self.heard, self._strangers, self._holding = heard, strangers, holding
+            for part in parts:
+                part()
+
+        return restore
+
     # -- parts
 
     def _heartbeat(self, message: Any) -> Iterable[Emit]:

@@ -5,7 +5,7 @@ While the scheduler cannot hear itself it declares nobody lost; a broker that wa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from services.scheduler.domain import Tick
 
@@ -27,6 +27,17 @@ class Liveness:
         self._declined: dict[str, int] = {}
         self._silent: frozenset[str] = frozenset()
         """Asked for with every event, and changed by few."""
+
+    def snapshot(self) -> Callable[[], None]:
+        """Returns what puts all counts back as they are now."""
+        missed, declined = self._missed.copy(), self._declined.copy()
+        others = self._open, self._forming, self._silent
+
+        def restore() -> None:
+            self._missed, self._declined = missed, declined
+            self._open, self._forming, self._silent = others
+
+        return restore
 
     def beat(self, agent_id: str, incarnation: str) -> None:
         self._missed[agent_id, incarnation] = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from services.scheduler.domain import Pool, State
@@ -22,6 +22,15 @@ class PoolHealth:
         self._of_provider: dict[str, str] = {}
         self._last: dict[str, str] = {}
         self._waited: dict[str, int] = {}
+
+    def snapshot(self) -> Callable[[], None]:
+        """Returns what puts back what pulses change, as it is now."""
+        waited, last = self._waited, self._last
+
+        def restore() -> None:
+            self._waited, self._last = waited, last
+
+        return restore
 
     def told(self, keeper: str, nodes: Mapping[str, str], provider: str = "") -> None:
         """By who keeps the nodes of one provider: agent id -> why it does not come up, and what is wrong with the provider itself."""

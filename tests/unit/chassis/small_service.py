@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,7 +46,7 @@ class TallyHandler:
     """Counts what happens to runs; answers CancelRun with two facts, and has a worker prepare what is scaled.
 
     Keeps tallies in memory too, so a reset that is forgotten shows. `broken` is what its code raises where a reason or an
-    experiment says "boom". `met` are the ids of what it was asked to react to.
+    experiment says "boom". `met` are the ids of what it was asked to react to, `pulses` how many came by the ephemeral topic.
     """
 
     answers = (CancelRun,)
@@ -55,11 +55,13 @@ class TallyHandler:
         self.broken: Exception | None = RuntimeError("boom")
         self.met: list[str] = []
         self.resets = 0
+        self.pulses = 0
         self._kept: dict[str, Tally] = {}
 
     def react(self, event: Received, documents: Documents) -> Iterable[Emit]:
         self.met.append(event.event_id)
         request = event.message
+        self.pulses += event.topic == PULSES
         if not isinstance(request, CancelRun):
             return []
         if request.reason == "invalid":
@@ -103,6 +105,14 @@ class TallyHandler:
     def reset(self, documents: Documents) -> None:
         self.resets += 1
         self._kept.clear()
+
+    def snapshot(self) -> Callable[[], None]:
+        pulses = self.pulses
+
+        def restore() -> None:
+            self.pulses = pulses
+
+        return restore
 
     def _of(self, run_id: str, documents: Documents) -> Tally:
         if run_id not in self._kept:

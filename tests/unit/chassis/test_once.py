@@ -156,3 +156,13 @@ def _where(log: MemoryLog, run_id: str) -> Place:
 def _keys_of_two_partitions(log: MemoryLog) -> tuple[str, str]:
     keys = [f"r{number}" for number in range(100)]
     return next((keys[0], key) for key in keys if _where(log, key) != _where(log, keys[0]))
+
+
+async def test_what_a_handler_counts_in_memory_counts_once_though_a_record_beside_it_fails() -> None:
+    service = SmallService(new_log())
+    pulses = [service.log.append(an_event(queued(), topic=PULSES)) for _ in range(3)]
+    broken = service.log.append(an_event(queued(experiment="boom")))
+
+    await service.engine.deliver(*pulses, broken)
+
+    assert service.handler.pulses == 3

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.chassis.context import Context
-from services.chassis.loop.memory import MemoryLog, MemoryPublisher
-from services.chassis.records import NewRecord, Place, Unavailable
-from services.chassis.service import _catch_up, _say_ready, send_for_ever
+from services.chassis.loop.memory import MemoryLog, MemoryPublisher, MemoryReader
+from services.chassis.records import NewRecord, Place, Record, Unavailable
+from services.chassis.service import _catch_up, _check_topics, _say_ready, _send_once_filled, send_for_ever
 from services.chassis.settings import Settings
 from services.chassis.single import OnlyOne
-from tests.unit.chassis.small_service import SmallService, an_event, cancel, events, new_log, queued
+from services.chassis.store import Store
+from services.chassis.topics import WrongPartitions
+from tests.unit.chassis.small_service import JOBS, TASKS, SmallService, an_event, cancel, events, new_log, queued
 from trainyard.job.v1.job_pb2 import RunCancelRequested
 
 
@@ -105,6 +108,74 @@ async def test_what_is_added_to_the_outbox_meanwhile_is_not_waited_for() -> None
     assert service.engine.unsent() != []
 
 
+class SlowReader(MemoryReader):
+    """Its log gives nothing more until it is let."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.let = threading.Event()
+
+    def read(self, place: Place, start: int, end: int) -> Iterator[Record]:
+        self.let.wait(20)
+        yield from super().read(place, start, end)
+
+
+async def test_what_lies_in_the_outbox_is_sent_while_much_is_still_to_be_read(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'tally.db'}"
+    before = SmallService(new_log(), Store(url))
+    await before.receive(an_event(cancel("r1")))
+    before.log.append(an_event(queued("r1")))
+    reader = SlowReader(before.log)
+    service = SmallService(before.log, Store(url), reader)
+
+    async with running(_send_once_filled(service.engine, MemoryPublisher(service.log))):
+        async with running(service.engine.catch_up()) as catching_up:
+            await once(lambda: events(service.log.everything(), RunCancelRequested))
+            was_reading = not catching_up.done()
+            reader.let.set()
+            await catching_up
+
+    assert was_reading
+
+
+async def test_nothing_is_sent_while_a_new_store_is_filled() -> None:
+    service = SmallService(new_log())
+    service.log.append(an_event(cancel("r1")))
+    reader = SlowReader(service.log)
+    service = SmallService(service.log, reader=reader)
+    publisher = TroubledPublisher(service.log)
+
+    async with running(_send_once_filled(service.engine, publisher)):
+        async with running(service.engine.catch_up()) as filling:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            before = service.engine.filled.is_set()
+            reader.let.set()
+            await filling
+        await once(lambda: events(service.log.everything(), RunCancelRequested))
+
+    assert not before
+
+
+async def test_what_was_sent_is_remembered_until_it_is_read_again() -> None:
+    service = SmallService(new_log(), Store("sqlite://", remembered=8))
+    await service.receive(an_event(cancel("r1")))
+    async with running(send_for_ever(service.engine, MemoryPublisher(service.log))):
+        await once(lambda: not service.store.unsent(1))
+
+    others = [service.log.append(an_event(queued(f"other-{number}"))) for number in range(50)]
+    ends = service.reader.ends([JOBS, TASKS])
+    for record in others:
+        # As if these had come long before: none of the places of what was sent is reached.
+        with service.store.transaction() as transaction:
+            transaction.mark_seen(str(record))
+    await service.engine.fetch_missing()
+
+    assert sum(ends.values()) == sum(service.store.positions().values())
+    assert service.tally("r1").requested == 1
+    assert service.tally("r1").warned == 2
+
+
 @pytest.mark.parametrize("reached", [False, True])
 async def test_what_a_log_that_is_away_did_not_take_is_sent_when_it_is_back(reached: bool) -> None:
     service = SmallService(new_log())
@@ -149,6 +220,14 @@ async def test_a_log_that_is_not_there_yet_is_waited_for() -> None:
             await catching_up
     assert not before
     assert service.tally().queued == 1
+
+
+@pytest.mark.parametrize("partitions", [8, 4])
+async def test_a_start_on_topics_with_other_partitions_than_are_told_is_refused(partitions: int) -> None:
+    reader = MemoryReader(MemoryLog({JOBS: 8, TASKS: partitions}))
+
+    with pytest.raises(WrongPartitions, match=r"tasks has 4 .* says 8") if partitions != 8 else nullcontext():
+        await _check_topics(reader, [JOBS, TASKS])
 
 
 async def test_ready_is_said_once_the_loop_delivers_and_nothing_was_missed_in_between() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
+from typing import Any
 
 import pytest
 
 from services.chassis import dead_letters
-from services.chassis.topics import Topic, topics
+from services.chassis.topics import Topic, WrongPartitions, check_partitions, make_topics, topics
 from trainyard import _cloudevents
 
 SERVICES = {"dataset", "scheduler", "trainer_agent", "registry", "serving"}
@@ -76,3 +77,46 @@ def test_partitions_are_fixed_for_ever() -> None:
 
 def test_there_is_a_topic_for_dead_letters() -> None:
     assert dead_letters.TOPIC in topics()
+
+
+def test_partitions_as_told_and_topics_of_others_are_fine() -> None:
+    check_partitions({"trainyard.jobs": 8, "a stranger's": 3})
+
+
+class Admin:
+    """Of a broker with these topics; makes none that is there."""
+
+    def __init__(self, **partitions: int) -> None:
+        self.partitions = {f"trainyard.{name}": count for name, count in partitions.items()}
+        self.made: list[str] = []
+
+    def __call__(self, **_: Any) -> Admin:
+        return self
+
+    def describe_topics(self) -> list[dict[str, Any]]:
+        return [{"name": name, "partitions": [{}] * count} for name, count in self.partitions.items()]
+
+    def create_topics(self, new: list[Any]) -> None:
+        self.made = [topic.name for topic in new]
+
+    def close(self) -> None:
+        pass
+
+
+def test_nothing_is_made_beside_a_topic_with_other_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = Admin(leases=1)
+    monkeypatch.setattr("kafka.admin.KafkaAdminClient", admin)
+
+    with pytest.raises(WrongPartitions, match=r"trainyard\.leases has 1 partitions, deploy/topics.yaml says 64"):
+        make_topics("a broker")
+
+    assert admin.made == []
+
+
+def test_what_is_missing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = Admin(leases=64, jobs=0)
+    monkeypatch.setattr("kafka.admin.KafkaAdminClient", admin)
+
+    made = make_topics("a broker")
+
+    assert made == admin.made == [name for name in topics() if name != "trainyard.leases"]

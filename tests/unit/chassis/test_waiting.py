@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -84,3 +85,31 @@ async def test_a_cancellation_that_meets_a_change_is_not_swallowed() -> None:
     for task in (waiting, sending):
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_others_have_their_turn_within_a_delivery() -> None:
+    service = SmallService(new_log())
+    records = [service.log.append(an_event(queued(f"r{number}"))) for number in range(500)]
+    delivering = asyncio.ensure_future(service.engine.deliver(*records))
+    seen = set()
+
+    while not delivering.done():
+        seen.add(len(service.tallies()))
+        await asyncio.sleep(0)
+
+    assert len(seen - {0, 500}) >= 2
+
+
+async def test_records_that_take_long_share_no_transaction() -> None:
+    seconds = itertools.count()
+    service = SmallService(new_log(), timer=lambda: float(next(seconds)))
+    records = [service.log.append(an_event(queued(f"r{number}"))) for number in range(20)]
+    delivering = asyncio.ensure_future(service.engine.deliver(*records))
+    seen = set()
+
+    while not delivering.done():
+        seen.add(sum(service.store.positions().values()))
+        await asyncio.sleep(0)
+
+    assert seen >= set(range(1, 20))
+    assert len(service.tallies()) == 20

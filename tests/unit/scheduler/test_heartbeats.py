@@ -97,3 +97,30 @@ def test_runs_that_wait_for_a_dead_pool_fail_by_pulses_of_this_process() -> None
     failed = [[it for it in messages if isinstance(it, job.RunFailed)] for messages in told_by]
     assert [len(it) for it in failed] == [0, 0, 1]
     assert "it ended again and again" in failed[2][0].failure.message
+
+
+def test_what_is_heard_again_after_a_transaction_that_failed_counts_once() -> None:
+    handler = a_handler(Story().with_pool(min_nodes=1).with_run_running(), suspect_after_seconds=3)
+    stranger = cluster.AgentHeartbeat(agent_id="nobody", incarnation="first")
+    half = [*[a_beat()] * (MISSES - 1), *[stranger] * 4, cluster.SchedulerPulse(incarnation="me")]
+
+    restore = handler.snapshot()
+    first = [names(told(handler, message)) for message in half]
+    restore()
+    again = [names(told(handler, message)) for message in half]
+
+    assert first == again == [[]] * len(half)
+    assert handler.heard == len(half)
+
+
+def test_silence_is_counted_anew_after_a_transaction_that_failed() -> None:
+    handler = a_handler(Story().with_pool(min_nodes=1).with_run_running(), suspect_after_seconds=3)
+    pulse = cluster.SchedulerPulse(incarnation="me")
+
+    restore = handler.snapshot()
+    first = [names(told(handler, pulse)) for _ in range(5)]
+    restore()
+    again = [names(told(handler, pulse)) for _ in range(5)]
+
+    assert [] in first and first[-1] != []
+    assert first == again
