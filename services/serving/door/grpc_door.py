@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -18,6 +19,8 @@ _THREADS = 64
 _MAX_MESSAGE = 256 << 20
 # A server that closes tells what comes at that moment to come again; its successor listens already.
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+# Whoever met the end of one may be kept from the next by gRPC itself, which rests for a second before it connects anew.
+_CONNECTS_SECONDS = 5.0
 _OPTIONS = [("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
 _ALIVE = {
     f"{peek.INFERENCE}ServerLive": b"\x08\x01",
@@ -42,6 +45,21 @@ class Channels:
                 channel = self._open[key] = _channel(backend)
         answer, call = channel.unary_unary(method, bytes, bytes).with_call(request, timeout=seconds, metadata=metadata)
         return answer, call
+
+    def connected(self, backend: Backend, seconds: float) -> bool:
+        """Whether it is, within that time."""
+        with self._lock:
+            channel = self._open.get((backend.grpc, backend.certificate))
+        if channel is None:
+            return True  # not tried yet
+        ready = grpc.channel_ready_future(channel)
+        try:
+            ready.result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            return False
+        finally:
+            ready.cancel()
+        return True
 
 
 def _channel(backend: Backend) -> grpc.Channel:
@@ -100,10 +118,14 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def _pass(self, method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
         metadata = [(name, value) for name, value in context.invocation_metadata() if not name.startswith(("grpc-", "user-agent", ":"))]
         headers = {name: value for name, value in metadata if isinstance(value, str)}
-        try:
+
+        def choose() -> tuple[Backend, Backend | None]:
             route = self._table.by_model(peek.model_of(method, request), headers.get(ENDPOINT_HEADER, ""))
             route = self._table.awake(route, min(AWAKE_SECONDS, context.time_remaining() or AWAKE_SECONDS))
-            chosen, copy = self._table.choose(route, headers.get)
+            return self._table.choose(route, headers.get)
+
+        try:
+            chosen, copy = choose()
         except peek.Malformed as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request cannot be read: {error}")
         except NotAwake as error:
@@ -113,16 +135,21 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         if copy is not None and copy.grpc:
             backend = copy
             self._shadows.send(lambda: self._channels.call(backend, method, request, metadata, 30.0), len(request))
-        return self._ask(chosen, method, request, metadata, context)
+        return self._ask(chosen, lambda: choose()[0], method, request, metadata, context)
 
-    def _ask(self, backend: Backend, method: str, request: bytes, metadata: Any, context: grpc.ServicerContext) -> bytes:
+    def _ask(
+        self, backend: Backend, anew: Callable[[], Backend], method: str, request: bytes, metadata: Any, context: grpc.ServicerContext
+    ) -> bytes:
         for attempt in (1, 2):
             try:
                 answer, call = self._channels.call(backend, method, request, metadata, context.time_remaining())
             except grpc.RpcError as error:
                 told: Any = error
                 if attempt == 1 and told.code() in _AGAIN and context.is_active():
-                    continue
+                    with suppress(NoRoute, NotAwake):
+                        backend = anew()  # another may serve by now
+                    if self._channels.connected(backend, min(_CONNECTS_SECONDS, context.time_remaining() or _CONNECTS_SECONDS)):
+                        continue
                 context.set_trailing_metadata(_own(told.trailing_metadata()))
                 context.abort(told.code(), told.details())
             else:

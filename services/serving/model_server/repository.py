@@ -242,6 +242,8 @@ class Repository:
                 resting = {
                     version for version, (_, print_) in found.items() if hasty or version in model.slots or seen.get(version) == print_
                 }
+                if found and not resting:
+                    continue  # the next version's files come just now: what is loaded stays until they are at rest
                 model.wanted = aspired(config.policy, resting)
                 for version in model.slots.keys() - model.wanted:
                     model.slots[version].given_up = False

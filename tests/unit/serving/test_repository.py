@@ -217,6 +217,25 @@ def test_a_newcomer_that_is_still_written_is_waited_for(world: World) -> None:
     assert seen == 1
 
 
+def test_what_is_loaded_stays_while_the_files_of_its_only_successor_still_come(world: World) -> None:
+    listing: dict[int, tuple[str, Any]] = {1: ("1", ())}
+    repository = Repository(world.load, Habits(poll_seconds=0), lambda config: dict(listing))
+    repository.start([world.config("a")])
+    repository.wait()
+
+    meanwhile = []
+    for size in (1, 2, 2):
+        listing.clear()
+        listing[2] = "2", (("file", size, 0),)
+        meanwhile.append((which(repository, "a"), list(world.closed)))
+        repository._look(["a"], hasty=False)
+    world.until(lambda: world.closed == ["a 1"])
+
+    assert meanwhile == [(1, []), (1, []), (1, [])]
+    assert which(repository, "a") == 2
+    repository.stop()
+
+
 def test_a_model_that_cannot_be_loaded_at_the_start_is_told(world: World) -> None:
     world.put("a", 1)
     world.broken.add("a 1")
