@@ -8,6 +8,7 @@ from deploy.local import stack, supervision
 from deploy.local.console import say, step
 from deploy.local.keys import Secrets
 from deploy.local.layout import SERVICES, Layout
+from deploy.local.private_file import write_private
 
 NODES = "nodes"
 
@@ -43,7 +44,7 @@ def run(layout: Layout, name: str) -> None:
 def _supervise(layout: Layout, secrets: Secrets) -> None:
     """The agents of pools that name no other provider; the scheduler starts and stops them through the supervisor's socket."""
     layout.supervisor_socket.unlink(missing_ok=True)
-    stack.write_private(layout.supervisor_config, supervision.configuration(layout, (), supervision.agents(layout, secrets)))
+    write_private(layout.supervisor_config, supervision.configuration(layout, (), supervision.agents(layout, secrets)))
     words = [*supervision.command(layout), "--nodaemon"]
     os.execve(words[0], words, supervision.passed_on())
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.local.cache import locked
+from deploy.local.private_file import write_private
 
 BUCKET = "trainyard"
 _READ, _WRITE, _REMOVE = "s3:GetObject", "s3:PutObject", "s3:DeleteObject"
@@ -52,10 +52,7 @@ class Secrets:
             known: dict[str, str] = json.loads(path.read_text())["passwords"] if path.exists() else {}
             made = cls({name: known.get(name) or secrets.token_hex(20) for name in ("root", *_ALLOWED)})
             if made.passwords != known:
-                beside = path.with_suffix(".new")
-                with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                    json.dump(asdict(made), file)
-                beside.replace(path)
+                write_private(path, json.dumps(asdict(made)))
         return made
 
     def minio_root(self) -> dict[str, str]:

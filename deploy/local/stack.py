@@ -18,6 +18,7 @@ from deploy.local import cache, kafka, supervision
 from deploy.local.console import say, step
 from deploy.local.keys import BUCKET, Secrets, set_up_store
 from deploy.local.layout import SERVICES, Layout, holder, in_use
+from deploy.local.private_file import write_private
 
 _SECONDS = 90.0
 
@@ -90,14 +91,6 @@ def write(layout: Layout) -> Secrets:
     write_private(layout.config, json.dumps(_client_config(layout, secrets), indent=1) + "\n")
     (layout.home / "stack.json").write_text(json.dumps({"base": layout.base, "node_slots": layout.node_slots}))
     return secrets
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replaced whole; for its owner alone."""
-    beside = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    beside.replace(path)
 
 
 def _settings(layout: Layout) -> str:

@@ -122,17 +122,17 @@ class Webservice(WebserviceChanges):
         body = input_data if isinstance(input_data, bytes | str) else json.dumps(input_data, default=_plain)
         self._must_be_live()
         headers = {"content-type": "application/json", **self._access.headers()}
+
+        def post(uri: str) -> httpx.Response:
+            return httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS, verify=trusting(self._certificate))
+
         try:
             try:
-                uri = self._rest_address
-                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS, verify=trusting(self._certificate))
+                answer = post(uri := self._rest_address)
             except httpx.ConnectError:
-                self.update_deployment_state()
-                if not self.asleep:
+                if not self._fell_asleep():
                     raise
-                self._must_be_live()  # it fell asleep since it was last looked at
-                uri = self._rest_address
-                answer = httpx.post(uri, content=body, headers=headers, timeout=_CALL_SECONDS, verify=trusting(self._certificate))
+                answer = post(uri := self._rest_address)
         except httpx.HTTPError as error:
             raise WebserviceException(f"{uri} did not answer: {error}", code="Unavailable", target=uri, hint=MOVED) from error
         if answer.status_code != 200:
@@ -160,14 +160,17 @@ class Webservice(WebserviceChanges):
         try:
             return predict(address, served_as, inputs, signature_name, timeout, headers, self._certificate)
         except WebserviceException as error:
-            if error.code != "Unavailable" or address == self.door_grpc_address:
+            if error.code != "Unavailable" or address == self.door_grpc_address or not self._fell_asleep():
                 raise
-            # It may have fallen asleep since it was looked at.
-            self.update_deployment_state()
-            if not self.asleep:
-                raise
-            self._must_be_live()
             return predict(self._grpc_address, served_as, inputs, signature_name, timeout, headers, self._certificate)
+
+    def _fell_asleep(self) -> bool:
+        """Since it was last looked at; then it can be called now, perhaps at another address."""
+        self.update_deployment_state()
+        if self.asleep:
+            self._must_be_live()
+            return True
+        return False
 
     def _must_be_live(self) -> None:
         """One that sleeps and speaks TLS is woken: the door, which does so for the others, would take key and body in the clear."""

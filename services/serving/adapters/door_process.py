@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from services.serving.adapters.server_process import REPO, child_environment, lines
+from services.serving.adapters.whole_file import replace_whole
 from services.serving.domain.endpoint import Deployment, Endpoint
 
 log = structlog.get_logger()
@@ -39,10 +39,7 @@ class DoorTable:
         if text == self._kept and self.file.exists():
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=self.file.parent, prefix=f".{self.file.name}-")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(beside).replace(self.file)
+        replace_whole(self.file, text)
         self._kept = text
 
 

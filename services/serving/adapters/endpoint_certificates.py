@@ -6,13 +6,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import ssl
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.serving.adapters.whole_file import beside, replace_whole
 from services.serving.pinned import context_for
 from services.serving.ports import CannotServe
 from trainyard.endpoint.v1.endpoint_pb2 import Tls
@@ -46,12 +45,11 @@ class EndpointCertificates:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.chmod(0o700)  # whoever made it
         files = self._files(tls)
-        with _beside(files.pem, f"{tls.certificate_pem.rstrip()}\n{key.rstrip()}\n") as pem:
+        with beside(files.pem, f"{tls.certificate_pem.rstrip()}\n{key.rstrip()}\n") as pem:
             _check(tls, pem)
             # In text form as in JSON: both escape what is no plain character by a backslash.
             config = f"server_cert: {json.dumps(tls.certificate_pem)}\nserver_key: {json.dumps(key)}\n"
-            with _beside(files.config, config) as beside:
-                beside.replace(files.config)
+            replace_whole(files.config, config)
             pem.replace(files.pem)
         self._forget({files.pem, *(self._files(it).pem for it in used)})
 
@@ -80,17 +78,6 @@ class EndpointCertificates:
     def _files(self, tls: Tls) -> TlsFiles:
         path = self._folder / hashlib.sha256(tls.certificate_pem.encode()).hexdigest()
         return TlsFiles(path.with_suffix(".pem"), path.with_suffix(".sslconfig"))
-
-
-@contextlib.contextmanager
-def _beside(path: Path, text: str) -> Iterator[Path]:
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # for its owner alone
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        yield Path(beside)
-    finally:
-        Path(beside).unlink(missing_ok=True)
 
 
 def _check(tls: Tls, pem: Path) -> None:

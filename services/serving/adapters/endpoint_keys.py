@@ -9,11 +9,12 @@ import hmac
 import json
 import os
 import secrets
-import tempfile
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from services.serving.access import KEY, NONE, TOKEN, signed
+from services.serving.adapters.whole_file import beside, replace_whole
 from services.serving.domain.endpoint import Endpoint
 from trainyard.endpoint.v1.endpoint_pb2 import AUTHENTICATION_KEY, AUTHENTICATION_TOKEN
 
@@ -54,10 +55,7 @@ class EndpointKeys:
         if self._kept.get(endpoint.name) == text and path.exists():
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # for its owner alone
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(beside).replace(path)
+        replace_whole(path, text)
         self._kept[endpoint.name] = text
 
     def _made(self, endpoint: Endpoint, what: str) -> str:
@@ -69,15 +67,9 @@ class EndpointKeys:
 def _own_secret(path: Path) -> bytes:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # for its owner alone
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(_SECRET_BYTES))
-        try:
-            os.link(beside, path)  # whole or not at all, and the first counts
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(beside)
+        # Whole or not at all, and the first counts.
+        with beside(path, secrets.token_hex(_SECRET_BYTES)) as made, suppress(FileExistsError):
+            os.link(made, path)
     found = path.read_text().strip().encode()
     if len(found) < _SECRET_BYTES:
         raise RuntimeError(f"{path} holds no secret: put the old one back, or remove it, and all keys of endpoints are made anew")

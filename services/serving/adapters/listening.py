@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from services.serving.listening import listen
 from services.serving.ports import PortTaken
-
-_BACKLOG = 128
 
 
 @dataclass
@@ -48,13 +47,9 @@ class Listening:
                 held.listening.close()
 
     def _listen(self, port: int) -> socket.socket:
-        listening = socket.socket()
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self._host, port))
-            listening.listen(_BACKLOG)
+            listening = listen(self._host, port)
         except OSError as error:
-            listening.close()
-            raise PortTaken(f"REST port {self._host}:{port} is taken: {error}") from error
+            raise PortTaken(str(error)) from error
         listening.setblocking(False)
         return listening

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from services.serving.adapters.whole_file import replace_whole
 from services.serving.domain.endpoint import Deployment, Endpoint, wanted
 from services.serving.sampling.sampler import ABOUT
 
@@ -110,8 +110,5 @@ class SampleSpools:
         if self._kept.get((endpoint, deployment.number)) == text and path.exists():
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(beside).replace(path)
+        replace_whole(path, text)
         self._kept[endpoint, deployment.number] = text

@@ -13,7 +13,6 @@ from services.serving.door.grpc_door import Shadows
 from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Table
 from services.serving.model_server.http_messages import Answer, Request
 from services.serving.model_server.rest_front import RestServer
-from services.serving.model_server.rest_front import start as start_front
 from services.serving.pinned import context_for
 
 _BY_MODEL = re.compile(r"(?i)/v[12]/models/(?P<model>[^/:]+)")
@@ -114,4 +113,4 @@ def _error(status: int, why: str) -> Answer:
 
 def start(table: Table, shadows: Shadows, host: str, port: int) -> RestServer:
     """Raises OSError if the port is taken."""
-    return start_front({"": RestDoor(table, shadows)}, host, port, calls_at_once=64)
+    return RestServer({"": RestDoor(table, shadows)}, host, port, calls_at_once=64)

@@ -188,7 +188,7 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
     rest = None
     if options.rest_port is not None:
         rest_tls = read_tls(options.rest_tls_file, wire) if options.rest_tls_file else None
-        rest = rest_front.start(
+        rest = rest_front.RestServer(
             routes,
             options.host,
             options.rest_port,

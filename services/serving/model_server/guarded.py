@@ -8,8 +8,7 @@ from typing import Any
 import grpc
 
 from services.serving.access import Access
-from services.serving.model_server.http_messages import Answer, Request
-from services.serving.model_server.rest_front import json_answer
+from services.serving.model_server.http_messages import Answer, Request, json_answer
 
 _OPEN = ("/grpc.health.v1.Health/", "/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady")
 _OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")

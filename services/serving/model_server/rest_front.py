@@ -9,13 +9,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 
+from services.serving.listening import listen
 from services.serving.model_server.config_files import Tls
 from services.serving.model_server.errors import ServeError
-from services.serving.model_server.http_messages import MAX_BODY, Answer, Request, decoded, error_answer, json_answer
-from services.serving.model_server.rest_loop import MAX_CONNECTIONS, Loop
+from services.serving.model_server.http_messages import Answer, Request, decoded, error_answer, json_answer
+from services.serving.model_server.rest_loop import Loop
 
-__all__ = ["MAX_BODY", "MAX_CONNECTIONS", "RestServer", "Route", "error_answer", "json_answer", "start"]
-_BACKLOG = 128
 _LAST_WORDS_SECONDS = 1.0  # a drain waits so long for the next request of who is new or spoke so lately, and closes with its answer
 
 Route = Callable[[Request], Answer]
@@ -39,7 +38,7 @@ class RestServer:
         self._routes = routes
         self._inherited = listening is not None
         context = _context(tls) if tls else None
-        taken = socket.socket(fileno=listening) if listening is not None else _listen(host, port, share)
+        taken = socket.socket(fileno=listening) if listening is not None else listen(host, port, share=share)
         self.server_port: int = taken.getsockname()[1]
         self._loop = Loop(taken, self.answer, calls_at_once, context)
 
@@ -76,21 +75,6 @@ class RestServer:
             return json_answer(500, {"error": f"{type(error).__name__}: {error}"[:1024]})
 
 
-def _listen(host: str, port: int, share: bool) -> socket.socket:
-    """Raises OSError if the port is taken."""
-    listening = socket.socket()
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # in TIME_WAIT it may be taken again; listening it may not
-        if share:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise OSError(f"REST port {host}:{port} is taken: {error}") from error
-    return listening
-
-
 def _context(tls: Tls) -> ssl.SSLContext:
     """Python reads keys from files only; these are gone when it has."""
     import tempfile
@@ -104,17 +88,3 @@ def _context(tls: Tls) -> ssl.SSLContext:
         context.load_verify_locations(cadata=tls.client_ca.decode())
         context.verify_mode = ssl.CERT_REQUIRED if tls.client_must else ssl.CERT_OPTIONAL
     return context
-
-
-def start(
-    routes: Mapping[str, Route],
-    host: str,
-    port: int,
-    *,
-    share: bool = False,
-    listening: int | None = None,
-    calls_at_once: int = 8,
-    tls: Tls | None = None,
-) -> RestServer:
-    """As RestServer takes them. Raises OSError if the port is taken."""
-    return RestServer(routes, host, port, share=share, listening=listening, calls_at_once=calls_at_once, tls=tls)

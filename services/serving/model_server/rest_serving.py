@@ -10,9 +10,9 @@ from typing import Any
 from services.serving.model_server import proto_json, rest_examples, rest_json
 from services.serving.model_server.errors import NOT_FOUND, ServeError, invalid
 from services.serving.model_server.grpc_calls import Observe
-from services.serving.model_server.http_messages import Answer, Request
+from services.serving.model_server.http_messages import Answer, Request, json_answer
 from services.serving.model_server.metrics import CONTENT_TYPE
-from services.serving.model_server.rest_front import Route, json_answer
+from services.serving.model_server.rest_front import Route
 from services.serving.model_server.serving_calls import Calls, ManagedModels
 from services.serving.model_server.wire import Wire
 

@@ -10,8 +10,7 @@ import grpc
 
 from services.serving.model_server.errors import ServeError
 from services.serving.model_server.grpc_calls import Service
-from services.serving.model_server.http_messages import Answer, Request
-from services.serving.model_server.rest_front import error_answer
+from services.serving.model_server.http_messages import Answer, Request, error_answer
 from services.serving.sampling.call import OPEN_GRPC, OPEN_REST, TENSORFLOW_GRPC, TENSORFLOW_REST, Body, Call
 from services.serving.sampling.sampler import Sampler
 

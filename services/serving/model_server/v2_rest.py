@@ -24,8 +24,7 @@ from services.serving.model_server.errors import (
     invalid,
 )
 from services.serving.model_server.grpc_calls import Observe
-from services.serving.model_server.http_messages import Answer, Request
-from services.serving.model_server.rest_front import json_answer
+from services.serving.model_server.http_messages import Answer, Request, json_answer
 from services.serving.model_server.served import Models
 
 PREFIX = "/v2"

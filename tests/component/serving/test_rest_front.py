@@ -25,7 +25,7 @@ pytestmark = pytest.mark.component
 
 
 def _server(listening: int | None = None) -> RestServer:
-    return rest_front.start({"": lambda request: Answer(200, b"{}")}, "127.0.0.1", 0, listening=listening)
+    return RestServer({"": lambda request: Answer(200, b"{}")}, "127.0.0.1", 0, listening=listening)
 
 
 def _in_thread(call: Callable[[], None]) -> threading.Thread:
@@ -91,7 +91,7 @@ class Held:
 
 @contextmanager
 def serving(route: Held, *, calls_at_once: int = 8, tls: Tls | None = None) -> Iterator[RestServer]:
-    server = rest_front.start({"": route}, "127.0.0.1", 0, calls_at_once=calls_at_once, tls=tls)
+    server = RestServer({"": route}, "127.0.0.1", 0, calls_at_once=calls_at_once, tls=tls)
     try:
         yield server
     finally:
@@ -170,7 +170,7 @@ def test_no_more_large_bodies_than_have_room_are_taken_in_and_the_others_get_the
 
 def test_who_takes_no_answer_holds_nobody_up_and_has_it_whole_in_the_end() -> None:
     large = b"y" * (32 << 20)
-    server = rest_front.start({"": lambda request: Answer(200, large if request.path == "/large" else b"{}", prompt=True)}, "127.0.0.1", 0)
+    server = RestServer({"": lambda request: Answer(200, large if request.path == "/large" else b"{}", prompt=True)}, "127.0.0.1", 0)
     for _ in range(2):  # by another thread first, by the loop then
         with asking(server, "GET", "/large") as slow, asking(server, "GET", "/small") as other:
             assert answer_of(other) == (200, b"{}")
@@ -240,7 +240,7 @@ def test_who_sends_requests_without_end_lets_the_others_go_first(tmp_path: Path,
     authority = Authority(tmp_path, "authority") if secure else None
     own = authority.signed("server") if authority else None
     tls = Tls(own.key.read_bytes(), own.certificate.read_bytes(), b"", False) if own else None
-    server = rest_front.start({"": route}, "127.0.0.1", 0, tls=tls)
+    server = RestServer({"": route}, "127.0.0.1", 0, tls=tls)
 
     def connected() -> http.client.HTTPConnection:
         if authority is None:
@@ -270,7 +270,7 @@ def test_large_bodies_and_answers_pass_over_tls_on_one_connection(tmp_path: Path
     authority = Authority(tmp_path, "authority")
     own = authority.signed("server")
     tls = Tls(own.key.read_bytes(), own.certificate.read_bytes(), b"", False)
-    server = rest_front.start({"": lambda request: Answer(200, request.body, prompt=True)}, "127.0.0.1", 0, tls=tls)
+    server = RestServer({"": lambda request: Answer(200, request.body, prompt=True)}, "127.0.0.1", 0, tls=tls)
     context = ssl.create_default_context(cafile=str(authority.certificate))
     client = http.client.HTTPSConnection("127.0.0.1", server.server_port, timeout=60, context=context)
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from services.serving.model_server.grpc_front import MAX_MESSAGE
-from services.serving.model_server.rest_front import MAX_CONNECTIONS
+from services.serving.model_server.rest_loop import MAX_CONNECTIONS
 from tests.component.serving.conftest import WIRE, Running, predict_request, tensor
 
 pytestmark = pytest.mark.component

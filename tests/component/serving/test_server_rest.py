@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from services.serving.model_server.rest_front import MAX_BODY, MAX_CONNECTIONS
+from services.serving.model_server.http_messages import MAX_BODY
+from services.serving.model_server.rest_loop import MAX_CONNECTIONS
 from tests.component.serving.conftest import Running
 
 pytestmark = pytest.mark.component
