@@ -21,7 +21,8 @@ from services.serving.model_server.http_messages import (
     parse_head,
     to_bytes,
 )
-from services.serving.model_server.rest_rooms import LARGE_BODIES, LARGE_BODY, Rooms, has_gone
+from services.serving.model_server.peer import has_gone
+from services.serving.model_server.rest_rooms import LARGE_BODIES, LARGE_BODY, Rooms
 
 IDLE_SECONDS = 60  # a connection that says nothing for so long, or takes no answer for so long, is closed
 _HEAD_SECONDS = 10.0  # from its first byte to its last

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from services.serving.model_server.http_messages import Answer, Request, json_answer, to_bytes
+from services.serving.model_server.peer import has_spoken
 from services.serving.model_server.rest_connection import READ, Connection, Phase
 from services.serving.model_server.rest_rooms import Rooms
 
@@ -299,13 +300,13 @@ class Loop:
 
     def _make_place(self, now: float) -> bool:
         """Closes the connection that has been idle longest; clients know that a kept one may go."""
-        idle = [it for it in self._open if it.idles and it.spoke + _IDLE_ENOUGH_SECONDS <= now]
-        if not idle:
-            return False
-        longest = min(idle, key=lambda it: it.spoke)
-        longest.end()
-        self._mind(longest)
-        return True
+        idle = sorted((it for it in self._open if it.idles and it.spoke + _IDLE_ENOUGH_SECONDS <= now), key=lambda it: it.spoke)
+        for connection in idle:
+            if not has_spoken(connection.socket):
+                connection.end()
+                self._mind(connection)
+                return True
+        return False
 
     def _mind(self, connection: Connection) -> None:
         """The selector looks for what the connection waits for."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import select
-import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from services.serving.model_server.rest_connection import Connection
 
 LARGE_BODY, LARGE_BODIES = 1 << 20, 8
-_LEFT = getattr(select, "POLLRDHUP", 0)  # Linux's alone; elsewhere only a connection that broke is noticed
 
 
 class Rooms:
@@ -43,10 +40,3 @@ class Rooms:
         connection = next(iter(self._waiting))
         del self._waiting[connection]
         return connection
-
-
-def has_gone(connected: socket.socket) -> bool:
-    """Whether the other end has closed, whatever of its words is still unread."""
-    poll = select.poll()
-    poll.register(connected, _LEFT)
-    return bool(poll.poll(0))

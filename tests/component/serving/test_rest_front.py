@@ -223,6 +223,24 @@ def test_a_newcomer_takes_the_place_of_who_has_been_idle_longest(monkeypatch: py
         assert answer_of(first)[0] == 200
 
 
+def test_who_has_asked_gives_its_place_to_no_newcomer_though_nothing_of_it_was_read_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_loop, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(rest_loop, "_IDLE_ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr(rest_loop, "_STUCK_SECONDS", 300.0)  # the loop keeps its thread while it waits below
+    route = Held(prompt=True)
+    route.holds = False
+    with serving(route) as server, asking(server, "GET", "/") as asks, asking(server, "GET", "/held") as holds:
+        assert answer_of(asks)[0] == answer_of(holds)[0] == 200
+        route.holds = True
+        holds.request("GET", "/held")
+        assert route.begun.acquire(timeout=60)
+        with asking(server, "GET", "/") as newcomer:
+            asks.request("GET", "/")
+            route.go.set()
+
+            assert answer_of(asks)[0] == answer_of(holds)[0] == answer_of(newcomer)[0] == 200
+
+
 @pytest.mark.parametrize(
     "secure", [False, pytest.param(True, marks=pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl"))]
 )

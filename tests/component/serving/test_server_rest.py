@@ -277,9 +277,8 @@ def test_connections_beyond_the_limit_are_told_so_and_the_others_live_on(server:
     try:
         for connection in busy:
             connection.sendall(b"GET /healthz HTTP/1.1\r\n")  # who says nothing has to go for a newcomer
-        full = socket.create_connection(address, 30)
-        answer = full.recv(65536)
-        full.close()
+        with socket.create_connection(address, 30) as full:
+            answer = full.recv(65536)
         busy[0].sendall(b"Connection: close\r\n\r\n")
         served = busy[0].recv(65536)
     finally:
