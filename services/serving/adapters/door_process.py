@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from services.serving.adapters.endpoint_keys import key_file
 from services.serving.adapters.server_process import REPO, child_environment, lines
 from services.serving.adapters.whole_file import replace_whole
 from services.serving.domain.endpoint import Deployment, Endpoint
@@ -29,12 +30,13 @@ class DoorTable:
     def __init__(self, home: Path, host: str = "127.0.0.1") -> None:
         """`host`: where the door finds the servers, whatever name their callers use."""
         self._host = host
+        self._home = home
         self.file = home / "door.json"
         self._kept = ""
 
     def keep(self, endpoints: Sequence[Endpoint]) -> None:
         text = json.dumps(
-            {it.name: _row(it, it.serving, self._host) for it in endpoints if it.serving is not None and it.scoring_uri}, sort_keys=True
+            {it.name: self._row(it, it.serving) for it in endpoints if it.serving is not None and it.scoring_uri}, sort_keys=True
         )
         if text == self._kept and self.file.exists():
             return
@@ -42,21 +44,21 @@ class DoorTable:
         replace_whole(self.file, text)
         self._kept = text
 
-
-def _row(endpoint: Endpoint, serving: Deployment, host: str) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "model": serving.model,
-        "has_code": serving.scoring is not None,
-        "main": _backend(serving, endpoint.grpc_address, endpoint.scoring_uri, host),
-        "unlisted": endpoint.settings.unlisted,
-        "asleep": not endpoint.up,  # woken, or being brought back: callers wait for it
-    }
-    second = endpoint.second
-    if second is not None and second.up:
-        split = second.split
-        row["beside"] = _backend(second.deployment, second.grpc_address, second.scoring_uri, host)
-        row |= {"percent": split.percent, "sticky_by": split.sticky_by, "shadow": split.shadow}
-    return row
+    def _row(self, endpoint: Endpoint, serving: Deployment) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "model": serving.model,
+            "has_code": serving.scoring is not None,
+            "main": _backend(serving, endpoint.grpc_address, endpoint.scoring_uri, self._host),
+            "unlisted": endpoint.settings.unlisted,
+            "asleep": not endpoint.up,  # woken, or being brought back: callers wait for it
+            "keys": str(key_file(self._home, endpoint.name)),
+        }
+        second = endpoint.second
+        if second is not None and second.up:
+            split = second.split
+            row["beside"] = _backend(second.deployment, second.grpc_address, second.scoring_uri, self._host)
+            row |= {"percent": split.percent, "sticky_by": split.sticky_by, "shadow": split.shadow}
+        return row
 
 
 def _backend(deployment: Deployment, grpc_address: str, scoring_uri: str, host: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from services.serving.door import peek
-from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Table
+from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Refused, Table
 from services.serving.pinned import leaf_of
 
 _THREADS = 64
@@ -121,7 +121,8 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
         def choose() -> tuple[Backend, Backend | None]:
             route = self._table.by_model(peek.model_of(method, request), headers.get(ENDPOINT_HEADER, ""))
-            route = self._table.awake(route, min(AWAKE_SECONDS, context.time_remaining() or AWAKE_SECONDS))
+            patience = min(AWAKE_SECONDS, context.time_remaining() or AWAKE_SECONDS)
+            route = self._table.awake(route, patience, headers.get("authorization"))
             return self._table.choose(route, headers.get)
 
         try:
@@ -130,6 +131,8 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request cannot be read: {error}")
         except NotAwake as error:
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except Refused as error:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         except NoRoute as error:
             context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         if copy is not None and copy.grpc:

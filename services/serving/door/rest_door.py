@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 
 from services.serving.door.grpc_door import Shadows
-from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Table
+from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Refused, Table
 from services.serving.model_server.http_messages import Answer, Request
 from services.serving.model_server.rest_front import RestServer
 from services.serving.pinned import context_for
@@ -82,6 +82,8 @@ class RestDoor:
             return self._pass(request)
         except NotAwake as error:
             return _error(503, str(error))
+        except Refused as error:
+            return _error(401, str(error))
         except NoRoute as error:
             return _error(404, str(error))
         except (OSError, http.client.HTTPException) as error:
@@ -95,7 +97,7 @@ class RestDoor:
             route = self._table.by_model(match["model"], request.headers.get(ENDPOINT_HEADER) or "")
         else:
             raise NoRoute(f"there is no {request.path[:200]}; models are under /v1/models/NAME, /v2/models/NAME, and /endpoints/NAME/")
-        route = self._table.awake(route, AWAKE_SECONDS)
+        route = self._table.awake(route, AWAKE_SECONDS, request.headers.get("authorization"))
         chosen, copy = self._table.choose(route, request.headers.get)
         if copy is not None:
             backend, path = copy, target

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.serving.access import Access
+
 ENDPOINT_HEADER = "trainyard-endpoint"
 _PARTS = 10_000
 _LOOK_SECONDS = 0.1
@@ -44,10 +46,15 @@ class Route:
     asleep: bool = False  # its server has to be started first, or is being started
     shadow: bool = False  # the one beside gets a copy of what goes to the main one, and nobody waits for it
     unlisted: bool = False  # it is reached by its own name alone
+    keys: str = ""  # the file that says who may call it; "": everybody
 
 
 class NoRoute(Exception):
     """Why a call cannot be passed on."""
+
+
+class Refused(NoRoute):
+    """The caller may not wake it."""
 
 
 class NotAwake(NoRoute):
@@ -75,6 +82,7 @@ class Table:
         self._routes: dict[str, Route] = {}
         self._lock = threading.Lock()
         self._waiting = threading.Semaphore(_WAITING)
+        self._access: dict[str, Access] = {}
 
     def by_endpoint(self, endpoint: str) -> Route:
         """Raises NoRoute."""
@@ -95,10 +103,13 @@ class Table:
         names = ", ".join(sorted(it.endpoint for it in found))
         raise NoRoute(f"model {model[:100]!r} is served by {names}: say which in the header {ENDPOINT_HEADER}")
 
-    def awake(self, route: Route, seconds: float) -> Route:
-        """The route once its server answers. Raises NoRoute where that takes longer, or it is gone."""
+    def awake(self, route: Route, seconds: float, authorization: str | None = None) -> Route:
+        """The route once its server answers. Raises NoRoute where that takes longer, it is gone, or the caller has no key: a server that
+        runs says so itself, and none is started for that."""
         if not route.asleep:
             return route
+        if why := self._refusal(route, authorization):
+            raise Refused(why)
         # Each waits on a thread of the door, which all other endpoints need as well.
         if not self._waiting.acquire(blocking=False):
             self._wake(route.endpoint)
@@ -135,6 +146,11 @@ class Table:
             return beside, None
         return route.main, beside if route.shadow else None
 
+    def _refusal(self, route: Route, authorization: str | None) -> str:
+        if route.main.certificate and not self._is_private:
+            return ""  # its callers have to keep their keys for its own address
+        return self._access.setdefault(route.keys, Access(route.keys)).refusal(authorization)
+
     def _current(self) -> Mapping[str, Route]:
         with self._lock:
             try:
@@ -167,4 +183,5 @@ def parsed(endpoint: str, told: Mapping[str, Any]) -> Route:
         bool(told.get("asleep", False)),
         bool(told.get("shadow", False)),
         bool(told.get("unlisted", False)),
+        str(told.get("keys", "")),
     )

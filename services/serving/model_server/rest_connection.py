@@ -27,6 +27,7 @@ from services.serving.model_server.rest_rooms import LARGE_BODIES, LARGE_BODY, R
 IDLE_SECONDS = 60  # a connection that says nothing for so long, or takes no answer for so long, is closed
 _HEAD_SECONDS = 10.0  # from its first byte to its last
 _BODY_SECONDS, _LEAST_BYTES_A_SECOND = 10.0, 64 << 10  # how far a body may fall behind, and behind what
+_WANTED_BYTES_A_SECOND = 1 << 20  # where it has room that others wait for
 _ROOM_SECONDS = 30.0
 _BYTES_A_TURN = 256 << 10
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
@@ -155,7 +156,8 @@ class Connection:
             self._missing -= len(block)
             if not self._missing:
                 return self._whole(b"".join(self._parts), now)
-            self.until = min(now + _BODY_SECONDS, self.until + len(block) / _LEAST_BYTES_A_SECOND)
+            pace = _WANTED_BYTES_A_SECOND if self._has_room and self._rooms.wanted else _LEAST_BYTES_A_SECOND
+            self.until = min(now + _BODY_SECONDS, self.until + len(block) / pace)
             # Whoever only says that much will come holds no room that others need.
             if not self._has_room and self._length - self._missing >= LARGE_BODY:
                 self._room(now)
@@ -250,6 +252,8 @@ class Connection:
                 self._rooms.forget(self)
                 full = f"{LARGE_BODIES} large bodies are being answered, and none was done within {_ROOM_SECONDS:.0f} s; try again"
                 self._refuse(json_answer(503, {"error": full}), now)
+        elif self.phase is Phase.BODY and self.until <= now:
+            self._refuse(json_answer(408, {"error": "the body of the request comes too slowly"}), now)
         elif self.phase is Phase.ROOM or self.until <= now:
             self.end()
 

@@ -17,6 +17,11 @@ class Rooms:
         self._left = LARGE_BODIES
         self._waiting: dict[Connection, None] = {}
 
+    @property
+    def wanted(self) -> bool:
+        """Somebody waits for one."""
+        return bool(self._waiting)
+
     def enter(self, connection: Connection) -> bool:
         """Otherwise it is in the row for the next one that becomes free."""
         if self._left:

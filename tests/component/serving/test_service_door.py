@@ -209,18 +209,31 @@ def test_an_idle_endpoint_sleeps_without_a_process_and_the_first_call_through_th
     space: Any, model: str, topic_log: TopicLog, tmp_path: Path
 ) -> None:
     (tmp_path / "score.py").write_text("def init(): pass\ndef run(data): return data.upper()\n")
-    name, code_name, config = a_name("idle"), a_name("idle-code"), DeploymentConfiguration(idle_seconds=5)
-    found = live(Model.deploy(space, name, [f"{model}:1"], deployment_config=config))
-    code = live(Model.deploy(space, code_name, [], InferenceConfig(str(tmp_path / "score.py")), config))
+    name, code_name = a_name("idle"), a_name("idle-code")
+    locked, opened = DeploymentConfiguration(idle_seconds=5, auth_enabled=True), DeploymentConfiguration(idle_seconds=5)
+    found = live(Model.deploy(space, name, [f"{model}:1"], deployment_config=locked))
+    code = live(Model.deploy(space, code_name, [], InferenceConfig(str(tmp_path / "score.py")), opened))
+    key = {"authorization": f"Bearer {found.get_keys()[0]}"}
 
     until(lambda: "EndpointSlept" in kinds(history(topic_log, name)), "sleep")
     until(lambda: "EndpointSlept" in kinds(history(topic_log, code_name)), "sleep of the code")
     found.update_deployment_state()
     asleep = (found.asleep, found.state, found.scoring_uri)
     until(lambda: json.loads(httpx.get(f"{rest_door(found)}/healthz").text)["status"] == "ok", "the door")
-    answers = [found.run(ONE), predict(found.door_grpc_address, model, {"x": [1.0]}, "serving_default", 60)["y"].tolist(), code.run("x")]
+    refused = [
+        httpx.post(found.door_scoring_uri, json=ONE, headers=it, timeout=60).status_code for it in ({}, {"authorization": "Bearer no"})
+    ]
+    with pytest.raises(WebserviceException, match="UNAUTHENTICATED"):
+        predict(found.door_grpc_address, model, {"x": [1.0]}, "serving_default", 60)
+    sleeps_on = kinds(history(topic_log, name))[-1]
+    answers = [
+        found.run(ONE),
+        predict(found.door_grpc_address, model, {"x": [1.0]}, "serving_default", 60, key)["y"].tolist(),
+        code.run("x"),
+    ]
 
     assert asleep == (True, "Healthy", "")
+    assert (refused, sleeps_on) == ([401, 401], "EndpointSlept")
     assert answers == [{"predictions": [2.5]}, [2.5], "X"]
     facts = kinds(history(topic_log, name))
     assert facts[facts.index("EndpointSlept") :][:4] == ["EndpointSlept", "WakeEndpoint", "EndpointWoken", "EndpointLive"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.serving.access import KEY
 from services.serving.adapters.door_process import DoorProcess, DoorTable
 from services.serving.door import peek
-from services.serving.door.routes import NoRoute, NotAwake, Table, part_of
+from services.serving.door.routes import NoRoute, NotAwake, Refused, Table, part_of
 from services.serving.model_server.wire import Wire
 from tests.unit.serving.builders import after, failed, live, starting, unhealthy
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
@@ -179,6 +181,35 @@ def test_a_call_waits_until_an_endpoint_that_sleeps_is_awake(tmp_path: Path) -> 
     a_table(tmp_path, digits={"asleep": True})
     with pytest.raises(NotAwake, match="is being started, and did not answer"):
         Table(tmp_path / "door.json").awake(Table(tmp_path / "door.json").by_endpoint("digits"), 0)
+
+
+def test_who_has_no_key_wakes_nobody(tmp_path: Path) -> None:
+    key, asked = "open-sesame", list[str]()
+    (tmp_path / "digits.json").write_text(json.dumps({"kind": KEY, "digests": [hashlib.sha256(key.encode()).hexdigest()], "signs": ""}))
+    asleep = {"asleep": True, "keys": str(tmp_path / "digits.json")}
+    a_table(tmp_path, digits=asleep)
+
+    def wake(endpoint: str) -> None:
+        asked.append(endpoint)
+        a_table(tmp_path, digits=asleep | {"asleep": False})
+
+    table = Table(tmp_path / "door.json", wake=wake)
+    route = table.by_endpoint("digits")
+
+    for header in (None, "", "Bearer ", "Bearer guessed", key):
+        with pytest.raises(Refused, match="key"):
+            table.awake(route, 30, header)
+    assert asked == []
+    assert not table.awake(route, 30, f"Bearer {key}").asleep
+    assert table.awake(table.by_endpoint("digits"), 30, None)  # one that runs says itself whom it turns away
+
+
+def test_a_key_that_must_not_come_in_the_clear_is_not_asked_for(tmp_path: Path) -> None:
+    locked = {"asleep": True, "keys": str(tmp_path / "lost.json"), "main": MAIN | {"certificate": "PEM", "cname": "models.example"}}
+    a_table(tmp_path, digits=locked)
+    public = Table(tmp_path / "door.json", wake=lambda _: a_table(tmp_path, digits=locked | {"asleep": False}) and None, is_private=False)
+
+    assert not public.awake(public.by_endpoint("digits"), 30).asleep
 
 
 def test_the_table_says_of_whom_callers_have_to_wait_for(tmp_path: Path) -> None:

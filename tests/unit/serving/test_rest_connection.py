@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from services.serving.model_server import rest_connection
+from services.serving.model_server.http_messages import MAX_BODY
 from services.serving.model_server.rest_connection import Connection, Phase
 from services.serving.model_server.rest_rooms import LARGE_BODIES, LARGE_BODY, Rooms
 
@@ -75,6 +76,47 @@ def test_a_body_has_to_go_on_coming() -> None:
         says(connection, wire, b"x" * 5 * (64 << 10) if now < 15 else b"x", float(now))
         connection.looked_at(float(now))
         assert (connection.phase is Phase.BODY) == (now < 25)
+
+
+def test_whose_body_comes_too_slowly_is_told_so() -> None:
+    connection, wire = connected()
+    says(connection, wire, b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n", 0.0)
+
+    connection.looked_at(10.0)
+
+    assert wire.heard.startswith(b"HTTP/1.1 408 ")
+    assert b"Connection: close" in wire.heard
+    assert connection.phase is Phase.LINGER
+
+
+@pytest.mark.parametrize(("pace", "stays"), [(64 << 10, False), (2 << 20, True)])
+def test_whoever_has_room_that_others_wait_for_has_to_use_it(pace: int, stays: bool) -> None:
+    rooms = Rooms()
+    connection, wire = connected(rooms)
+    says(connection, wire, b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % MAX_BODY, 0.0)
+    says(connection, wire, b"x" * LARGE_BODY, 0.0)
+    says(connection, wire, b"x" * pace, 1.0)
+    for now in range(2, 20):  # nobody waits: a slow line is no harm
+        says(connection, wire, b"x" * (64 << 10), float(now))
+        connection.looked_at(float(now))
+    assert connection.phase is Phase.BODY
+    waits = _waits_behind(rooms)
+
+    for now in range(20, 40):
+        if connection.phase is Phase.BODY:
+            says(connection, wire, b"x" * pace, float(now))
+        connection.looked_at(float(now))
+
+    assert (connection.phase is Phase.BODY) == stays
+    assert (rooms.next() is waits) == (not stays)
+
+
+def _waits_behind(rooms: Rooms) -> Connection:
+    for _ in range(LARGE_BODIES):
+        waits, wire = connected(rooms)
+        says(waits, wire, b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 0.0)
+    assert rooms.wanted
+    return waits
 
 
 def test_a_large_body_takes_room_when_much_of_it_is_here() -> None:
