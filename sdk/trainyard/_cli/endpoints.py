@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainyard._cli import completion, endpoints_history, exits
+from trainyard._cli import completion, deployment_options, endpoints_history, exits
 from trainyard._cli.common import (
     All,
     AsOf,
@@ -33,37 +33,6 @@ from trainyard._text import shown_line
 
 group = new_group("Endpoints: models behind gRPC and REST.")
 Name = Annotated[str, typer.Argument(help="the endpoint's name", autocompletion=completion.endpoints)]
-Script = Annotated[
-    str, typer.Option("--script", help="a scoring script with init() and run(raw_data), which answers over REST", show_default=False)
-]
-Source = Annotated[
-    str, typer.Option("--source", help="the folder that the script is in; without it the script's file alone", show_default=False)
-]
-EnvironmentName = Annotated[
-    str, typer.Option("--environment", help="what the script may import: a registered or curated NAME, or NAME:VERSION", show_default=False)
-]
-Cores = Annotated[float | None, typer.Option("--cpu-cores", help="bound of the threads that compute", show_default=False)]
-Memory = Annotated[float | None, typer.Option("--memory-gb", help="bound of the server's memory, in GiB", show_default=False)]
-Idle = Annotated[
-    int | None,
-    typer.Option(
-        "--idle-seconds",
-        min=0,
-        help="without a call for so long its server ends until the next call through the door; 0: never",
-        show_default=False,
-    ),
-]
-Rate = Annotated[
-    float | None,
-    typer.Option(
-        "--sample-rate",
-        min=0,
-        max=1,
-        help="the part of its calls that is kept with request and answer on trainyard.inference: 0 none, 1 all",
-        show_default=False,
-    ),
-]
-Auth = Annotated[str, typer.Option("--auth", help="who may call: none (everybody), key or token", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="return once it answers; exit code 4 where it cannot go live")]
 
 
@@ -157,14 +126,18 @@ def endpoint_update(
     model: Annotated[
         list[str] | None, typer.Option(help="all that it is to serve: NAME:VERSION, or NAME@ALIAS for the first; may be repeated")
     ] = None,
-    script: Script = "",
-    source: Source = "",
-    environment: EnvironmentName = "",
-    cpu_cores: Cores = None,
-    memory_gb: Memory = None,
-    idle_seconds: Idle = None,
-    sample_rate: Rate = None,
-    auth: Auth = "",
+    script: deployment_options.Script = "",
+    source: deployment_options.Source = "",
+    environment: deployment_options.EnvironmentName = "",
+    cpu_cores: deployment_options.Cores = None,
+    memory_gb: deployment_options.Memory = None,
+    idle_seconds: deployment_options.Idle = None,
+    sample_rate: deployment_options.Rate = None,
+    auth: deployment_options.Auth = "",
+    tls_cert: deployment_options.TlsCertificate = "",
+    tls_key: deployment_options.TlsKey = "",
+    tls_name: deployment_options.TlsName = "",
+    no_tls: Annotated[bool, typer.Option("--no-tls", help="speak no TLS any more; its addresses become others")] = False,
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; all of them replace those that are there; may be repeated")] = None,
     description: Annotated[str | None, typer.Option(help="free text")] = None,
     wait: Wait = False,
@@ -175,10 +148,11 @@ def endpoint_update(
     from trainyard._webservice import Webservice
 
     found = Webservice(workspace(config), name)
-    by_key, by_token = authentication_of(auth)
+    by_key, by_token = deployment_options.authentication_of(auth)
+    tls = deployment_options.tls_of(tls_cert, tls_key, tls_name, ended=no_tls)
     found.update(
         models=model or None,
-        inference_config=script_of(found.workspace, script, source, environment),
+        inference_config=deployment_options.script_of(found.workspace, script, source, environment),
         tags=pairs(tag, "--tag") if tag else None,
         description=description,
         auth_enabled=by_key,
@@ -187,6 +161,7 @@ def endpoint_update(
         memory_gb=memory_gb,
         idle_seconds=idle_seconds,
         sample_rate=sample_rate,
+        **tls,
     )
     if wait:
         wait_for(found, quiet=as_json)
@@ -275,33 +250,6 @@ def endpoint_delete(name: Name, yes: Yes = False, as_json: Json = False, config:
     confirm(f"Delete the endpoint {name!r}?", yes)
     found.delete()
     one({"name": name, "deleted": True}, as_json=as_json)
-
-
-def authentication_of(text: str) -> tuple[bool | None, bool | None]:
-    """--auth as (auth_enabled, token_auth_enabled); None where it was not given."""
-    known: dict[str, tuple[bool | None, bool | None]] = {
-        "": (None, None),
-        "none": (False, False),
-        "key": (True, None),
-        "token": (None, True),
-    }
-    if text not in known:
-        raise wrong(f"--auth is none, key or token, not {text!r}.", "--auth")
-    return known[text]
-
-
-def script_of(space: Any, script: str, source: str, environment: str) -> Any:
-    """The InferenceConfig of --script and its like; None without."""
-    from trainyard._environment import Environment
-    from trainyard._inference_config import InferenceConfig
-
-    if not script:
-        if source or environment:
-            raise wrong("--source and --environment go with --script.", "--script")
-        return None
-    name, _, version = environment.partition(":")
-    found = Environment.get(space, name, version or None) if name else None
-    return InferenceConfig(script, source_directory=source or None, environment=found)
 
 
 def wait_for(service: Any, *, quiet: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainyard._cli import completion, endpoints, models_change, models_history
+from trainyard._cli import completion, deployment_options, endpoints, models_change, models_history
 from trainyard._cli.common import (
     All,
     AsOf,
@@ -141,14 +141,17 @@ def model_deploy(
     ],
     endpoint: Annotated[str, typer.Argument(help="the endpoint's name: 3-32 of a-z, 0-9 and -")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="take the place of what the endpoint serves")] = False,
-    script: endpoints.Script = "",
-    source: endpoints.Source = "",
-    environment: endpoints.EnvironmentName = "",
-    cpu_cores: endpoints.Cores = None,
-    memory_gb: endpoints.Memory = None,
-    idle_seconds: endpoints.Idle = None,
-    sample_rate: endpoints.Rate = None,
-    auth: endpoints.Auth = "",
+    script: deployment_options.Script = "",
+    source: deployment_options.Source = "",
+    environment: deployment_options.EnvironmentName = "",
+    cpu_cores: deployment_options.Cores = None,
+    memory_gb: deployment_options.Memory = None,
+    idle_seconds: deployment_options.Idle = None,
+    sample_rate: deployment_options.Rate = None,
+    auth: deployment_options.Auth = "",
+    tls_cert: deployment_options.TlsCertificate = "",
+    tls_key: deployment_options.TlsKey = "",
+    tls_name: deployment_options.TlsName = "",
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the endpoint; may be repeated")] = None,
     description: Annotated[str, typer.Option(help="free text")] = "",
     wait: endpoints.Wait = False,
@@ -161,7 +164,7 @@ def model_deploy(
 
     space = workspace(config)
     found = name if "@" in name else model_of(config, name)
-    by_key, by_token = endpoints.authentication_of(auth)
+    by_key, by_token = deployment_options.authentication_of(auth)
     settings = DeploymentConfiguration(
         cpu_cores,
         memory_gb,
@@ -171,8 +174,9 @@ def model_deploy(
         description=description,
         idle_seconds=idle_seconds,
         sample_rate=sample_rate,
+        **deployment_options.tls_of(tls_cert, tls_key, tls_name),
     )
-    code = endpoints.script_of(space, script, source, environment)
+    code = deployment_options.script_of(space, script, source, environment)
     service = Model.deploy(space, endpoint, [found], code, settings, overwrite=overwrite)
     if wait:
         endpoints.wait_for(service, quiet=as_json)

@@ -131,6 +131,29 @@ def test_a_local_model_is_registered_listed_shown_downloaded_and_deployed(platfo
     assert [cli("model", "show", name).exit_code for name in ("nobody", "digits:x", "digits:9")] == [3, 2, 3]
 
 
+def test_an_endpoint_speaks_tls_from_the_command_line_and_ends_it(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    certificate = "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"
+    (tmp_path / "weights").write_bytes(b"w")
+    (tmp_path / "both.pem").write_text(f"-----BEGIN PRIVATE KEY-----\nAA\n-----END PRIVATE KEY-----\n{certificate}")
+    cli("model", "register", "digits", "weights")
+    tls = ("--tls-cert", str(tmp_path / "both.pem"), "--tls-key", str(tmp_path / "both.pem"), "--tls-name", "models.example")
+
+    deployed = cli("model", "deploy", "digits", "digits-web", *tls)
+    asked = platform.last(endpoint_pb2.DeployEndpoint).tls
+    changed = cli("endpoint", "update", "digits-web", *tls)
+    anew = platform.last(endpoint_pb2.UpdateEndpoint).tls
+    ended = cli("endpoint", "update", "digits-web", "--no-tls")
+
+    assert (deployed.exit_code, changed.exit_code, ended.exit_code) == (0, 0, 0), (deployed, changed, ended)
+    assert asked == anew == endpoint_pb2.Tls(certificate_pem=certificate, cname="models.example")
+    assert platform.last(endpoint_pb2.UpdateEndpoint).HasField("tls")
+    assert not platform.last(endpoint_pb2.UpdateEndpoint).tls.certificate_pem
+    for wrong in (tls[:4], ("--tls-name", "h")):
+        result = cli("model", "deploy", "digits", "digits-web", *wrong)
+        assert (result.exit_code, "--tls-name go together" in result.stderr.replace("\n", " ")) == (2, True)
+    assert cli("endpoint", "update", "digits-web", "--no-tls", *tls).exit_code == 2
+
+
 def test_a_deployment_that_cannot_go_live_ends_with_code_4(
     platform: Platform, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
