@@ -25,6 +25,7 @@ from benchmarks import (
     serving_memory,
     serving_peers,
     serving_rollout,
+    serving_takeover,
     simulation,
     submit_latency,
 )
@@ -47,6 +48,7 @@ BENCHES = {
     "serving_memory": serving_memory.measure,
     "serving_peers": serving_peers.measure,
     "serving_rollout": serving_rollout.measure,
+    "serving_takeover": serving_takeover.measure,
     "simulation": simulation.measure,
     "log_latency": log_latency.measure,
     "placement": placement.measure,

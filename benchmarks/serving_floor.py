@@ -67,18 +67,19 @@ def _rows(way: str, at_once: int, rates: dict[tuple[str, int, str], list[float]]
     yield Row(f"{what}, to nothing", "times", [a / b for a, b in zip(mine, floor, strict=True)], _AIM)
 
 
-def _request() -> bytes:
-    request = Wire().PredictRequest()
-    request.model_spec.name = "mlp"
-    tensor = request.inputs["x"]
+def request(model: str) -> bytes:
+    """A PredictRequest with one row for it."""
+    made = Wire().PredictRequest()
+    made.model_spec.name = model
+    tensor = made.inputs["x"]
     tensor.dtype, tensor.tensor_content = 1, struct.pack("<784f", *_X)
     for size in (1, 784):
         tensor.tensor_shape.dim.add(size=size)
-    return bytes(request.SerializeToString())
+    return bytes(made.SerializeToString())
 
 
 def _bodies(folder: Path) -> dict[str, Path]:
-    message = _request()
+    message = request("mlp")
     made = {"grpc": folder / "body.grpc", "rest": folder / "body.json"}
     made["grpc"].write_bytes(serving_load.frame(message))
     made["rest"].write_text(json.dumps({"instances": [_X]}))
@@ -89,7 +90,7 @@ def _answers(ports: dict[str, int]) -> dict[str, bytes]:
     """What our server says, once it does: the same is sent by whoever does nothing."""
     url = f"http://127.0.0.1:{ports['rest']}"
     with grpc.insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
-        by_grpc = channel.unary_unary(_CALL, bytes, bytes)(_request(), timeout=60)
+        by_grpc = channel.unary_unary(_CALL, bytes, bytes)(request("mlp"), timeout=60)
     by_rest = httpx.post(f"{url}{_PATH}", json={"instances": [_X]}, timeout=60)
     assert len(by_rest.json()["predictions"][0]) == 10
     return {"grpc": by_grpc, "rest": by_rest.content}

@@ -1,7 +1,7 @@
 """How long calls take while a new version takes the old one's place, against before: one server on core 0, load from core 1.
 
 A version's folder is put beside the old one's; the server loads it, makes it ready, moves the calls over and unloads the old one. The same
-is measured over gRPC and REST. What a rollout of whole processes costs is the endpoints' affair, and is not measured here.
+is measured over gRPC and REST. `serving_takeover` measures a rollout of whole processes.
 """
 
 from __future__ import annotations

@@ -176,7 +176,11 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
         "v1": rest_serving.ServingRoute(repository, calls, wire, metrics.observe, options.rest_seconds),
         "v2": v2_rest.InferenceRoute(repository, is_ready, metrics.observe, options.rest_seconds),
     }
-    services = [*grpc_serving.services(calls, wire, metrics.observe), v2_grpc.service(repository, wire, is_ready, metrics.observe)]
+    streamed = sampled.streamed(sampler) if options.samples else None
+    services = [
+        *grpc_serving.services(calls, wire, metrics.observe),
+        v2_grpc.service(repository, wire, is_ready, metrics.observe, streamed),
+    ]
     if options.samples:
         routes = {word: sampled.route(route, sampler) if word else route for word, route in routes.items()}
         services = [sampled.service(service, sampler) for service in services]

@@ -1,4 +1,4 @@
-"""Calls for models, handed to the request log as they came and as they were answered. Streams are not sampled, nor what asks about models."""
+"""Calls for models, handed to the request log as they came and as they were answered; what asks about models is not sampled."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from services.serving.sampling.call import OPEN_GRPC, OPEN_REST, TENSORFLOW_GRPC
 from services.serving.sampling.sampler import Sampler
 
 _PATHS = (":predict", ":classify", ":regress", "/infer")
+_STREAMED = "/inference.GRPCInferenceService/ModelInfer"  # what one request of a stream is by itself
 _METHODS = ("Predict", "Classify", "Regress", "MultiInference", "ModelInfer")
 _JSON = "application/json"
 _JSON_LENGTH = "inference-header-content-length"
@@ -98,6 +99,18 @@ def _rpc(answering: Any, serialize: Any, method: str, request: bytes, context: A
         raise
     take(0, serialize(answer) if serialize is not None else answer)
     return answer
+
+
+def streamed(sampler: Sampler) -> Callable[[bytes, int, Any, int], None]:
+    """For requests within streams, each of which is kept as a call of its own."""
+
+    def take(request: bytes, code: int, piece: Any, begin: int) -> None:
+        if sampler.rate and sampler.chosen():
+            took = time.perf_counter_ns() - begin
+            answer = _words(piece.error_message) if code else piece.infer_response.SerializeToString()
+            sampler.take(Call(OPEN_GRPC, _STREAMED, "", code, time.time_ns() - took, took, Body(request), Body(answer)))
+
+    return take
 
 
 def _words(details: str | bytes | None) -> bytes:

@@ -23,11 +23,13 @@ from services.serving.model_server.wire import Wire
 SERVICE = "inference.GRPCInferenceService"
 # A stream holds a thread for as long as it is open, and there are few.
 MAX_STREAMS = 2
+Streamed = Callable[[bytes, int, Any, int], None]
+"""One request of a stream, its code, its ModelStreamInferResponse, and when it came by time.perf_counter_ns()."""
 
 
-def service(models: Models, wire: Wire, is_ready: Callable[[], bool], observe: Observe) -> Service:
-    """Shared memory, tracing and log settings are not among its methods: gRPC itself answers those with UNIMPLEMENTED."""
-    calls = _Calls(models, wire, observe)
+def service(models: Models, wire: Wire, is_ready: Callable[[], bool], observe: Observe, streamed: Streamed | None = None) -> Service:
+    """`streamed` is told of what passes in streams. Shared memory, tracing and log settings are not among its methods: gRPC itself answers those with UNIMPLEMENTED."""
+    calls = _Calls(models, wire, observe, streamed)
     work: dict[str, Work] = {
         "ServerLive": lambda _, __: calls.made("ServerLive", {"live": True}),
         "ServerReady": lambda _, __: calls.made("ServerReady", {"ready": is_ready()}),
@@ -51,10 +53,11 @@ def _model(request: Any) -> str:
 
 
 class _Calls:
-    def __init__(self, models: Models, wire: Wire, observe: Observe) -> None:
+    def __init__(self, models: Models, wire: Wire, observe: Observe, streamed: Streamed | None) -> None:
         self._models = models
         self._wire = wire
         self._observe = observe
+        self._tell = streamed
         self._streams = threading.Semaphore(MAX_STREAMS)
         self._request, self._response, self._piece = (
             wire.message(f"inference.{name}") for name in ("ModelInferRequest", "ModelInferResponse", "ModelStreamInferResponse")
@@ -100,6 +103,8 @@ class _Calls:
         if code:
             answer.infer_response.id = request.id  # by which a client knows whose error it is
         self._observe(request.model_name, "ModelStreamInfer", "GRPC", code, time.perf_counter_ns() - begin)
+        if self._tell is not None:
+            self._tell(raw, code, answer, begin)
         return answer
 
     def _parsed(self, raw: bytes) -> Any:

@@ -40,11 +40,13 @@ def test_calls_and_their_errors_are_kept_by_both_lines(tensorflow: TensorFlow, t
         httpx.post(f"{server.rest}/v1/models/half:predict", json={"instances": [1.0]}).raise_for_status()
         assert httpx.post(f"{server.rest}/v1/models/lost:predict", json={"instances": [1.0]}).status_code == 404
         httpx.get(f"{server.rest}/v1/models/half").raise_for_status()
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            list(channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer", bytes, bytes)(iter([b"\xff"]), timeout=30))
         assert "trainyard_serving_samples_total" in httpx.get(f"{server.rest}/metrics").text
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
 
-    rpc, failed, rest, lost = samples(tmp_path)
+    rpc, failed, rest, lost, streamed = samples(tmp_path)
     assert WIRE.PredictResponse.FromString(rpc.response.content) == answer
     assert (failed.status, failed.response.content) == (
         grpc.StatusCode.FAILED_PRECONDITION.value[0],
@@ -52,6 +54,7 @@ def test_calls_and_their_errors_are_kept_by_both_lines(tensorflow: TensorFlow, t
     )
     assert (rest.status, json.loads(rest.response.content)) == (200, {"predictions": [2.5]})
     assert (lost.path, lost.status) == ("/v1/models/lost:predict", 404)
+    assert (streamed.method, streamed.status) == ("/inference.GRPCInferenceService/ModelInfer", 3)
 
 
 def test_with_a_broker_that_is_not_there_samples_stay_and_come_once_it_is(

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from services.serving.model_server import sampled
@@ -14,6 +15,8 @@ from services.serving.model_server.grpc_calls import Service
 from services.serving.model_server.http_messages import Answer, Headers, Request
 from services.serving.sampling.call import OPEN_GRPC, OPEN_REST, TENSORFLOW_GRPC, TENSORFLOW_REST, Call
 from services.serving.sampling.sampler import Sampler
+from tests.unit.serving.fake_models import FakeModels
+from tests.unit.serving.v2_calls import Context, an_infer, handler, infer
 
 PREDICT = "/v1/models/half:predict"
 
@@ -124,6 +127,20 @@ def test_an_rpc_that_is_aborted_is_kept_with_code_and_words_and_aborted() -> Non
         method(sampler, "Predict", abort)(b"asked", context)
 
     assert (sampler.calls[0].status, sampler.calls[0].response.content) == (5, b"nowhere")
+
+
+def test_each_request_of_a_stream_is_kept_as_the_call_that_it_is_by_itself() -> None:
+    sampler, models = Kept(), FakeModels()
+    good = an_infer(np.ones((2, 2), np.float32), "FP32", id="a").SerializeToString()
+
+    answers = list(handler(models, "ModelStreamInfer", sampled.streamed(sampler)).stream_stream(iter([good, b"\xff"]), Context()))
+    alone = infer(models, an_infer(np.ones((2, 2), np.float32), "FP32", id="a"))
+
+    well, wrong = sampler.calls
+    assert (well.protocol, well.method, well.status) == (OPEN_GRPC, "/inference.GRPCInferenceService/ModelInfer", 0)
+    assert (well.request.content, well.response.content) == (good, answers[0].infer_response.SerializeToString())
+    assert type(alone).FromString(well.response.content) == alone
+    assert (wrong.status, wrong.request.content, wrong.response.content) == (3, b"\xff", b"the request is no inference.ModelInferRequest")
 
 
 def test_what_asks_about_models_is_left_as_it_is() -> None:

@@ -49,8 +49,8 @@ class _Details:
     invocation_metadata: Sequence[Any] = field(default_factory=tuple)
 
 
-def handler(models: FakeModels, method: str) -> Any:
-    service = v2_grpc.service(models, WIRE, models.is_ready, models.observe)
+def handler(models: FakeModels, method: str, streamed: v2_grpc.Streamed | None = None) -> Any:
+    service = v2_grpc.service(models, WIRE, models.is_ready, models.observe, streamed)
     return service.handler().service(_Details(f"/{v2_grpc.SERVICE}/{method}"))
 
 
