@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from services.chassis import environments
-from services.serving.adapters.server_process import SERVER_PACKAGES
+from services.serving.adapters.server_environment import SERVER_PACKAGES
 from trainyard._environment_cache import default_cache
 
 REPO = Path(__file__).resolve().parents[1]

@@ -44,7 +44,8 @@ def measure(_: Path) -> list[Row]:
                     old, new = _one(url, bodies[way], folder, version, ports["json"])
                     before[way].append(old)
                     during[way].append(new)
-    return [row for way in _CALLS for row in _rows(way, before[way], during[way])]
+    names = {"grpc": "gRPC Predict", "json": "REST Predict"}
+    return [row for way in _CALLS for row in rows(names[way], before[way], during[way])]
 
 
 def _one(url: str, body: Path, folder: Path, version: int, rest_port: int) -> tuple[float, float]:
@@ -61,10 +62,7 @@ def _one(url: str, body: Path, folder: Path, version: int, rest_port: int) -> tu
         time.sleep(0.01)
     ended = time.time()
     loading.join()
-    if not found or found[-1][0] < ended:
-        raise RuntimeError(f"the load was over before the rollout, after {REQUESTS} requests")
-    old, new = ([took for at, took in found if first <= at < last] for first, last in ((0.0, begun), (begun, ended)))
-    return serving_load.percentile(old, 99), serving_load.percentile(new, 99)
+    return before_and_during(found, begun, ended)
 
 
 def _states(rest_port: int) -> dict[str, str]:
@@ -72,8 +70,16 @@ def _states(rest_port: int) -> dict[str, str]:
     return {it["version"]: it["state"] for it in told["model_version_status"]}
 
 
-def _rows(way: str, before: list[float], during: list[float]) -> list[Row]:
-    what = f"{'REST' if way == 'json' else 'gRPC'} Predict, {AT_ONCE} in flight, p99"
+def before_and_during(load: list[tuple[float, float]], begun: float, ended: float) -> tuple[float, float]:
+    """The 99th percentiles of a load's milliseconds: before the rollout, and while it went on. Raises RuntimeError where that outlasted the load."""
+    if not load or load[-1][0] < ended:
+        raise RuntimeError(f"the load was over before the rollout, after {len(load)} requests")
+    old, new = ([took for at, took in load if first <= at < last] for first, last in ((0.0, begun), (begun, ended)))
+    return serving_load.percentile(old, 99), serving_load.percentile(new, 99)
+
+
+def rows(what: str, before: list[float], during: list[float]) -> list[Row]:
+    what = f"{what}, {AT_ONCE} in flight, p99"
     return [
         Row(f"{what} before a rollout", "ms", before),
         Row(f"{what} during it", "ms", during),

@@ -18,9 +18,10 @@ from typing import Any
 from benchmarks import serving_load
 from benchmarks.report import Row
 from benchmarks.serving_floor import request
+from benchmarks.serving_rollout import AT_ONCE, before_and_during, rows
 from trainyard import Model, Workspace
 
-TRIALS, AT_ONCE, BEFORE_SECONDS = 3, 4, 4.0
+TRIALS, BEFORE_SECONDS = 3, 4.0
 _LEAST_REQUESTS = 4000
 _SECONDS = 40
 _CALL = "/tensorflow.serving.PredictionService/Predict"
@@ -52,7 +53,7 @@ def measure(home: Path) -> list[Row]:
                     during[way].append(new)
         finally:
             service.delete()
-    return [row for way in urls for row in _rows(way, before[way], during[way])]
+    return [row for way in urls for row in rows(f"{way} Predict through the door, a new server", before[way], during[way])]
 
 
 def _await_door(url: str, body: Path) -> None:
@@ -79,19 +80,7 @@ def _one(service: Any, model: Any, url: str, body: Path) -> tuple[float, float]:
     service.wait_for_deployment()
     ended = time.time()
     loading.join()
-    if not found or found[-1][0] < ended:
-        raise RuntimeError(f"the load was over before the new version answered, after {requests} requests")
-    old, new = ([took for at, took in found if first <= at < last] for first, last in ((0.0, begun), (begun, ended)))
-    return serving_load.percentile(old, 99), serving_load.percentile(new, 99)
-
-
-def _rows(way: str, before: list[float], during: list[float]) -> list[Row]:
-    what = f"{way} Predict through the door, {AT_ONCE} in flight, p99"
-    return [
-        Row(f"{what} before a new server", "ms", before),
-        Row(f"{what} while it starts and takes over", "ms", during),
-        Row(f"{what}, that to before", "times", [b / a for a, b in zip(before, during, strict=True)]),
-    ]
+    return before_and_during(found, begun, ended)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from services.serving.adapters.endpoint_keys import EndpointKeys
 from services.serving.adapters.endpoint_logs import EndpointLogs
 from services.serving.adapters.model_environments import ModelEnvironments
 from services.serving.adapters.model_files import CachedModelFiles
+from services.serving.adapters.model_servers import ModelServers, reachable_at
 from services.serving.adapters.sample_spools import SampleSpools
 from services.serving.adapters.server_files import ServerFiles
-from services.serving.adapters.server_process import ModelServers, reachable_at
 from services.serving.adapters.sources import CachedSources
 from services.serving.caretaker import World
 from services.serving.crowd import Crowd

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from services.chassis import environments
 from services.chassis.environments import BuildError
-from services.serving.adapters.server_process import REPO, SERVER_PACKAGES
+from services.serving.adapters.server_environment import REPO, SERVER_PACKAGES
 from services.serving.model_server import options
 from trainyard._environment_cache import default_cache
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.chassis import environments
 from services.chassis.environments import BuildError, Definition
-from services.serving.adapters.server_process import SERVER_PACKAGES
+from services.serving.adapters.server_environment import SERVER_PACKAGES
 from services.serving.domain.model_version import ModelVersion
 from services.serving.ports import CannotServe, Content, Say
 from trainyard._environment_cache import Hold

@@ -1,128 +1,25 @@
-"""A model server or a scoring script as a child process: started in its environment, heard until it says that it is ready, drained at the end."""
+"""A model server or a scoring script as a child process: heard until it says that it is ready, bound in its memory, drained at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import json
-import math
 import os
 import signal
-import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import psutil
-
-import trainyard
-from services.serving.adapters.endpoint_certificates import EndpointCertificates
-from services.serving.adapters.endpoint_keys import key_file
-from services.serving.adapters.listening import Listening
-from services.serving.adapters.sample_spools import spool_folder
-from services.serving.pinned import context_for
-from services.serving.ports import CannotServe, Content, Fetched, Ports, PortTaken, Say
-from trainyard.endpoint.v1.endpoint_pb2 import Limits
+from services.serving.adapters import server_look
+from services.serving.adapters.output_lines import lines
+from services.serving.ports import CannotServe, Content, Ports, PortTaken, Say
 from trainyard.event.v1.artifact_pb2 import Failure
 
-# What the model server imports beside TensorFlow; all fit every line of it.
-SERVER_PACKAGES = ("grpcio==1.85.1", "orjson==3.13.0", "protobuf>=4.25.3,<8")
-REPO = Path(__file__).resolve().parents[3]
-# So that a scoring script finds `trainyard` and `azureml`, behind all that its environment has.
-SDK = (Path(trainyard.__file__).resolve().parents[1], Path(trainyard.__file__).resolve().parents[1] / "azureml-alias")
 _PORT_TAKEN = 4
 _LAST_LINES = 20
-_MAX_LINE = 64 << 10
-_COUNTED = ":tensorflow:serving:request_count{"
-_UNDER_WAY = "trainyard_serving_under_way "
 _EXIT_LOOK_SECONDS, _LAST_WORDS_SECONDS = 0.05, 2.0
 _LOOK_SECONDS = 0.5  # between two looks at how much memory a server takes
-# A list of what is given, never of what is kept back: keys of the object store are no business of a user's model.
-_GIVEN = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD")
-_GIVEN_PREFIXES = ("LC_", "TF_", "CUDA_", "NVIDIA_", "OMP_", "KMP_", "MKL_", "GRPC_", "MALLOC_")
-
-
-class ModelServers:
-    def __init__(self, host: str, home: Path, load_seconds: float, memory_budget: int = 0) -> None:
-        """`load_seconds`: from the start of a process to its first answer. `memory_budget`: bytes that all servers may take together, so no
-        single one more; 0: no bound."""
-        self._host = host
-        self._home = home
-        self._load_seconds = load_seconds
-        self._certificates = EndpointCertificates(home)
-        self._memory_budget = memory_budget
-        self._listening = Listening(host)
-
-    def is_free(self, ports: Ports) -> bool:
-        return all(_is_free(self._host, port) for port in (ports.grpc, ports.rest) if port)
-
-    async def start(self, python: Path, content: Content, fetched: Fetched, ports: Ports, say: Say) -> ModelServer:
-        with ExitStack() as held:
-            rest = held.enter_context(self._listening.on(ports.rest, content.endpoint))
-            server = await self._process(python, content, fetched, ports.grpc, rest, say)
-            server.when_over(held.pop_all().close)
-        try:
-            await server.until_ready(self._load_seconds)
-        except BaseException:
-            await server.stop(0)
-            raise
-        return server
-
-    async def _process(self, python: Path, content: Content, fetched: Fetched, grpc: int, rest: socket.socket, say: Say) -> ModelServer:
-        has_code = content.scoring is not None
-        process = await asyncio.create_subprocess_exec(
-            *(self._scoring(python, content, rest) if has_code else self._serving(python, content, fetched, grpc, rest)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=fetched.path if has_code else self._home,
-            env=child_environment(os.environ) | limits_as_variables(content.limits) | code_variables(content, fetched),
-            process_group=0,
-            pass_fds=(rest.fileno(),),
-        )
-        server = ModelServer(process, content, say, "127.0.0.1" if self._host == "0.0.0.0" else self._host, rest.getsockname()[1])
-        server.bound(content.limits.memory_bytes, self._memory_budget)
-        return server
-
-    def _serving(self, python: Path, content: Content, fetched: Fetched, grpc: int, rest: socket.socket) -> list[str]:
-        (version,) = content.models
-        options = {
-            "model-name": version.model,
-            "model-path": fetched.path,
-            "version": version.version,
-            "host": self._host,
-            "grpc-port": grpc,
-            "rest-fd": rest.fileno(),
-            "parent-pid": os.getpid(),
-            "key-file": key_file(self._home, content.endpoint),
-            "samples": spool_folder(self._home, content.endpoint, content.deployment),
-            "manage-models": "false",
-        }
-        if content.tls is not None:
-            options |= dict.fromkeys(("ssl-config-file", "rest-api-ssl-config-file"), self._certificates.files(content.tls).config)
-        if content.limits.cpu_cores:
-            options["tensorflow-session-parallelism"] = math.ceil(content.limits.cpu_cores)
-        words = [f"--{name}={value}" for name, value in options.items()]
-        return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
-
-    def _scoring(self, python: Path, content: Content, rest: socket.socket) -> list[str]:
-        assert content.scoring is not None
-        options = {
-            "entry-script": content.scoring.entry_script,
-            "host": self._host,
-            "rest-fd": rest.fileno(),
-            "key-file": key_file(self._home, content.endpoint),
-            "samples": spool_folder(self._home, content.endpoint, content.deployment),
-            "parent-pid": os.getpid(),
-            "then-path": os.pathsep.join(map(str, SDK)),
-        }
-        if content.tls is not None:
-            options["tls-file"] = self._certificates.files(content.tls).pem
-        words = [f"--{name}={value}" for name, value in options.items()]
-        return [str(python), "-P", "-m", "services.serving.scoring_server", *words]
 
 
 class ModelServer:
@@ -178,16 +75,16 @@ class ModelServer:
     def _exceeds(self) -> str:
         """Its bound, and in which words; "" where it does not."""
         most, bound = self._bound
-        used = _memory(self._process.pid, most) if most else 0
+        used = server_look.memory_of(self._process.pid, most) if most else 0
         return f"the server took {used / 2**20:.0f} MiB of memory, and {most / 2**20:.0f} MiB {bound}" if used > most else ""
 
     async def calls(self) -> int | None:
         """As its metrics have it."""
         tls = self._content.tls
-        return await asyncio.to_thread(_calls, self._host, self.ports.rest, tls.certificate_pem if tls is not None else "")
+        return await asyncio.to_thread(server_look.calls_of, self._host, self.ports.rest, tls.certificate_pem if tls is not None else "")
 
     async def memory(self) -> int:
-        return await asyncio.to_thread(_memory, self._process.pid)
+        return await asyncio.to_thread(server_look.memory_of, self._process.pid)
 
     async def until_ready(self, seconds: float) -> None:
         """Raises CannotServe, and PortTaken."""
@@ -276,101 +173,6 @@ class ModelServer:
             os.killpg(self._process.pid, number)
 
 
-def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """What a model server may see of this service's environment."""
-    given = {name: value for name, value in ours.items() if name in _GIVEN or name.startswith(_GIVEN_PREFIXES)}
-    return {**given, "PYTHONPATH": str(REPO), "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"}
-
-
-def code_variables(content: Content, fetched: Fetched) -> dict[str, str]:
-    """What a scoring script finds in its environment; nothing without code."""
-    if content.scoring is None:
-        return {}
-    own = dict(content.scoring.environment.environment_variables)
-    return own | {
-        "PYTHONPATH": str(REPO),  # the scoring server takes it away before it reads the script
-        "AZUREML_MODEL_DIR": str(fetched.model_dir),
-        "AZUREML_ENTRY_SCRIPT": content.scoring.entry_script,
-        "SERVICE_NAME": content.endpoint,
-    }
-
-
-def limits_as_variables(limits: Limits) -> dict[str, str]:
-    """Threads that compute, for TensorFlow and for whatever goes by OpenMP; nothing where there is no bound."""
-    if not limits.cpu_cores:
-        return {}
-    threads = str(math.ceil(limits.cpu_cores))
-    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return dict.fromkeys(names, threads)
-
-
-def reachable_at(host: str) -> str:
-    """Where others reach what listens on that address."""
-    return socket.gethostname() if host == "0.0.0.0" else host
-
-
-def _resident(pid: int) -> int | None:
-    """Bytes of memory that a process takes; None where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _memory(pid: int, enough: int = 0) -> int:
-    """Bytes that a process takes with its children: a script may do its work in processes of its own. What they share counts once; unless
-    they are below `enough` even so, because the closer look takes longer."""
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        children = []
-    every = [pid, *(child.pid for child in children)]
-    found = sum(_resident(it) or 0 for it in every)
-    return found if len(every) == 1 or found <= enough else sum(_proportional(it) for it in every)
-
-
-def _proportional(pid: int) -> int:
-    """Its own memory, and of what it shares its part; all of it where the system does not tell."""
-    try:
-        words = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
-        return int(words[words.index("Pss:") + 1]) << 10
-    except (OSError, ValueError, IndexError):
-        return _resident(pid) or 0
-
-
-def _calls(host: str, port: int, certificate: str) -> int | None:
-    """`certificate`: in PEM, where it speaks TLS."""
-    seconds = _LOOK_SECONDS * 4
-    connection = (
-        http.client.HTTPSConnection(host, port, timeout=seconds, context=context_for(certificate))
-        if certificate
-        else http.client.HTTPConnection(host, port, timeout=seconds)
-    )
-    try:
-        connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        if answer.status != http.client.OK:
-            return None  # all its connections are in use
-        told = answer.read().decode().splitlines()
-        if any(line.startswith(_UNDER_WAY) and not line.endswith(" 0") for line in told):
-            return None
-        return sum(int(float(line.rpartition(" ")[2])) for line in told if line.startswith(_COUNTED))
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        connection.close()
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections to it do no harm
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
 def _as_ready(line: str) -> dict[str, Any] | None:
     try:
         told = json.loads(line)
@@ -384,17 +186,3 @@ def _as_ready(line: str) -> dict[str, Any] | None:
         all(type(it) is int and 0 <= it < 1 << 16 for it in ports) and isinstance(names, list) and all(isinstance(it, str) for it in names)
     )
     return told if fits else None
-
-
-async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Without an end to a line there is one after 64 KiB."""
-    rest = b""
-    while block := await stream.read(1 << 16):
-        *whole, rest = (rest + block).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace").rstrip("\r")
-        if len(rest) > _MAX_LINE:
-            yield rest.decode(errors="replace")
-            rest = b""
-    if rest:
-        yield rest.decode(errors="replace")

@@ -17,7 +17,7 @@ import pytest
 
 from services.chassis import environments
 from services.chassis.topics import make_topics
-from services.serving.adapters.server_process import SERVER_PACKAGES
+from services.serving.adapters.server_environment import SERVER_PACKAGES
 from services.serving.model_server.wire import Wire
 from tests.component.service_process import ServiceProcess
 from tests.component.service_process import running as service_running

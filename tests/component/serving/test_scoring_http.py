@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.serving.adapters.server_process import SDK
+from services.serving.adapters.server_environment import SDK
 from services.serving.sampling import spool
 from services.serving.sampling.call import SCRIPT
 from services.serving.sampling.sampler import ABOUT

@@ -14,7 +14,7 @@ import pytest
 from deploy.local import cache as local_cache
 from deploy.local import minio
 from services.chassis import environments
-from services.serving.adapters.server_process import SERVER_PACKAGES
+from services.serving.adapters.server_environment import SERVER_PACKAGES
 from services.serving.standalone import STORE_PACKAGES
 from tests.component.serving.calls import until
 from tests.component.serving.conftest import REPO, Running, started

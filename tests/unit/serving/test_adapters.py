@@ -10,7 +10,8 @@ import pytest
 from services.chassis import environments
 from services.serving.adapters.endpoint_logs import EndpointLogs
 from services.serving.adapters.model_environments import definition_for
-from services.serving.adapters.server_process import SERVER_PACKAGES, ModelServers, child_environment, reachable_at
+from services.serving.adapters.model_servers import ModelServers, reachable_at
+from services.serving.adapters.server_environment import SERVER_PACKAGES, child_environment
 from services.serving.ports import Ports
 from tests.unit.serving.builders import a_version
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.serving.adapters.server_process import ModelServer, ModelServers, _as_ready, _calls
+from services.serving.adapters import server_look
+from services.serving.adapters.model_servers import ModelServers
+from services.serving.adapters.server_process import ModelServer, _as_ready
 from services.serving.ports import CannotServe, Fetched, Ports, PortTaken
 from tests.unit.serving.builders import content, scoring
 
@@ -120,7 +122,7 @@ def test_a_server_that_is_too_full_to_say_is_not_taken_for_one_that_nobody_calls
     with socket.create_server(("127.0.0.1", 0)) as full:
         answering = threading.Thread(target=_answer_503, args=(full,))
         answering.start()
-        counted = _calls("127.0.0.1", full.getsockname()[1], "")
+        counted = server_look.calls_of("127.0.0.1", full.getsockname()[1], "")
         answering.join()
 
     assert counted is None
