@@ -56,8 +56,12 @@ def submit(
     distributed: Annotated[str, typer.Option(help="mpi (a Horovod ring) or ps (a TensorFlow cluster by TF_CONFIG)")] = "",
     nodes: Annotated[int, typer.Option(min=1, max=1000, help="nodes of a distributed run")] = 1,
     processes: Annotated[int, typer.Option("--processes-per-node", min=1, max=64, help="ranks a node")] = 1,
+    min_nodes: Annotated[int | None, typer.Option(min=1, max=1000, help="an elastic ring (mpi) goes on with as few nodes")] = None,
+    max_nodes: Annotated[int | None, typer.Option(min=1, max=1000, help="and grows to as many")] = None,
     workers: Annotated[int, typer.Option(min=0, help="of a TensorFlow cluster")] = 1,
     servers: Annotated[int, typer.Option("--parameter-servers", min=0, help="of a TensorFlow cluster")] = 1,
+    chief: Annotated[bool, typer.Option("--chief", help="a chief beside the workers of a TensorFlow cluster")] = False,
+    evaluator: Annotated[bool, typer.Option("--evaluator", help="and an evaluator")] = False,
     cpus: Annotated[
         float | None, typer.Option(help="cores that the run takes of each node; without any of these three the whole node")
     ] = None,
@@ -65,6 +69,13 @@ def submit(
     gpus: Annotated[int | None, typer.Option(help="GPUs that it takes of each node")] = None,
     priority: Annotated[int | None, typer.Option(help="-1000 to 1000; higher goes first")] = None,
     label: Annotated[list[str] | None, typer.Option(help="NAME or NAME=VALUE that its nodes must carry; may be repeated")] = None,
+    spread: Annotated[
+        bool | None, typer.Option("--spread/--pack", help="prefer empty nodes, or those that are in use", show_default=False)
+    ] = None,
+    user: Annotated[str, typer.Option(help="on whose account it counts; you by default", show_default=False)] = "",
+    checkpoint_folder: Annotated[
+        str, typer.Option(help="a folder of the script's that is mirrored while it runs, and is there again after a restart")
+    ] = "",
     max_restarts: Annotated[int | None, typer.Option(help="how often it begins again after the script has failed")] = None,
     resume_from: Annotated[str, typer.Option(help="a run whose last checkpoint it begins with", autocompletion=completion.run_ids)] = "",
     max_seconds: Annotated[float | None, typer.Option(min=0.001, help="the script is ended after so many seconds")] = None,
@@ -84,11 +95,28 @@ def submit(
     spec.environment.CopyFrom(_environment(space, env, framework_version, pip or [], local=target == LOCAL))
     spec.environment.environment_variables.update(pairs(environment_variable, "--variable"))
     spec.tags.update(pairs(tag, "--tag", bare=True))
-    counts = {"node_count": nodes, "process_count_per_node": processes, "worker_count": workers, "parameter_server_count": servers}
+    counts = {
+        "node_count": nodes,
+        "process_count_per_node": processes,
+        "worker_count": workers,
+        "parameter_server_count": servers,
+        "min_nodes": min_nodes,
+        "max_nodes": max_nodes,
+        "chief": chief,
+        "evaluator": evaluator,
+    }
     spec.MergeFrom(_gang(distributed, counts))
     taken = None if cpus is None and memory_in_gb is None and gpus is None else ResourceConfiguration(cpus, memory_in_gb, gpus)
     wishes = Scheduling()
-    wishes._take(resources=taken, priority=priority, labels=label or None, max_restarts=max_restarts)
+    wishes._take(
+        resources=taken,
+        priority=priority,
+        user=user or None,
+        labels=label or None,
+        spread=spread,
+        max_restarts=max_restarts,
+        checkpoint_folder=checkpoint_folder or None,
+    )
     wishes._schedule(spec)
     spec.resume_from = resume_from
     if max_seconds is not None:
@@ -125,7 +153,7 @@ def _what(folder: Path, script: str, command: str, words: list[str]) -> RunSpec:
     return spec_pb2.RunSpec(entry_script=path.as_posix(), arguments=[spec_pb2.Argument(text=word) for word in words])
 
 
-def _gang(distributed: str, counts: dict[str, int]) -> RunSpec:
+def _gang(distributed: str, counts: dict[str, Any]) -> RunSpec:
     from trainyard._distributed import MpiConfiguration, TensorflowConfiguration, distribution
     from trainyard.job.v1 import spec_pb2
 

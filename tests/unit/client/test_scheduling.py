@@ -17,7 +17,7 @@ from trainyard import _policy as policies
 from trainyard.cluster.v1 import cluster_pb2
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.history.v1 import history_pb2
-from trainyard.job.v1 import job_pb2
+from trainyard.job.v1 import job_pb2, spec_pb2
 
 Cli = Callable[..., Result]
 QUEUED = job_pb2.RUN_STATUS_QUEUED
@@ -198,6 +198,25 @@ def test_the_command_submits_gangs_with_what_they_take_and_how_they_go_on(platfo
     assert (other.distribution.process_count_per_node, other.distribution.WhichOneof("kind")) == (2, "horovod")
     assert (other.resources.cpus, other.resume_from) == (1, "exp_1")
     assert "not how they work together" in refused.stderr
+
+
+def test_the_command_asks_for_all_that_the_sdk_can_ask_for(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "train.py").write_text("pass\n")
+    words = ["run", "submit", str(folder), "--script", "train.py", "--target", "pool"]
+
+    elastic = cli(*words, "--distributed", "mpi", "--nodes", "2", "--min-nodes", "1", "--max-nodes", "3", "--spread", "--user", "ann")
+    ring = platform.last(job_pb2.SubmitRun).spec
+    estimator = cli(*words, "--distributed", "ps", "--chief", "--evaluator", "--checkpoint-folder", "./ckpt", "--pack")
+    cluster = platform.last(job_pb2.SubmitRun).spec
+    mixed = cli(*words, "--distributed", "ps", "--min-nodes", "1")
+
+    assert (elastic.exit_code, estimator.exit_code, mixed.exit_code) == (0, 0, 2), (elastic, estimator, mixed)
+    assert (ring.distribution.horovod.min_nodes, ring.distribution.horovod.max_nodes) == (1, 3)
+    assert (ring.spread, ring.user) == (spec_pb2.SPREAD_SPREAD, "ann")
+    assert (cluster.distribution.tensorflow.chief, cluster.distribution.tensorflow.evaluator) == (True, True)
+    assert (cluster.checkpoint_folder, cluster.spread) == ("ckpt", spec_pb2.SPREAD_PACK)
 
 
 def test_a_replay_of_a_file_needs_no_stack_and_tells_the_difference(cli: Cli, tmp_path: Path) -> None:
