@@ -42,14 +42,26 @@ def scheduler(
         yield Scheduler(topic_log, objects, agents)
 
 
-def trained(scheduler: Scheduler, script: str, nodes: tuple[str, ...], tensorflow: Any, version: str = "") -> dict[str, str]:
+LEGACY_KERAS = EnvironmentSpec(
+    framework="tensorflow", framework_version="2.21", pip_packages=["tf_keras"], environment_variables={"TF_USE_LEGACY_KERAS": "1"}
+)
+
+
+def trained(
+    scheduler: Scheduler,
+    script: str,
+    nodes: tuple[str, ...],
+    tensorflow: Any,
+    version: str = "",
+    environment: EnvironmentSpec | None = None,
+) -> dict[str, str]:
     """All that the run has left, once everyone that ends by itself has ended with 0, and the others have been ended."""
     run = f"{script.removesuffix('.py')}_{version}".replace("_", "-").replace(".", "-")
     distribution = Distribution(node_count=len(nodes), tensorflow=tensorflow)
     spec = RunSpec(
         source=Source(inline=InlineSource(files={script: (SCRIPTS / script).read_bytes()})),
         entry_script=script,
-        environment=EnvironmentSpec(framework="tensorflow", framework_version=version),
+        environment=environment or EnvironmentSpec(framework="tensorflow", framework_version=version),
         distribution=distribution,
     )
     scheduler.offers(run, spec, nodes)
@@ -104,11 +116,20 @@ def test_a_chief_coordinates_workers_and_parameter_servers_of_tensorflow_2(sched
 
 
 @pytest.mark.parametrize(
-    ("script", "version"), [("multi_worker_mirrored.py", "2.15"), ("multi_worker_loop.py", "2.15"), ("multi_worker_loop.py", "2.21")]
+    ("script", "version", "environment"),
+    [
+        ("multi_worker_mirrored.py", "2.15", None),
+        ("multi_worker_loop.py", "2.15", None),
+        ("multi_worker_loop.py", "2.21", None),
+        ("multi_worker_mirrored.py", "2.21", LEGACY_KERAS),
+    ],
+    ids=["2.15-fit", "2.15-loop", "2.21-loop", "2.21-fit"],
 )
-def test_mirrored_workers_have_the_same_weights(scheduler: Scheduler, script: str, version: str) -> None:
-    acquire(definition("tensorflow", version, []), default_cache(), print)
-    files = trained(scheduler, script, TWO, TensorflowCluster(worker_count=2), version)
+def test_mirrored_workers_have_the_same_weights(
+    scheduler: Scheduler, script: str, version: str, environment: EnvironmentSpec | None
+) -> None:
+    acquire(definition("tensorflow", version, environment.pip_packages if environment else []), default_cache(), print)
+    files = trained(scheduler, script, TWO, TensorflowCluster(worker_count=2), version, environment)
 
     first, second = (json.loads(files[f"outputs/weights_{index}"]) for index in (0, 1))
     assert first == second
