@@ -33,8 +33,8 @@ while not os.path.exists(sys.argv[1]):
 """
 
 
-def a_tensorflow_run(platform: Platform, pool: str, folder: Path, script: str, **options: object) -> Run:
-    estimator = TensorFlow(str(folder), entry_script=script, compute_target=pool, framework_version=TF, **options)  # type: ignore[arg-type]
+def a_tensorflow_run(platform: Platform, pool: str, folder: Path, script: str, version: str = TF, **options: object) -> Run:
+    estimator = TensorFlow(str(folder), entry_script=script, compute_target=pool, framework_version=version, **options)  # type: ignore[arg-type]
     return Experiment(platform.workspace, "clusters").submit(estimator)
 
 
@@ -87,6 +87,30 @@ def test_a_parameter_server_run_ends_when_its_workers_end(platform: Platform, tm
     exits = [it for it in platform.events_of(run.id, "trainyard.tasks") if isinstance(it, cluster_pb2.TaskExited)]
     assert {it.rank: it.stopped for it in exits} == {0: False, 1: False, 2: True}
     assert "worker 1 of" in ranks_lines(run, tmp_path, "70_driver_log_worker_1.txt")
+
+
+@pytest.mark.parametrize(
+    ("script", "version", "cluster", "nodes", "left"),
+    [
+        ("estimator.py", "2.15", TensorflowConfiguration(1, 1, chief=True, evaluator=True), 1, "outputs/model/eval/"),
+        ("parameter_server_strategy.py", "2.15", TensorflowConfiguration(2, 1, chief=True), 2, "outputs/weight"),
+        ("multi_worker_loop.py", "2.21", TensorflowConfiguration(2, 0), 2, "outputs/weights_1"),
+    ],
+    ids=["estimator", "parameter servers", "mirrored"],
+)
+def test_tensorflows_own_ways_of_distribution_train(
+    platform: Platform, tmp_path: Path, script: str, version: str, cluster: TensorflowConfiguration, nodes: int, left: str
+) -> None:
+    platform.pool("servers", max_nodes=2)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / script).write_bytes((SCRIPTS / "distributed" / script).read_bytes())
+    run = a_tensorflow_run(platform, "servers", folder, script, version, node_count=nodes, distributed_training=cluster)
+
+    run.wait_for_completion()
+
+    assert run.get_status() == "Completed"
+    assert any(path.startswith(left) for path in run.get_file_names())
 
 
 def test_an_elastic_ring_goes_on_without_an_agent_that_was_killed_and_takes_it_in_again(platform: Platform, tmp_path: Path) -> None:
