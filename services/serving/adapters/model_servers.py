@@ -77,7 +77,7 @@ class ModelServers:
         if content.tls is not None:
             options |= dict.fromkeys(("ssl-config-file", "rest-api-ssl-config-file"), self._certificates.files(content.tls).config)
         if content.limits.cpu_cores:
-            options["tensorflow-session-parallelism"] = math.ceil(content.limits.cpu_cores)
+            options["tensorflow-intra-op-parallelism"] = math.ceil(content.limits.cpu_cores)
         words = [f"--{name}={value}" for name, value in options.items()]
         return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
 
