@@ -180,6 +180,32 @@ def save_stand_in(path: Path) -> None:
     tf.saved_model.save(module, str(path), signatures=read)
 
 
+class Ragged(tf.Module):  # type: ignore[misc]
+    """Rows of different lengths, taken and given."""
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.float32, ragged_rank=1)])
+    def sums(self, x):  # type: ignore[no-untyped-def]
+        return {"sum": tf.reduce_sum(x, axis=1), "doubled": x * 2}
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None, None], tf.string, ragged_rank=2)])
+    def deep(self, x):  # type: ignore[no-untyped-def]
+        return {"same": x, "lengths": x.row_lengths()}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="s")])
+    def words(self, s):  # type: ignore[no-untyped-def]
+        return {"words": tf.strings.split(s)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+    def sparse(self, x):  # type: ignore[no-untyped-def]
+        return {"found": tf.sparse.from_dense(x)}
+
+
+def save_ragged(path: Path) -> None:
+    made = Ragged()
+    signatures = {"serving_default": made.sums, "deep": made.deep, "words": made.words, "sparse": made.sparse}
+    tf.saved_model.save(made, str(path), signatures=signatures)
+
+
 def save_doings(folder: Path) -> None:
     vocabulary = folder / "vocabulary.txt"
     vocabulary.write_text("zero\none\n")
@@ -236,6 +262,7 @@ def main() -> None:
     save_doings(folder)
     save_lite(folder / "half" / "model", folder / "lite" / "model")
     save_flex(folder)
+    save_ragged(folder / "ragged" / "model")
 
 
 if __name__ == "__main__":
