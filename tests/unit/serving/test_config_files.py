@@ -29,7 +29,11 @@ model_config_list {
     model_version_policy: { specific { versions: 1 versions: 3 } }
     version_labels { key: 'stable' value: 1 }
     version_labels { key: 'canary' value: 3 }
-    logging_config { log_collector_config { type: "" filename_prefix: "x" } sampling_config { sampling_rate: 0.1 } }
+    logging_config {
+      log_collector_config { type: "" filename_prefix: "x" }
+      sampling_config { sampling_rate: 0.1 attributes: 3 per_task_sampling_configs { dc: "a" task_index: 0 sampling_rate: 1 } }
+      custom_logging_config { type_url: "type.googleapis.com/of.somebody.Else" value: "x" }
+    }
   }
   config { name: "c" base_path: "/models/c" model_platform: "tensorflow" model_version_policy { all {} } }
   config { name: "d" base_path: "/models/d" model_platform: "tensorflow" model_version_policy { latest { num_versions: 2 } } }
@@ -112,6 +116,43 @@ def test_batching_has_tensorflow_servings_parameters_and_defaults(file: Path) ->
 
     file.write_text("max_batch_size { value: 32 } allowed_batch_sizes: 8")
     with pytest.raises(BadConfig, match="allowed_batch_sizes"):
+        read_batching(file, WIRE)
+
+
+def test_batching_cuts_large_calls_where_the_file_says_so(file: Path) -> None:
+    file.write_text(
+        "max_batch_size { value: 32 } enable_large_batch_splitting { value: true } max_execution_batch_size { value: 8 } "
+        "allowed_batch_sizes: 4 allowed_batch_sizes: 8"
+    )
+    told = read_batching(file, WIRE)
+    assert (told.max_batch_size, told.rows_of_a_run, told.allowed_batch_sizes) == (32, 8, (4, 8))
+
+    file.write_text("max_batch_size { value: 32 } max_execution_batch_size { value: 8 }")
+    assert read_batching(file, WIRE).rows_of_a_run == 32, "without splitting it has no effect"
+    for text, error in [
+        ("max_batch_size { value: 4 } enable_large_batch_splitting { value: true } max_execution_batch_size { value: 8 }", "between 1 and"),
+        ("enable_large_batch_splitting { value: true } max_execution_batch_size { value: -1 }", "between 1 and"),
+        (
+            "max_batch_size { value: 9 } enable_large_batch_splitting { value: true } max_execution_batch_size { value: 8 } "
+            "allowed_batch_sizes: 9",
+            "end with max_execution_batch_size 8",
+        ),
+    ]:
+        file.write_text(text)
+        with pytest.raises(BadConfig, match=error):
+            read_batching(file, WIRE)
+
+
+def test_priorities_of_calls_are_passed_over_and_said_to_be(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("max_batch_size { value: 8 }\nmixed_priority_batching_policy: PRIORITY_MERGE\nlow_priority_max_batch_size { value: 2 }")
+
+    assert read_batching(file, WIRE).max_batch_size == 8
+    told = capsys.readouterr().out
+    assert (
+        told == f"{file}: low_priority_max_batch_size, mixed_priority_batching_policy: no effect here, all calls have the same priority\n"
+    )
+    file.write_text("max_bach_size { value: 8 }\nmixed_priority_batching_policy: PRIORITY_MERGE")
+    with pytest.raises(BadConfig, match="1:1.*max_bach_size"):
         read_batching(file, WIRE)
 
 
