@@ -15,6 +15,7 @@ from services.serving.adapters.listening import Listening
 from services.serving.adapters.sample_spools import spool_folder
 from services.serving.adapters.server_environment import SDK, child_environment, code_variables, limits_as_variables
 from services.serving.adapters.server_process import ModelServer
+from services.serving.model_server.options import BATCHING_FILE
 from services.serving.ports import Content, Fetched, Ports, Say
 
 
@@ -78,6 +79,10 @@ class ModelServers:
             options |= dict.fromkeys(("ssl-config-file", "rest-api-ssl-config-file"), self._certificates.files(content.tls).config)
         if content.limits.cpu_cores:
             options["tensorflow-intra-op-parallelism"] = math.ceil(content.limits.cpu_cores)
+        if content.alias:
+            options["version-label"] = content.alias
+        if (fetched.path / BATCHING_FILE).is_file():  # a model without one answers each call by itself
+            options |= dict.fromkeys(("enable-batching", "enable-per-model-batching-parameters"), "true")
         words = [f"--{name}={value}" for name, value in options.items()]
         return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
 

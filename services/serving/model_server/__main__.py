@@ -153,7 +153,8 @@ def _models(options: Options, file: ConfigFile | None) -> list[ModelConfig]:
     if file is not None:
         return list(file.changed() or ())
     if options.model_path:
-        return [ModelConfig(options.model_name, options.model_path, fixed={options.version: options.model_path})]
+        labels = dict.fromkeys(options.version_labels, options.version)
+        return [ModelConfig(options.model_name, options.model_path, labels=labels, fixed={options.version: options.model_path})]
     return [ModelConfig(options.model_name, options.model_base_path)]
 
 

@@ -13,14 +13,13 @@ from services.serving.model_server import lite_operators, operations, warmup
 from services.serving.model_server.batching import BatchingParameters
 from services.serving.model_server.config_files import read_batching
 from services.serving.model_server.errors import INVALID_ARGUMENT, OUT_OF_RANGE, ServeError
+from services.serving.model_server.options import BATCHING_FILE, TFLITE_FILE
 from services.serving.model_server.saved_model import SavedModel, Threads
 from services.serving.model_server.servable import Servable
-from services.serving.model_server.tflite import FILE as TFLITE_FILE
 from services.serving.model_server.tflite import TfLite
 from services.serving.model_server.versions import ModelConfig
 from services.serving.model_server.wire import Wire
 
-BATCHING_FILE = "batching_params.pbtxt"
 # A SavedModel, as TensorFlow looks for it: the first of them that is there.
 _BINARY, _TEXT = "saved_model.pb", "saved_model.pbtxt"
 ANY_OPERATION = "any"

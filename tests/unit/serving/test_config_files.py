@@ -214,6 +214,13 @@ def test_without_a_port_for_rest_there_is_none_and_0_is_chosen_by_the_system() -
     assert options.parse(["--model_base_path=/a", "--rest-port=0"]).rest_port == 0
 
 
+def test_the_only_version_has_the_labels_that_are_given() -> None:
+    told = options.parse(["--model-path=/a", "--version=3", "--version-label=champion", "--version_label=stable"])
+
+    assert told.version_labels == ["champion", "stable"]
+    assert options.parse(["--model-path=/a", "--version=3"]).version_labels == []
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -223,6 +230,7 @@ def test_without_a_port_for_rest_there_is_none_and_0_is_chosen_by_the_system() -
         ("--model_base_path=/a --batching_parameters_file=/b", "needs --enable_batching"),
         ("--model_base_path=/a --enable_batching=perhaps", "neither true nor false"),
         ("--model_base_path=/a --no_such_flag", "unrecognized arguments"),
+        ("--model_base_path=/a --version-label=champion", "--version_label needs --model-path"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_ends_with_2(words: str, error: str, capsys: pytest.CaptureFixture[str]) -> None:
