@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,15 +13,16 @@ from trainyard.endpoint.v1 import endpoint_pb2
 
 @dataclass(frozen=True)
 class Door:
-    """Where all models answer by name; ports of 0: nowhere."""
+    """Where all models answer by name; ports of 0: nowhere. `is_kept_out`: somebody else answers there now, who is to get nobody's key."""
 
     host: str
     grpc_port: int
     rest_port: int
+    is_kept_out: Callable[[], bool] = lambda: False
 
     @property
     def is_open(self) -> bool:
-        return bool(self.grpc_port and self.rest_port)
+        return bool(self.grpc_port and self.rest_port) and not self.is_kept_out()
 
     @property
     def grpc_address(self) -> str:

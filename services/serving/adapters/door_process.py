@@ -19,9 +19,12 @@ from services.serving.adapters.output_lines import lines
 from services.serving.adapters.server_environment import REPO, child_environment
 from services.serving.adapters.whole_file import replace_whole
 from services.serving.domain.endpoint import Deployment, Endpoint
+from services.serving.door import PORT_TAKEN
 
 log = structlog.get_logger()
 _PAUSE_SECONDS = 2.0
+_READY, _CANNOT_LISTEN = '{"ready": true', "cannot listen: "
+_WHAT_TO_DO = "stop what listens there, or set serving.door_grpc_port and serving.door_rest_port; endpoints answer at their own ports"
 _GRACE_SECONDS = 6.0
 
 
@@ -65,10 +68,10 @@ class DoorTable:
 def _backend(deployment: Deployment, grpc_address: str, scoring_uri: str, host: str) -> dict[str, Any]:
     rest, tls = urlsplit(scoring_uri), deployment.tls
     if tls is None:
-        return {"deployment": deployment.number, "grpc": grpc_address, "rest": rest.netloc}
+        return {"deployment": deployment.number, "version": deployment.version, "grpc": grpc_address, "rest": rest.netloc}
     grpc = f"{host}:{grpc_address.rpartition(':')[2]}" if grpc_address else ""
     told = {"certificate": tls.certificate_pem, "cname": tls.cname}
-    return {"deployment": deployment.number, "grpc": grpc, "rest": f"{host}:{rest.port}", **told}
+    return {"deployment": deployment.number, "version": deployment.version, "grpc": grpc, "rest": f"{host}:{rest.port}", **told}
 
 
 class DoorProcess:
@@ -78,6 +81,8 @@ class DoorProcess:
         self._table = table
         self._host = host
         self._ports = (grpc_port, rest_port)
+        self.is_kept_out = False
+        """Somebody else has a port of it: what is told there reaches them."""
 
     async def run(self) -> None:
         """Until cancelled; one that ends is started again."""
@@ -87,13 +92,24 @@ class DoorProcess:
             process = await self._start()
             try:
                 assert process.stdout is not None
+                said = ""
                 async for line in lines(process.stdout):
-                    log.info("door", said=line.rstrip()[:1000])
+                    said = line.rstrip()[:1000]
+                    if line.startswith(_READY):
+                        self.is_kept_out = False
+                    if not (self.is_kept_out or line.startswith(_CANNOT_LISTEN)):
+                        log.info("door", said=said)
                 code = await process.wait()
             except asyncio.CancelledError:
                 await _end(process)
                 raise
-            log.warning("the door ended and is started again", code=code, in_seconds=_PAUSE_SECONDS)
+            if code != PORT_TAKEN:
+                log.warning("the door ended and is started again", code=code, in_seconds=_PAUSE_SECONDS)
+            elif self.is_kept_out:
+                log.debug("the door is shut still", why=said)
+            else:
+                self.is_kept_out = True
+                log.warning("the door is shut: models are not found by name until its ports are free", why=said, what_to_do=_WHAT_TO_DO)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _start(self) -> asyncio.subprocess.Process:
