@@ -11,6 +11,19 @@ from trainyard._errors import UserErrorException
 if TYPE_CHECKING:
     from trainyard._datapath import DataPath
     from trainyard._dataset import FileDataset
+    from trainyard._workspace import Workspace
+
+
+def made_of(path: Any, workspace: Workspace | None = None, *, validate: bool = True) -> FileDataset:
+    """As FileDatasetFactory.from_files; `workspace`: where its stores are, whatever config.json says."""
+    from trainyard._dataset import FileDataset
+    from trainyard._dataset_sources import Sources
+
+    found = Sources.of(path, workspace)
+    made = FileDataset(found.urls, workspace=found.workspace)
+    if validate and any(map(_stored_sources.is_stored, found.urls)):
+        made._sources()
+    return made
 
 
 class FileDatasetFactory:
@@ -23,16 +36,9 @@ class FileDatasetFactory:
         Lazy for URLs: they are looked at when the dataset is registered or run with. Paths in a datastore are looked at here if `validate`.
         Local files are uploaded to the default datastore, under a folder named by their content.
         """
-        from trainyard._dataset import FileDataset
-        from trainyard._dataset_sources import Sources
-
         if partition_format is not None:
             raise UserErrorException("partition_format has no use for files.", target="partition_format", hint="leave it out")
-        found = Sources.of(path)
-        made = FileDataset(found.urls, workspace=found.workspace)
-        if validate and any(map(_stored_sources.is_stored, found.urls)):
-            made._sources()
-        return made
+        return made_of(path, validate=validate)
 
     @staticmethod
     def upload_directory(

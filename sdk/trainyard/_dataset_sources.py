@@ -30,12 +30,14 @@ class Sources:
     workspace: Workspace | None
 
     @classmethod
-    def of(cls, given: Any) -> Sources:
-        """Raises UserErrorException for what is none of the kinds, and for local paths with no file."""
+    def of(cls, given: Any, workspace: Workspace | None = None) -> Sources:
+        """`workspace`: where local files go and stores are looked for; without it the one of a datastore among them, or config.json's.
+
+        Raises UserErrorException for what is none of the kinds, and for local paths with no file.
+        """
         items = list(given) if isinstance(given, list) or (isinstance(given, Sequence) and not _is_one(given)) else [given]
         if not items:
             raise UserErrorException(f"A dataset needs at least one source: {_KINDS}.", target="path")
-        workspace: Workspace | None = None
         urls: list[str] = []
         local: list[str] = []
         for item in items:

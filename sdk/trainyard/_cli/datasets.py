@@ -20,18 +20,22 @@ Version = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="its version; 0
 @group.command("register")
 def dataset_register(
     name: Annotated[str, typer.Argument(help="the name to register under")],
-    sources: Annotated[list[str], typer.Argument(help="http(s) URLs, or datastore://STORE/PATH with * ? ** in it")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="http(s) URLs, datastore://STORE/PATH with * ? ** in it, or local files and folders, which are uploaded"),
+    ],
     description: Annotated[str, typer.Option(help="free text")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated")] = None,
     new_version: Annotated[bool, typer.Option("--new-version", help="add a version under a name that is there")] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Record size, ETag and SHA-256 of every file under a name; nothing is copied."""
-    from trainyard._dataset import Dataset
+    """Record size, ETag and SHA-256 of every file under a name; nothing is copied but local files."""
+    from trainyard._dataset_factory import made_of
 
-    made = Dataset.File.from_files(sources).register(
-        workspace(config), name, description=description, tags=pairs(tag, "--tag", bare=True), create_new_version=new_version
+    space = workspace(config)
+    made = made_of(sources, space).register(
+        space, name, description=description, tags=pairs(tag, "--tag", bare=True), create_new_version=new_version
     )
     one(_shown(made._message, files=False), as_json=as_json)
 
@@ -92,7 +96,10 @@ def dataset_download(
 
 
 def _shown(found: Any, *, files: bool) -> dict[str, Any]:
+    from google.protobuf.json_format import MessageToDict
+
     listed = [{"path": it.path, "bytes": int(it.size_bytes), "sha256": it.sha256, "url": it.url} for it in found.files]
+    steps = {"steps": [MessageToDict(it) for it in found.steps]} if files and found.steps else {}
     return {
         "name": found.name,
         "version": int(found.version),
@@ -101,4 +108,5 @@ def _shown(found: Any, *, files: bool) -> dict[str, Any]:
         "files": listed if files else int(found.count) or len(listed),
         "bytes": int(found.total_bytes) or sum(it.size_bytes for it in found.files),
         "registeredAt": iso(found.registered_at),
+        **steps,
     }

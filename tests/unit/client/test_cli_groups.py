@@ -211,6 +211,21 @@ def test_datasets_are_registered_listed_and_shown(platform: Platform, cli: Cli) 
     assert cli("dataset", "show", "words").exit_code == 3
 
 
+def test_a_dataset_is_made_where_config_says_and_of_local_files_too(platform: Platform, cli: Cli, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "config.json").rename(elsewhere / "config.json")
+    (tmp_path / "words.txt").write_text("words")
+    config = ("--config", str(elsewhere / "config.json"), "--json")
+
+    (local,) = objects(cli("dataset", "register", "local", "words.txt", *config))
+    (again,) = objects(cli("dataset", "show", "local", *config))
+    (stored,) = objects(cli("dataset", "register", "stored", again["files"][0]["url"], *config))
+
+    assert again["files"][0]["url"].startswith("datastore://")
+    assert (local["files"], stored["files"]) == (1, 1)
+
+
 def test_experiments_are_listed_with_their_runs(platform: Platform, cli: Cli) -> None:
     add_run(platform, "exp_1")
     add_run(platform, "exp_2")
