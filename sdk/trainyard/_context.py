@@ -19,6 +19,7 @@ from trainyard._model_datasets import name_and_version, purposes
 from trainyard._offline import Experiment, OfflineRun
 from trainyard._wire import Wire
 
+_UPLOADS = 1000  # in one request to the agent
 SOCKET, SPOOL, PARENT = "TRAINYARD_RUN_SOCKET", "TRAINYARD_SPOOL", "TRAINYARD_PARENT_RUN_ID"
 
 
@@ -135,7 +136,11 @@ class ScriptRun(LiveRun):
             spooled = _spool()
             copy_source(source, spooled)
             files.append([name, spooled.name])
-        self._ask("upload", files=files)
+            if len(files) == _UPLOADS:
+                self._ask("upload", files=files)
+                files = []
+        if files:
+            self._ask("upload", files=files)
 
     def _open_children(self, names: Sequence[str], tags: Sequence[Mapping[str, str]]) -> list[ScriptRun]:
         wanted = [{"display_name": name, "tags": dict(those)} for name, those in zip(names, tags, strict=True)]

@@ -29,7 +29,7 @@ def ranks_of(wish: int | str | None) -> list[int] | None:
 
 def shaped(run_id: str, batches: Sequence[Any]) -> dict[str, Any]:
     """MetricBatches of one attempt by name, in the shapes of `shape`; of each name those of one rank."""
-    points = once(_of_lowest_ranks(batches))
+    points = once(preferred(batches))
     return shape(run_id, ((point.name, point.kind, value_of(point)) for point in points))
 
 
@@ -53,7 +53,8 @@ def once(points: Iterable[Any]) -> Iterator[Any]:
         yield point
 
 
-def _of_lowest_ranks(batches: Sequence[Any]) -> Iterator[Any]:
+def preferred(batches: Sequence[Any]) -> Iterator[Any]:
+    """The MetricPoints of one attempt's batches that are shown: of each name those of rank 0, or of the lowest rank that logged it."""
     if len({batch.rank for batch in batches}) <= 1:
         for batch in batches:
             yield from batch.points

@@ -20,6 +20,7 @@ from services.trainer_agent.layout import Folders
 from services.trainer_agent.registration import registration, texts
 from trainyard._client_run import new_run_id
 from trainyard._errors import ModelPathNotFoundException, TrainyardException, UserErrorException
+from trainyard._metrics import once, preferred
 from trainyard._objects import Objects
 from trainyard._paths import safe_relpath
 from trainyard._uploads import put
@@ -205,7 +206,8 @@ class OnBehalf:
     def _metrics(self, run_id: str, _: dict[str, Any]) -> list[tuple[str, str, Any]]:
         epoch = self._offer.epoch if run_id == self._offer.run_id else 0
         batches: list[Any] = self._log.messages(METRICS, run_id, self._began - _CLOCK_SLACK_SECONDS)
-        return [(point.name, point.kind, value_of(point)) for batch in batches if batch.epoch == epoch for point in batch.points]
+        points = once(preferred([batch for batch in batches if batch.epoch == epoch]))
+        return [(point.name, point.kind, value_of(point)) for point in points]
 
     # -- files
 

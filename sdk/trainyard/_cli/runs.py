@@ -29,9 +29,10 @@ from trainyard._cli.common import (
     wrong,
 )
 from trainyard._cli.output import emit, note, one, rows, say, size
-from trainyard._cli.shapes import attempt_line, file_row, point_row, point_value, run_row, run_view
+from trainyard._cli.shapes import attempt_line, file_row, point_row, run_row, run_view
 from trainyard._errors import RunNotFoundException, TrainyardException
 from trainyard._text import shown_line
+from trainyard._values import value_of
 
 group = new_group("Runs: submit, list, show, follow, download, cancel, tag.")
 group.command("submit")(runs_submit.submit)
@@ -174,7 +175,7 @@ def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config
     if not at:
         list(_placed(clients, [view.run]))
     points = _points(clients, run_id, as_of=as_of(at), preferred_ranks=True)
-    shown = run_view(view, {point.name: point_value(point) for point in points})
+    shown = run_view(view, {point.name: value_of(point) for point in points})
     if not as_json:
         shown["attempts"] = [attempt_line(attempt) for attempt in shown["attempts"]]
         shown["files"] = [f"{file.path} ({size(file.size_bytes)})" for file in view.files[:20]]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
 from trainyard._attempts import attempts_of
 from trainyard._cli.output import iso
+from trainyard._values import value_of
 
 
 def status(number: int) -> str:
@@ -42,24 +42,13 @@ def file_row(file: Any) -> dict[str, Any]:
     return {"path": file.path, "bytes": int(file.size_bytes), "sha256": file.sha256}
 
 
-def point_value(point: Any) -> Any:
-    """What was logged: a number, a text, or what the JSON says."""
-    which = point.WhichOneof("value")
-    if which == "json":
-        try:
-            return json.loads(point.json)
-        except ValueError:
-            return point.json
-    return getattr(point, which) if which else None
-
-
 def point_row(batch: Any, point: Any) -> dict[str, Any]:
     """One logged value of a MetricBatch."""
     return {
         "runId": batch.run_id,
         "name": point.name,
         "kind": point.kind,
-        "value": point_value(point),
+        "value": value_of(point),
         "step": int(point.step) if point.HasField("step") else None,
         "rank": batch.rank,
         "epoch": batch.epoch,

@@ -412,6 +412,20 @@ run.upload_file('b.bin', io.BytesIO(b'B'))
     assert [(tmp_path / "spool" / spooled).read_bytes() for _, spooled in files] == [b"A", b"B"]
 
 
+def test_a_large_folder_is_uploaded_in_pieces_that_the_agent_takes(agent: Agent, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(5):
+        (folder / str(number)).write_text("x")
+
+    result = a_script(f"from trainyard import _context\n_context._UPLOADS = 2\nrun.upload_folder('kept', {str(folder)!r})", agent)
+
+    asked = [item["files"] for item in agent.asks()]
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [len(it) for it in asked] == [2, 2, 1]
+    assert sorted(path for it in asked for path, _ in it) == [f"kept/{number}" for number in range(5)]
+
+
 def test_what_cannot_be_uploaded_is_raised(agent: Agent) -> None:
     result = a_script(
         """

@@ -261,6 +261,21 @@ async def test_metrics_of_this_attempt_alone_are_read(on_behalf: OnBehalf, platf
     assert await ok(on_behalf, "metrics") == [("x", "scalar", 1.0)]
 
 
+async def test_of_a_name_that_every_rank_logs_one_ranks_values_are_read_and_each_step_once(on_behalf: OnBehalf, platform: Platform) -> None:
+    def batch(rank: int, *points: tuple[str, float, int]) -> MetricBatch:
+        return MetricBatch(
+            run_id="run", epoch=1, rank=rank, points=[MetricPoint(name=n, kind="scalar", number=x, step=step) for n, x, step in points]
+        )
+
+    platform.metrics = [
+        batch(1, ("loss", 9.0, 0), ("own", 5.0, 0)),
+        batch(0, ("loss", 1.0, 0)),
+        batch(0, ("loss", 1.0, 0), ("loss", 0.5, 1)),
+    ]
+
+    assert await ok(on_behalf, "metrics") == [("own", "scalar", 5.0), ("loss", "scalar", 1.0), ("loss", "scalar", 0.5)]
+
+
 async def test_a_log_that_is_away_is_said_to_be(on_behalf: OnBehalf, platform: Platform) -> None:
     platform.away = True
 
