@@ -16,6 +16,7 @@ import grpc
 import sqlalchemy as sa
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.serving.keeper import address as keeper_address
 from tests.conftest import free_port
 
 REPO = Path(__file__).resolve().parents[2]
@@ -91,6 +92,7 @@ class ServiceProcess:
 
     def close(self) -> None:
         self.kill()
+        keeper_address.end(self.home)  # what outlives the serving service
         self.channel.close()
 
     def _end(self, number: signal.Signals) -> int:
