@@ -114,6 +114,7 @@ class Keeper:
             self._alone = self._loop.call_later(self._orphan_seconds, self._end_alone)
 
     def _hello(self, link: Link, message: Message) -> None:
+        orphan_seconds = float(message["orphan_seconds"])
         if self._is_ending:
             link.close()
             return
@@ -122,7 +123,7 @@ class Keeper:
             before.send({"op": "replaced"})
             before.close()
         self._alone.cancel()
-        self._orphan_seconds = float(message["orphan_seconds"])
+        self._orphan_seconds = orphan_seconds
         self._ends_with_service, self._has_served = False, True
         link.send({"protocol": PROTOCOL, "children": [it.about() for it in self._children.values()]})
         for child in self._children.values():
