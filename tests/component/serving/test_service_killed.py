@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,15 +99,12 @@ def calling(asks: Mapping[str, Callable[[], Any]]) -> Iterator[dict[str, list[An
             except Exception as error:
                 answers[name].append(repr(error))
 
-    callers = [threading.Thread(target=call, args=(name,)) for name in asks]
-    for caller in callers:
-        caller.start()
-    try:
-        yield answers
-    finally:
-        over.set()
-        for caller in callers:
-            caller.join()
+    with ThreadPoolExecutor(len(asks)) as callers:
+        callers.map(call, asks)
+        try:
+            yield answers
+        finally:
+            over.set()
 
 
 def answered_on(answers: Mapping[str, list[Any]]) -> None:
