@@ -68,6 +68,7 @@ def main() -> int:
         .beside(lambda context: Supervisor(context.engine, context.store, world).run())
         .beside(lambda context: RequestLog(spools, KafkaPublisher(settings.kafka_bootstrap), context.store).run())
         .beside(lambda _: DoorProcess(keeper, table, settings.host, door.grpc_port, door.rest_port, control).run())
+        .leaves(keeper.leave)
         .run()
     )
 

@@ -52,6 +52,19 @@ class ServiceProcess:
         ended = "ended" if self._process.poll() is not None else "is not ready"
         raise RuntimeError(f"{self.name} {ended}: {self.log()[-3000:]}")
 
+    @contextmanager
+    def without(self, kafka_bootstrap: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Another one in its place, whose Kafka is away: never ready."""
+        environment = {**self._environment, "TRAINYARD_KAFKA_BOOTSTRAP": kafka_bootstrap}
+        command = [sys.executable, "-m", f"services.{self.name}"]
+        with (self.home / f"{self.name}.log").open("ab") as output:
+            process = subprocess.Popen(command, cwd=self.home, env=environment, stdout=output, stderr=output)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
     def _says_ready(self) -> bool:
         """False where the watch broke off: after a kill, the first call may still go out on the dead process's connection."""
         watch = health_pb2_grpc.HealthStub(self.channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=_WATCH_SECONDS)

@@ -5,7 +5,7 @@ The service says `hello` first, and is told the protocol and the children; these
     start   seq, id, key, digest, words, cwd, env, listen: [host, port, owner] or null -> seq, pid, port; or seq, error, taken
     signal  id, number     to its process group, unless it has ended
     note    id, note       kept for the next service
-    leave                  whatever is left when the connection ends, ends then
+    leave                  whatever is left when the connection ends is ended then
 
 and from the keeper `output` (id, stream, data in base64), `over` (id, stream: it writes no more) and `exit` (id, code).
 """

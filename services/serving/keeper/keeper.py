@@ -20,6 +20,7 @@ from services.serving.keeper.lending import Lending, Taken
 
 _HIGH_WATER = 1 << 20  # bytes that a slow service has not read
 _LAST_WORDS_SECONDS = 2.0  # for what a child that ended left behind, and still writes
+_LATE_SECONDS = 2.0  # for what a service that was stopped has not drained
 _GRACE_SECONDS, _KILLED_SECONDS = 5.0, 5.0
 
 
@@ -108,7 +109,7 @@ class Keeper:
             return
         self._link = None
         if self._ends_with_service or not self._living():
-            self.end(0)
+            self.end(_LATE_SECONDS)
         else:
             say(f"the service is gone; {len(self._children)} processes go on, for {self._orphan_seconds:g} s without another")
             self._alone = self._loop.call_later(self._orphan_seconds, self._end_alone)

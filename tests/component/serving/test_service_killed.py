@@ -211,3 +211,17 @@ def test_a_service_that_is_stopped_leaves_nothing_behind(service: ServiceProcess
     assert len(left) >= 3
     service.start()
     until(lambda: Webservice(scored.workspace, scored.name).state == "Healthy", "the return")
+
+
+def test_a_service_that_is_stopped_before_it_has_taken_anything_over_leaves_nothing_behind_either(service: ServiceProcess) -> None:
+    keeper = keeper_of(service)
+    left = [keeper, *keeper.children(recursive=True)]
+    service.kill()
+
+    with service.without("127.0.0.1:1") as waiting:
+        until(lambda: "waits for Kafka" in service.log(), "a service that waits")
+        waiting.terminate()
+        code = waiting.wait(30)
+
+    assert code == 0
+    until(lambda: all(has_ended(it) for it in left), "the end of all")
