@@ -13,7 +13,7 @@ from services.serving.adapters.door_process import DoorProcess, DoorTable
 from services.serving.adapters.endpoint_certificates import EndpointCertificates
 from services.serving.adapters.endpoint_keys import EndpointKeys
 from services.serving.adapters.endpoint_logs import EndpointLogs
-from services.serving.adapters.kept import Keeper
+from services.serving.adapters.home_keeper import Keeper
 from services.serving.adapters.model_environments import ModelEnvironments
 from services.serving.adapters.model_files import CachedModelFiles
 from services.serving.adapters.model_servers import ModelServers, reachable_at

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from services.serving.adapters.endpoint_keys import key_file
-from services.serving.adapters.kept import Keeper, Kept
+from services.serving.adapters.home_keeper import Keeper
+from services.serving.adapters.kept import Kept
 from services.serving.adapters.output_lines import lines
 from services.serving.adapters.server_environment import REPO, child_environment
 from services.serving.adapters.whole_file import replace_whole

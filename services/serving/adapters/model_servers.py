@@ -14,7 +14,8 @@ from typing import Any
 
 from services.serving.adapters.endpoint_certificates import EndpointCertificates
 from services.serving.adapters.endpoint_keys import key_file
-from services.serving.adapters.kept import Keeper, Kept
+from services.serving.adapters.home_keeper import Keeper
+from services.serving.adapters.kept import Kept
 from services.serving.adapters.model_files import digest_of
 from services.serving.adapters.sample_spools import spool_folder
 from services.serving.adapters.server_environment import SDK, child_environment, code_variables, limits_as_variables

@@ -9,7 +9,7 @@ import pytest
 
 from services.chassis import environments
 from services.serving.adapters.endpoint_logs import EndpointLogs
-from services.serving.adapters.kept import Keeper
+from services.serving.adapters.home_keeper import Keeper
 from services.serving.adapters.model_environments import definition_for
 from services.serving.adapters.model_servers import ModelServers, reachable_at
 from services.serving.adapters.server_environment import SERVER_PACKAGES, child_environment

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from services.serving.access import KEY
 from services.serving.adapters.door_process import DoorProcess, DoorTable
-from services.serving.adapters.kept import Keeper
+from services.serving.adapters.home_keeper import Keeper
 from services.serving.door import peek
 from services.serving.door.routes import NoRoute, NotAwake, Refused, Table, part_of
 from services.serving.model_server.wire import Wire

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.serving.adapters.kept import Keeper, Kept
+from services.serving.adapters.home_keeper import Keeper
+from services.serving.adapters.kept import Kept
 from services.serving.adapters.model_servers import ModelServers
 from services.serving.keeper import address, frames
 from services.serving.keeper.child import MOST_KEPT, Stream
@@ -146,6 +147,21 @@ async def test_only_its_owner_may_speak_to_it_and_what_it_is_given_lies_in_no_fi
     assert "only-in-memory" not in " ".join([*keeper_of(home).environ().values(), *keeper_of(home).cmdline()])
 
 
+async def test_whoever_stops_the_platform_finds_it_by_the_settings_and_its_session_is_its_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINYARD_SETTINGS", "/home/of/settings.toml")
+    monkeypatch.setenv("TRAINYARD_OBJECT_STORE__SECRET_KEY", "hidden")
+    await shell(Keeper(home), "exec sleep 1000")
+
+    seen = keeper_of(home).environ()
+
+    assert {name: value for name, value in seen.items() if name.startswith("TRAINYARD_")} == {
+        "TRAINYARD_SETTINGS": "/home/of/settings.toml"
+    }
+    assert os.getsid(keeper_of(home).pid) == keeper_of(home).pid
+
+
 async def test_nonsense_on_its_socket_ends_nothing(home: Path) -> None:
     keeper = Keeper(home)
     kept = await shell(keeper, "exec sleep 1000")
@@ -218,7 +234,7 @@ async def test_a_keeper_of_another_code_is_ended(home: Path, monkeypatch: pytest
     await shell(first, "exec sleep 1000")
     old = keeper_of(home)
     await killed(first)
-    monkeypatch.setattr("services.serving.adapters.kept.PROTOCOL", frames.PROTOCOL + 1)
+    monkeypatch.setattr("services.serving.adapters.home_keeper.PROTOCOL", frames.PROTOCOL + 1)
 
     found = await Keeper(home).found("one")
 

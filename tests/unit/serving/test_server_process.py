@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from services.serving.adapters import server_look
-from services.serving.adapters.kept import Keeper
+from services.serving.adapters.home_keeper import Keeper
 from services.serving.adapters.model_servers import ModelServers
 from services.serving.adapters.server_process import ModelServer, _as_ready
 from services.serving.keeper import address
