@@ -41,7 +41,7 @@ test: setup-dev test-packages ## The whole suite, real Kafka, MinIO, TensorFlow 
 	@$(VENV)/python -m pytest $(or $(TESTS),tests) $(PYTEST_ARGS)
 
 # From the distribution, which only root may ask; where they are missing the tests that need them are skipped, and say so.
-PACKAGES := postgresql libfuse3-3 openssh-server nghttp2-client iproute2
+PACKAGES := postgresql libfuse3-3 openssh-server nghttp2-client iproute2 libb64-0d
 
 .PHONY: test-packages
 test-packages:

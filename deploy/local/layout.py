@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_BASE = 17400
+DOOR_GRPC_PORT, DOOR_REST_PORT = 8500, 8501
 SERVICES = ("dataset", "scheduler", "registry", "serving", "history")
 # Unix socket paths end at 107 bytes.
 _LONGEST_SOCKET = 100
@@ -40,21 +41,25 @@ class Layout:
 
     @property
     def door_grpc_port(self) -> int:
-        """All models by name."""
-        return self.base + 16
+        """All models by name: where clients of TensorFlow Serving and Triton look for them, in one stack of a machine."""
+        return DOOR_GRPC_PORT if self.base == DEFAULT_BASE else self.base + 16
 
     @property
     def door_rest_port(self) -> int:
-        return self.base + 17
+        return DOOR_REST_PORT if self.base == DEFAULT_BASE else self.base + 17
 
     def agent_port(self, slot: int) -> int:
         return self.base + 20 + slot
+
+    def door_ports(self) -> dict[str, int]:
+        """Those that the stack is well without: whatever answers there has one of its own as well."""
+        return {"models by name, gRPC": self.door_grpc_port, "models by name, REST": self.door_rest_port}
 
     def ports(self) -> dict[str, int]:
         """Every port by what listens there."""
         named = {"Kafka": self.kafka_port, "Kafka's controller": self.controller_port, "MinIO": self.minio_port}
         named |= {f"the service {name}": self.service_port(name) for name in SERVICES}
-        named |= {"models by name, gRPC": self.door_grpc_port, "models by name, REST": self.door_rest_port}
+        named |= self.door_ports()
         return named | {f"agent-{slot}": self.agent_port(slot) for slot in range(self.node_slots)}
 
     @property

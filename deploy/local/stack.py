@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -19,8 +20,10 @@ from deploy.local.console import say, step
 from deploy.local.keys import BUCKET, Secrets, set_up_store
 from deploy.local.layout import SERVICES, Layout, holder, in_use
 from deploy.local.private_file import write_private
+from services.serving.door.about import NAME as DOOR_NAME
 
 _SECONDS = 90.0
+_DOOR_SECONDS = 15.0
 
 
 class StackError(Exception):
@@ -54,6 +57,8 @@ def up(layout: Layout) -> None:
     for name in SERVICES:
         with step(f"waiting for the service {name}"):
             _until(layout, name, lambda name=name: is_serving(layout.service_port(name)))  # type: ignore[misc]
+    with step("waiting for the door to all models by name"):
+        _await_door(layout)
     say(f"The stack is up; its state lies in {layout.home}. Workspace.from_config() finds it by {layout.config}")
 
 
@@ -70,13 +75,29 @@ def _left_over(layout: Layout) -> str:
 
 
 def _check_ports(layout: Layout) -> None:
-    taken = in_use(layout)
-    if taken:
-        lines = []
-        for name, port in taken.items():
-            who = holder(port)
-            lines.append(f"port {port}, meant for {name}, is in use{f' by {who}' if who else ''}")
-        raise StackError("; ".join(lines) + ". Stop what listens there, or take other ports: `make up PORT_BASE=18400` (or --port-base).")
+    told = {name: _taken(name, port) for name, port in in_use(layout).items()}
+    for name in layout.door_ports():
+        if name in told:
+            say(f"  {told.pop(name)}: no model is found by its name until that ends; all else goes on")
+    if told:
+        raise StackError(
+            "; ".join(told.values()) + ". Stop what listens there, or take other ports: `make up PORT_BASE=18400` (or --port-base)."
+        )
+
+
+def _await_door(layout: Layout) -> None:
+    """It is no reason to be without all else."""
+    deadline = time.monotonic() + _DOOR_SECONDS
+    while not is_door(layout.door_rest_port):
+        if time.monotonic() >= deadline:
+            say(f"  the door does not answer on {layout.door_grpc_port} and {layout.door_rest_port}: see {layout.logs / 'serving.log'}")
+            return
+        time.sleep(0.1)
+
+
+def _taken(name: str, port: int) -> str:
+    who = holder(port)
+    return f"port {port}, meant for {name}, is in use{f' by {who}' if who else ''}"
 
 
 def write(layout: Layout) -> Secrets:
@@ -141,6 +162,7 @@ def _client_config(layout: Layout, secrets: Secrets) -> dict[str, object]:
             "kafka_bootstrap": layout.kafka_bootstrap,
             "object_store": store,
             "services": {name: f"127.0.0.1:{layout.service_port(name)}" for name in SERVICES},
+            "door": {"grpc": f"127.0.0.1:{layout.door_grpc_port}", "rest": f"127.0.0.1:{layout.door_rest_port}"},
         },
     }
 
@@ -198,6 +220,15 @@ def is_serving(port: int) -> bool:
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def is_door(port: int) -> bool:
+    """Whether the serving service's door answers there over REST, and nobody else."""
+    try:
+        found = httpx.get(f"http://127.0.0.1:{port}/v2", timeout=2.0).json()
+    except (httpx.HTTPError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("name") == DOOR_NAME
 
 
 # -- down
@@ -269,6 +300,9 @@ def status(layout: Layout) -> int:
         well = well and (state in ("ready", "running") or (name in _agents(layout) and info["statename"] == "STOPPED"))
         since = f"{time.time() - info['start']:.0f} s" if info["statename"] == "RUNNING" else ""
         table.add_row(name, state, str(port), since, os.path.relpath(layout.logs / f"{name}.log"))
+    is_open = is_door(layout.door_rest_port)
+    ports = f"{layout.door_grpc_port}, {layout.door_rest_port}"
+    table.add_row("models by name", "ready" if is_open else "not ready", ports, "", os.path.relpath(layout.logs / "serving.log"))
     Console().print(table)
     return 0 if well else 1
 

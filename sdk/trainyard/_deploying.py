@@ -48,10 +48,8 @@ def deploy(
         request.more_models.extend(named[1:])
     config = deployment_config or DeploymentConfiguration()
     config._fill(request)
-    cores, memory = _wish_of(models)
-    cores, memory = config.cpu_cores or cores, config.memory_gb or memory
-    if cores or memory or config.idle_seconds:
-        request.limits.CopyFrom(limits(cores, memory, config.idle_seconds))
+    if config.cpu_cores or config.memory_gb or config.idle_seconds:
+        request.limits.CopyFrom(limits(config.cpu_cores, config.memory_gb, config.idle_seconds))
     clients = workspace._clients
     if (tls := secured(clients, config)) is not None:
         request.tls.CopyFrom(tls)
@@ -83,8 +81,9 @@ def update(
     if inference_config is not None:
         request.scoring.CopyFrom(inference_config._to_message(service.workspace._objects, show_progress=True))
     if (wanted.cpu_cores, wanted.memory_gb, wanted.idle_seconds) != (None, None, None) or wanted.anew:
-        idle = service.idle_seconds if wanted.idle_seconds is None else wanted.idle_seconds
-        request.limits.CopyFrom(limits(wanted.cpu_cores or service.cpu_cores, wanted.memory_gb or service.memory_gb, idle))
+        asked = service._message.limits  # and not what its models ask for, which others may not
+        idle = asked.idle_seconds if wanted.idle_seconds is None else wanted.idle_seconds
+        request.limits.CopyFrom(limits(wanted.cpu_cores or asked.cpu_cores, wanted.memory_gb or asked.memory_bytes / 2**30, idle))
     clients = service.workspace._clients
     if (tls := secured(clients, wanted)) is not None:
         request.tls.CopyFrom(tls)
@@ -159,12 +158,6 @@ def _named(models: Sequence[Model | str]) -> tuple[list[Any], str]:
         first = first or alias
         found.append(endpoint_pb2.ModelReference(model=name, version=version))
     return found, first
-
-
-def _wish_of(models: Sequence[Model | str]) -> tuple[float | None, float | None]:
-    """Cores and GiB as the only model's ResourceConfiguration has them."""
-    wish = models[0].resource_configuration if len(models) == 1 and not isinstance(models[0], str) else None
-    return (wish.cpu, wish.memory_in_gb) if wish is not None else (None, None)
 
 
 def _check(inference_config: Any, deployment_config: Any) -> None:

@@ -225,10 +225,10 @@ class Model(ModelChanges):
     ) -> Webservice:
         """Models behind an address. Returns at once: wait_for_deployment follows.
 
-        Without inference_config one SavedModel is served over gRPC and REST as it is; with one its script answers over REST, with the models
-        in the folder AZUREML_MODEL_DIR. models: Model, "name:version", or "name@alias" for the first: whenever the alias moves, the
-        endpoint follows. name: 3-32 characters of a-z, 0-9 and -, a letter first. Cores and memory that deployment_config does not bound
-        are bounded as the model's ResourceConfiguration says.
+        Without inference_config one SavedModel or TFLite file is served over gRPC and REST as it is; with one its script answers over
+        REST, with the models in the folder AZUREML_MODEL_DIR. models: Model, "name:version", or "name@alias" for the first: whenever the
+        alias moves, the endpoint follows, and has the alias as a version label. name: 3-32 characters of a-z, 0-9 and -, a letter first.
+        Cores and memory that deployment_config does not bound are bounded as the models' ResourceConfiguration says.
 
         Raises WebserviceException for what cannot be served, and where the name is taken and overwrite is False.
         """

@@ -115,13 +115,17 @@ class WebserviceFacts:
 
     @property
     def cpu_cores(self) -> float | None:
-        """Bound of its server's computing threads; None where there is none."""
-        return float(self._message.limits.cpu_cores) or None
+        """Bound of its server's computing threads, asked for or its models' own; None where there is none."""
+        return float(self._bounds.cpu_cores) or None
 
     @property
     def memory_gb(self) -> float | None:
-        """Bound of its server's memory in GiB; None where there is none."""
-        return self._message.limits.memory_bytes / 2**30 or None
+        """Bound of its server's memory in GiB, asked for or its models' own; None where there is none."""
+        return self._bounds.memory_bytes / 2**30 or None
+
+    @property
+    def _bounds(self) -> Any:
+        return self._message.bounds if self._message.HasField("bounds") else self._message.limits
 
     @property
     def idle_seconds(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from services.graph_operations import REACHING_OUT
 from trainyard._environment_cache import default_cache
 
 FILE = "TRAINYARD_SETTINGS"
@@ -63,15 +64,7 @@ class Agent(BaseModel):
 
 class Registry(BaseModel):
     operations: list[str] = Field(
-        [
-            *("PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"),
-            *("ReadFile", "WriteFile", "MatchingFiles", "MatchingFilesDataset", "ImmutableConst", "LoadDataset", "LoadDatasetV2"),
-            *("SaveDataset", "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2", "CacheDataset", "CacheDatasetV2", "LMDBDataset"),
-            *("TFRecordDataset", "TFRecordDatasetV2", "TextLineDataset", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2"),
-            *("CSVDataset", "CSVDatasetV2", "SqlDataset", "WholeFileReader", "WholeFileReaderV2", "TextLineReader", "TextLineReaderV2"),
-            *("TFRecordReader", "TFRecordReaderV2", "FixedLengthRecordReader", "FixedLengthRecordReaderV2", "LMDBReader"),
-            *("CreateSummaryFileWriter", "CreateSummaryDbWriter", "DebugIdentityV2", "DebugIdentityV3", "RemoteCall"),
-        ],
+        sorted(REACHING_OUT),
         description="operations that read or write files or run Python; a version whose graph has one says so, and no endpoint takes it",
     )
 

@@ -41,9 +41,11 @@ def main() -> int:
     spools = SampleSpools(home)
     certificates = EndpointCertificates(home)
     table = DoorTable(home, settings.host if settings.host != "0.0.0.0" else "127.0.0.1")
-    door = Door(reachable_at(settings.host), settings.serving.door_grpc_port, settings.serving.door_rest_port)
     control = f"{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}" if settings.port else ""
+    grpc_port, rest_port = settings.serving.door_grpc_port, settings.serving.door_rest_port
     keeper = Keeper(home, settings.serving.orphan_seconds)
+    door_process = DoorProcess(keeper, table, settings.host, grpc_port, rest_port, control)
+    door = Door(reachable_at(settings.host), grpc_port, rest_port, lambda: door_process.is_kept_out)
     budget = settings.serving.memory_budget_bytes
     world = World(
         files=DeploymentFiles(CachedModelFiles(objects, settings.cache), CachedSources(objects, settings.cache), home),
@@ -67,7 +69,7 @@ def main() -> int:
         .works(decide)
         .beside(lambda context: Supervisor(context.engine, context.store, world).run())
         .beside(lambda context: RequestLog(spools, KafkaPublisher(settings.kafka_bootstrap), context.store).run())
-        .beside(lambda _: DoorProcess(keeper, table, settings.host, door.grpc_port, door.rest_port, control).run())
+        .beside(lambda _: door_process.run())
         .leaves(keeper.leave)
         .run()
     )

@@ -98,13 +98,15 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
     async def GetEndpoint(
         self, request: endpoint_pb2.GetEndpointRequest, _: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.GetEndpointResponse:
-        return endpoint_pb2.GetEndpointResponse(endpoint=shown(self._endpoint(request.endpoint), self._door))
+        return endpoint_pb2.GetEndpointResponse(endpoint=self._shown(self._endpoint(request.endpoint)))
 
     async def ListEndpoints(
         self, _request: endpoint_pb2.ListEndpointsRequest, _: grpc.aio.ServicerContext[Any, Any]
     ) -> endpoint_pb2.ListEndpointsResponse:
         with self._context.store.reading() as documents:
-            return endpoint_pb2.ListEndpointsResponse(endpoints=[shown(endpoint, self._door) for endpoint in Shelf(documents).endpoints()])
+            shelf = Shelf(documents)
+            found = [shown(endpoint, self._door, shelf.versions(endpoint.latest)) for endpoint in shelf.endpoints()]
+        return endpoint_pb2.ListEndpointsResponse(endpoints=found)
 
     async def GetEndpointLogs(
         self, request: endpoint_pb2.GetEndpointLogsRequest, _: grpc.aio.ServicerContext[Any, Any]
@@ -164,7 +166,7 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
             raise Refused(_STATUS.get(answer.failure.code, Code.FAILED_PRECONDITION), answer.failure)
         endpoint = self._endpoint(answer.endpoint)
         self._keys.keep(endpoint)
-        return shown(endpoint, self._door), answer.event_id != event_id
+        return self._shown(endpoint), answer.event_id != event_id
 
     def _asking_for(self, name: str, authentication: int, what: str) -> Endpoint:
         """The endpoint, which lets in by that. Raises Refused."""
@@ -186,6 +188,10 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
             what = f"Submission {submission_id} is not decided yet. Ask again with the same submission id."
             raise refuse(Code.DEADLINE_EXCEEDED, "Unavailable", what, submission_id)
         return found
+
+    def _shown(self, endpoint: Endpoint) -> endpoint_pb2.Endpoint:
+        with self._context.store.reading() as documents:
+            return shown(endpoint, self._door, Shelf(documents).versions(endpoint.latest))
 
     def _endpoint(self, name: str) -> Endpoint:
         with self._context.store.reading() as documents:

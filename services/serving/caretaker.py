@@ -52,7 +52,7 @@ class World:
     table: Table
     host: str  # under which the servers are told to clients
     crowd: Crowd = field(default_factory=Crowd)
-    grace: float = 15.0  # between TERM and KILL
+    grace: float = 20.0  # between TERM and KILL: a server hands its callers over, and then has ten seconds for what is under way
     backoff: Sequence[float] = (0.5, 1.0, 2.0, 4.0)  # before each new attempt; one more failure in a row is the last
     settled: float = 60.0  # a server that was up so long begins a new row
     port_patience: float = 3.0  # how long to wait for a port that was ours

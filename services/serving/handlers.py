@@ -101,8 +101,17 @@ class ServingHandler:
             case EndpointChanged() | TrafficShifted():
                 shelf.give(message.submission_id, Answer(message.endpoint, event_id=event.causation_id, changed=True))
             case ModelVersionRegistered():
-                operations = tuple(message.operations)
-                shelf.add(ModelVersion(message.model, message.version, message.framework_version, message.artifacts, operations))
+                shelf.add(
+                    ModelVersion(
+                        message.model,
+                        message.version,
+                        message.framework_version,
+                        message.artifacts,
+                        tuple(message.operations),
+                        cpu_cores=message.requirements.cpus,
+                        memory_bytes=message.requirements.memory_bytes,
+                    )
+                )
             case AliasMoved():
                 shelf.move(message.model, message.alias, message.version, event.event_id)
             case ModelVersionLeaving():

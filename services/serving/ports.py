@@ -40,6 +40,7 @@ class Content:
     limits: Limits = field(default_factory=Limits)
     tls: Tls | None = None
     memory_bytes: int = 0  # that its server took when it was up last; 0: not known
+    alias: str = ""  # by which the first model was asked for: without code it is a label of the version; "": by its version
 
     @property
     def id(self) -> str:
@@ -51,14 +52,14 @@ class Content:
 class ModelFolder:
     """A version's files on this node, each checked against its digest."""
 
-    path: Path  # of the SavedModel
+    path: Path  # of the SavedModel, or the folder that has the TFLite file
     digest: str  # of all files
     whole: Path = Path()  # the folder of all files
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What lies on this node for a deployment: the one SavedModel, or the working folder of its code with its models beside it."""
+    """What lies on this node for a deployment: the one SavedModel or TFLite model, or the working folder of its code with its models beside it."""
 
     path: Path
     digest: str  # of all files of all models

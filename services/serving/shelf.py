@@ -9,7 +9,7 @@ from services.chassis import codec
 from services.chassis.store import Documents
 from services.serving.domain.asking import Request, models_of
 from services.serving.domain.decisions import Known, roll_back_target
-from services.serving.domain.endpoint import Endpoint
+from services.serving.domain.endpoint import Deployment, Endpoint
 from services.serving.domain.model_version import ModelVersion
 from trainyard.endpoint.v1.endpoint_pb2 import DeployEndpoint, ModelReference, RollBackEndpoint, UpdateEndpoint, UpdateTraffic
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -167,6 +167,11 @@ class Shelf:
     def version(self, model: str, version: int) -> ModelVersion | None:
         content = self._documents.get(VERSION, f"{model}:{version}")
         return None if content is None else codec.loads(content, ModelVersion)
+
+    def versions(self, deployment: Deployment) -> tuple[ModelVersion, ...]:
+        """Those of its models that were registered."""
+        found = (self.version(it.model, it.version) for it in deployment.models)
+        return tuple(it for it in found if it is not None)
 
     def add(self, version: ModelVersion) -> None:
         """A version never changes: the first word counts."""

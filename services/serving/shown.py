@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from services.serving.domain.endpoint import Deployment, Endpoint, state_of, why_of
+from services.serving.domain.model_version import ModelVersion, bounds
 from trainyard.endpoint.v1 import endpoint_pb2
 
 
 @dataclass(frozen=True)
 class Door:
-    """Where all models answer by name; ports of 0: nowhere."""
+    """Where all models answer by name; ports of 0: nowhere. `is_kept_out`: somebody else answers there now, who is to get nobody's key."""
 
     host: str
     grpc_port: int
     rest_port: int
+    is_kept_out: Callable[[], bool] = lambda: False
 
     @property
     def is_open(self) -> bool:
-        return bool(self.grpc_port and self.rest_port)
+        return bool(self.grpc_port and self.rest_port) and not self.is_kept_out()
 
     @property
     def grpc_address(self) -> str:
@@ -31,7 +34,8 @@ class Door:
         return f"http://{self.host}:{self.rest_port}/endpoints/{endpoint.name}{path}" if path and self.is_open else ""
 
 
-def shown(endpoint: Endpoint, door: Door) -> endpoint_pb2.Endpoint:
+def shown(endpoint: Endpoint, door: Door, versions: Sequence[ModelVersion]) -> endpoint_pb2.Endpoint:
+    """`versions`: those that its latest deployment has."""
     latest, second = endpoint.latest, endpoint.second
     return endpoint_pb2.Endpoint(
         endpoint=endpoint.name,
@@ -48,6 +52,7 @@ def shown(endpoint: Endpoint, door: Door) -> endpoint_pb2.Endpoint:
         more_models=latest.more_models,
         has_code=latest.scoring is not None,
         limits=latest.limits,
+        bounds=bounds(latest.limits, versions),
         settings=endpoint.settings,
         created_at=endpoint.created_at,
         updated_at=latest.at,

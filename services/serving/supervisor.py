@@ -18,11 +18,11 @@ from services.chassis.store import Store
 from services.serving.caretaker import Caretaker, World
 from services.serving.domain.decisions import follows_another
 from services.serving.domain.endpoint import Deployment, Endpoint, Second, wanted
+from services.serving.domain.model_version import bounds
 from services.serving.domain.reports import GaveUp, Report
 from services.serving.handlers import Follow
 from services.serving.ports import Content, Ports
 from services.serving.shelf import Shelf
-from trainyard.endpoint.v1.endpoint_pb2 import Limits
 from trainyard.event.v1.artifact_pb2 import Failure
 
 log = structlog.get_logger()
@@ -151,13 +151,23 @@ class Supervisor:
 
 def _content(endpoint: Endpoint, deployment: Deployment, shelf: Shelf) -> Content | None:
     """None where one of its models was never registered, or nothing says what it serves."""
-    models = [shelf.version(it.model, it.version) for it in deployment.models]
-    found = tuple(it for it in models if it is not None)
-    if len(found) < len(models) or not (found or deployment.scoring):
+    found = shelf.versions(deployment)
+    if len(found) < len(deployment.models) or not (found or deployment.scoring):
         return None
     took = endpoint.memory_bytes if endpoint.serves(deployment.number) else 0
-    limits = deployment.limits or Limits()
-    return Content(endpoint.name, deployment.number, deployment.title, found, deployment.scoring, limits, deployment.tls, took)
+    # The one beside answers to what the first one is known by: a call through the door may go to either.
+    first = endpoint.serving if endpoint.serving is not None and endpoint.is_second(deployment.number) else deployment
+    return Content(
+        endpoint.name,
+        deployment.number,
+        deployment.title,
+        found,
+        deployment.scoring,
+        bounds(deployment.limits, found),
+        deployment.tls,
+        took,
+        alias=first.alias,
+    )
 
 
 def _path(deployment: Deployment) -> tuple[bool, str]:

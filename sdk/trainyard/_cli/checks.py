@@ -30,6 +30,7 @@ _PACKAGES = {
 }
 _LAG_RECORDS = 10_000
 _SKEW_WARN, _SKEW_BAD = 2.0, 30.0
+_DOOR = "trainyard-door"  # what it calls itself
 _DISK_WARN, _DISK_BAD = 10e9, 1e9
 
 
@@ -48,11 +49,31 @@ class Check:
 
 
 def reachable(space: Workspace) -> Iterator[Check]:
-    """Kafka, the object store and each service that config.json names: does it answer?"""
+    """Kafka, the object store, each service and the door that config.json names: does it answer?"""
     yield _timed("kafka", lambda: _kafka(space), "see `make status`; start it with `make up`")
     yield _timed("object store", lambda: _store(space), "see `make status`; start it with `make up`")
     for name, address in sorted(space._stack.get("services", {}).items()):
         yield _timed(name, lambda address=address: _health(address), f"see the log of {name}; `make up` starts what is missing")  # type: ignore[misc]
+    if "door" in space._stack:
+        yield guarded("models by name", lambda: door(space), "see the log of serving")
+
+
+def door(space: Workspace) -> Check:
+    """Where models are found by name: does the platform answer there, or somebody else?"""
+    import httpx
+
+    told = space._stack["door"]
+    where = f"gRPC {told['grpc']}, REST {told['rest']}"
+    problem = ""
+    try:
+        answer = httpx.get(f"http://{told['rest']}/v2", timeout=_SECONDS).json()
+        problem = "" if answer.get("name") == _DOOR else "somebody else answers there"
+    except (httpx.HTTPError, ValueError, AttributeError) as error:
+        problem = "nobody answers" if isinstance(error, httpx.ConnectError) else "somebody else answers there"
+    if problem:
+        what = "endpoints answer at their own ports alone"
+        return Check("models by name", WARN, f"{where}: {problem}; {what}", "stop what listens on those ports; serving's log says why")
+    return Check("models by name", OK, where)
 
 
 def versions() -> Check:

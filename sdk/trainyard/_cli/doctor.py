@@ -22,7 +22,7 @@ _UP = "see `make status`; start it with `make up`"
 
 
 def doctor(as_json: Json = False, config: Config = None) -> None:
-    """Look at every part from here: config, Kafka, topics, object store, services, history's lag, disk, clock, versions. Exit code 5 where a part does not answer, 1 where something else is wrong."""
+    """Look at every part from here: config, Kafka, topics, object store, services, models by name, history's lag, disk, clock, versions. Exit code 5 where a part does not answer, 1 where something else is wrong."""
     found = []
     for check in _checks(config):
         found.append(check)

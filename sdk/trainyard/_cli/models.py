@@ -158,7 +158,7 @@ def model_deploy(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Behind an address: a SavedModel over gRPC and REST as it is, or with a script that answers."""
+    """Behind an address: a SavedModel or TFLite file over gRPC and REST as it is, or with a script that answers."""
     from trainyard._deployment_configuration import DeploymentConfiguration
     from trainyard._model import Model
 

@@ -1,4 +1,4 @@
-"""What a deployment's server finds on this node: a SavedModel, or the working folder of its code with AZUREML_MODEL_DIR beside it."""
+"""What a deployment's server finds on this node: a SavedModel, a TFLite model, or the working folder of its code with AZUREML_MODEL_DIR beside it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 from services.serving.adapters.model_files import CachedModelFiles
 from services.serving.adapters.sources import CachedSources
+from services.serving.domain.model_version import TFLITE, served_file
+from services.serving.model_server.options import TFLITE_FILE
 from services.serving.ports import CannotServe, Content, Fetched, ModelFolder, Say
 from trainyard.event.v1.artifact_pb2 import Failure
 
@@ -17,7 +19,8 @@ _AT_ONCE = 4
 
 
 class DeploymentFiles:
-    """`<home>/endpoints/<endpoint>-<deployment>/{code,azureml-models}` for code; models stay in the cache, and are linked to."""
+    """`<home>/endpoints/<endpoint>-<deployment>/{code,azureml-models}` for code, and `.../lite` for a TFLite model; models stay in the cache,
+    and are linked to."""
 
     def __init__(self, models: CachedModelFiles, sources: CachedSources, home: Path) -> None:
         self._models = models
@@ -30,12 +33,26 @@ class DeploymentFiles:
         folders = [await self._models.fetch(version, say) for version in content.models]
         if content.scoring is None:
             (only,) = folders
-            return Fetched(only.path, only.digest)
+            if not (file := served_file(content.models[0].files)).endswith(TFLITE):
+                return Fetched(only.path, only.digest)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._lay_out_lite, content, only, file)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._lay_out, content, folders)
 
     async def discard(self, content: Content) -> None:
-        if content.scoring is not None:
-            await asyncio.get_running_loop().run_in_executor(self._threads, lambda: shutil.rmtree(self._of(content), ignore_errors=True))
+        await asyncio.get_running_loop().run_in_executor(self._threads, lambda: shutil.rmtree(self._of(content), ignore_errors=True))
+
+    def _lay_out_lite(self, content: Content, model: ModelFolder, file: str) -> Fetched:
+        """The file under the name that the model server knows, and what lies beside it: how it batches, what it is warmed up with."""
+        place = self._of(content)
+        shutil.rmtree(place, ignore_errors=True)
+        lite = place / "lite"
+        lite.mkdir(parents=True)
+        (lite / TFLITE_FILE).symlink_to(model.whole / file)
+        if "/" in file:
+            for beside in model.path.iterdir():
+                if beside.name not in (TFLITE_FILE, Path(file).name):
+                    (lite / beside.name).symlink_to(beside)
+        return Fetched(lite, model.digest)
 
     def _lay_out(self, content: Content, folders: list[ModelFolder]) -> Fetched:
         assert content.scoring is not None

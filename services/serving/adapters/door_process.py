@@ -21,10 +21,13 @@ from services.serving.adapters.output_lines import lines
 from services.serving.adapters.server_environment import REPO, child_environment
 from services.serving.adapters.whole_file import replace_whole
 from services.serving.domain.endpoint import Deployment, Endpoint
+from services.serving.door import PORT_TAKEN
 
 log = structlog.get_logger()
 _KEY = "door"
 _PAUSE_SECONDS = 2.0
+_READY, _CANNOT_LISTEN = '{"ready": true', "cannot listen: "
+_WHAT_TO_DO = "stop what listens there, or set serving.door_grpc_port and serving.door_rest_port; endpoints answer at their own ports"
 _GRACE_SECONDS = 6.0
 
 
@@ -68,20 +71,23 @@ class DoorTable:
 def _backend(deployment: Deployment, grpc_address: str, scoring_uri: str, host: str) -> dict[str, Any]:
     rest, tls = urlsplit(scoring_uri), deployment.tls
     if tls is None:
-        return {"deployment": deployment.number, "grpc": grpc_address, "rest": rest.netloc}
+        return {"deployment": deployment.number, "version": deployment.version, "grpc": grpc_address, "rest": rest.netloc}
     grpc = f"{host}:{grpc_address.rpartition(':')[2]}" if grpc_address else ""
     told = {"certificate": tls.certificate_pem, "cname": tls.cname}
-    return {"deployment": deployment.number, "grpc": grpc, "rest": f"{host}:{rest.port}", **told}
+    return {"deployment": deployment.number, "version": deployment.version, "grpc": grpc, "rest": f"{host}:{rest.port}", **told}
 
 
 class DoorProcess:
     def __init__(self, keeper: Keeper, table: DoorTable, host: str, grpc_port: int, rest_port: int, control: str) -> None:
         """`control`: host:port of EndpointService; "": nobody wakes endpoints that sleep."""
         self._keeper = keeper
+        self._said = ""  # the last line that it wrote
         self._control = control
         self._table = table
         self._host = host
         self._ports = (grpc_port, rest_port)
+        self.is_kept_out = False
+        """Somebody else has a port of it: what is told there reaches them."""
 
     async def run(self) -> None:
         """Until cancelled; one that ends is started again."""
@@ -96,8 +102,16 @@ class DoorProcess:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             left = None
-            code = await _listen(process)
-            log.warning("the door ended and is started again", code=code, in_seconds=_PAUSE_SECONDS)
+            code = await self._listen(process)
+            if code != PORT_TAKEN:
+                log.warning("the door ended and is started again", code=code, in_seconds=_PAUSE_SECONDS)
+            elif self.is_kept_out:
+                log.debug("the door is shut still", why=self._said)
+            else:
+                self.is_kept_out = True
+                log.warning(
+                    "the door is shut: models are not found by name until its ports are free", why=self._said, what_to_do=_WHAT_TO_DO
+                )
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _left(self) -> Kept | None:
@@ -130,22 +144,24 @@ class DoorProcess:
         }
         return [sys.executable, "-P", "-m", "services.serving.door", *(f"--{name}={value}" for name, value in options.items())]
 
+    async def _listen(self, process: Kept) -> int:
+        """Until it ends. Cancelled: it is drained first."""
+        hearing = [asyncio.create_task(self._hear(it)) for it in (process.stdout, process.stderr)]
+        try:
+            code = await process.wait()
+            await asyncio.wait(hearing, timeout=_PAUSE_SECONDS)
+            return code
+        except asyncio.CancelledError:
+            await process.end(_GRACE_SECONDS)
+            raise
+        finally:
+            for task in hearing:
+                task.cancel()
 
-async def _listen(process: Kept) -> int:
-    """Until it ends. Cancelled: it is drained first."""
-    hearing = [asyncio.create_task(_hear(it)) for it in (process.stdout, process.stderr)]
-    try:
-        code = await process.wait()
-        await asyncio.wait(hearing, timeout=_PAUSE_SECONDS)
-        return code
-    except asyncio.CancelledError:
-        await process.end(_GRACE_SECONDS)
-        raise
-    finally:
-        for task in hearing:
-            task.cancel()
-
-
-async def _hear(stream: asyncio.StreamReader) -> None:
-    async for line in lines(stream):
-        log.info("door", said=line.rstrip()[:1000])
+    async def _hear(self, stream: asyncio.StreamReader) -> None:
+        async for line in lines(stream):
+            self._said = line.rstrip()[:1000]
+            if line.startswith(_READY):
+                self.is_kept_out = False
+            if not (self.is_kept_out or line.startswith(_CANNOT_LISTEN)):
+                log.info("door", said=self._said)

@@ -1,4 +1,4 @@
-"""A version's files on this node: fetched once by digest, each checked, published whole by a rename."""
+"""A version's files on this node: fetched once by digest, published whole by a rename, and each hashed before a server starts from it."""
 
 from __future__ import annotations
 
@@ -45,17 +45,27 @@ class CachedModelFiles:
         digest = digest_of(files)
         folder = self._folder / digest
         try:
-            if not _is_whole(folder, files):
-                began = time.monotonic()
+            if folder.is_dir():
+                if not (fault := _fault(folder, files)):
+                    return _found(folder, digest, version)
+                say(f"{fault}; fetching {version.id} anew")
+            else:
+                fault = ""
+            began = time.monotonic()
+            try:
                 self._make(folder, version, canceled)
-                say(f"fetched {len(files)} files of {version.id} in {time.monotonic() - began:.1f} s")
+            except CannotServe as error:
+                raise _cannot(error.failure.code, _after(fault, error.failure.message), error.failure.target) from error
+            except PlatformUnavailableException as error:
+                raise PlatformUnavailableException(_after(fault, error.message), target=error.target) from error
+            say(f"fetched {len(files)} files of {version.id} in {time.monotonic() - began:.1f} s")
         except UserErrorException as error:
             raise _cannot(
                 "ArtifactCorrupt", f"Model {version.id} has a file that no folder can hold. {error.message}", error.target
             ) from error
         except OSError as error:
             raise _cannot("ModelFetchFailed", f"The files of {version.id} cannot be kept on this node: {error}", str(folder)) from error
-        return ModelFolder(folder / folder_of(version.files), digest, folder)
+        return _found(folder, digest, version)
 
     def _make(self, folder: Path, version: ModelVersion, canceled: threading.Event) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -103,22 +113,35 @@ def digest_of(files: Sequence[Artifact]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _is_whole(folder: Path, files: Sequence[Artifact]) -> bool:
-    """Whatever cleans caches may have taken single files away."""
-    if not folder.is_dir():
-        return False
-    paths = [below(folder, file.path) for file in files]
-    return all(path.is_file() and path.stat().st_size == file.size_bytes for path, file in zip(paths, files, strict=True))
+def _found(folder: Path, digest: str, version: ModelVersion) -> ModelFolder:
+    return ModelFolder(folder / folder_of(version.files), digest, folder)
+
+
+def _fault(folder: Path, files: Sequence[Artifact]) -> str:
+    """What of it is not as it was registered; "" where all is. Whatever cleans caches may have taken single files away, and whoever reaches
+    the node may have changed one: its size says nothing of that."""
+    for file in files:
+        path = below(folder, file.path)
+        if not path.is_file():
+            return f"{file.path} is gone from this node's cache"
+        if path.stat().st_size != file.size_bytes or sha256_file(path) != file.sha256:
+            return f"{file.path} changed in this node's cache: its SHA-256 is {sha256_file(path)}, not {file.sha256}"
+    return ""
+
+
+def _after(fault: str, why: str) -> str:
+    """With what was found here, where that is why it was to be fetched."""
+    return f"{fault}. It cannot be fetched anew: {why}" if fault else why
 
 
 def _publish(unfinished: Path, folder: Path, files: Sequence[Artifact]) -> None:
-    if folder.exists() and not _is_whole(folder, files):
+    if folder.exists() and _fault(folder, files):
         # A server may have it open: what is renamed stays readable until it is closed.
         shutil.rmtree(folder.rename(unfinished.with_suffix(".damaged")), ignore_errors=True)
     try:
         unfinished.rename(folder)
     except OSError:
-        if not _is_whole(folder, files):  # otherwise another process was faster
+        if _fault(folder, files):  # otherwise another process was faster
             raise
 
 

@@ -20,6 +20,7 @@ from services.serving.adapters.model_files import digest_of
 from services.serving.adapters.sample_spools import spool_folder
 from services.serving.adapters.server_environment import SDK, child_environment, code_variables, limits_as_variables
 from services.serving.adapters.server_process import ModelServer
+from services.serving.model_server.options import BATCHING_FILE
 from services.serving.ports import Content, Fetched, Ports, Say
 
 _GRACE_SECONDS = 15.0
@@ -118,7 +119,11 @@ class ModelServers:
         if content.tls is not None:
             options |= dict.fromkeys(("ssl-config-file", "rest-api-ssl-config-file"), self._certificates.files(content.tls).config)
         if content.limits.cpu_cores:
-            options["tensorflow-session-parallelism"] = math.ceil(content.limits.cpu_cores)
+            options["tensorflow-intra-op-parallelism"] = math.ceil(content.limits.cpu_cores)
+        if content.alias:
+            options["version-label"] = content.alias
+        if (fetched.path / BATCHING_FILE).is_file():  # a model without one answers each call by itself
+            options |= dict.fromkeys(("enable-batching", "enable-per-model-batching-parameters"), "true")
         words = [f"--{name}={value}" for name, value in options.items()]
         return [str(python), "-P", "-m", "services.serving.model_server", *words, "--share-ports"]
 

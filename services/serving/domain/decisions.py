@@ -8,7 +8,7 @@ from datetime import datetime
 
 from services.serving.domain.asking import Request, invalid, models_of, refused
 from services.serving.domain.endpoint import Deployment, Endpoint, Fact
-from services.serving.domain.model_version import SAVED_MODEL, ModelVersion, folder_of
+from services.serving.domain.model_version import SAVED_MODEL, TFLITE, ModelVersion, served_file
 from trainyard.endpoint.v1.endpoint_pb2 import (
     KEY_PRIMARY,
     KEY_SECONDARY,
@@ -256,9 +256,9 @@ def _resolved(request: Request, models: list[ModelReference], alias: str, known:
         if version.leaving:
             what = f"Model {version.id} was deleted from the registry, or is leaving it. Deploy another version."
             raise _Refused(refused(request, "ModelLeaving", what, version.id))
-        if not has_code and not folder_of(version.files):
+        if not has_code and not served_file(version.files):
             raise _Refused(
-                EndpointRejected(submission_id=request.submission_id, endpoint=request.endpoint, failure=_no_saved_model(version))
+                EndpointRejected(submission_id=request.submission_id, endpoint=request.endpoint, failure=_nothing_to_serve(version))
             )
         if not has_code and version.operations:
             what = f"Model {version.id} reads or writes files or runs Python by {', '.join(version.operations)[:1000]}; without code it is not served."
@@ -314,12 +314,13 @@ def _changed(request: UpdateEndpoint, settings: EndpointSettings) -> EndpointSet
     return changed
 
 
-def _no_saved_model(version: ModelVersion) -> Failure:
+def _nothing_to_serve(version: ModelVersion) -> Failure:
     paths = [file.path for file in version.files.files]
     more = f" and {len(paths) - _TOLD} more" if len(paths) > _TOLD else ""
     message = (
-        f"Model {version.id} has no {SAVED_MODEL} at the top of its folder, so it is no TensorFlow SavedModel. "
+        f"Model {version.id} has neither {SAVED_MODEL} nor exactly one *{TFLITE} file at the top of its folder, so it is no TensorFlow "
+        f"SavedModel and no TFLite model. "
         f"It has: {', '.join(paths[:_TOLD]) or 'no files'}{more}. "
-        "Write it by tf.saved_model.save or model.export and register that folder, or give a scoring script that loads what there is."
+        "Write it by tf.saved_model.save or model.export and register that folder, or register the TFLite file, or give a scoring script that loads what there is."
     )
     return Failure(code="NotASavedModel", message=message[:3000], target=version.id)

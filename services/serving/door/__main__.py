@@ -16,11 +16,10 @@ import threading
 from pathlib import Path
 
 from services.parent import die_with
-from services.serving.door import grpc_door, rest_door
+from services.serving.door import PORT_TAKEN, grpc_door, rest_door
 from services.serving.door.alarm import Alarm
 from services.serving.door.routes import Table
 
-PORT_TAKEN = 4
 DRAIN_SECONDS = 5.0
 
 

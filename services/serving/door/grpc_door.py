@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import grpc
+from google.protobuf import json_format
 
-from services.serving.door import peek
-from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Refused, Table
+from services.serving.door import about, peek
+from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Refused, Table, Unserved
+from services.serving.model_server.wire import Wire
 from services.serving.pinned import leaf_of
 
 _THREADS = 64
@@ -21,12 +23,13 @@ _MAX_MESSAGE = 256 << 20
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 # Whoever met the end of one may be kept from the next by gRPC itself, which rests for a second before it connects anew.
 _CONNECTS_SECONDS = 5.0
+_FOREVER_SECONDS = 1e9
 _OPTIONS = [("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
-_ALIVE = {
-    f"{peek.INFERENCE}ServerLive": b"\x08\x01",
-    f"{peek.INFERENCE}ServerReady": b"\x08\x01",
-    "/grpc.health.v1.Health/Check": b"\x08\x01",
-}
+_ALIVE = (f"{peek.INFERENCE}ServerLive", f"{peek.INFERENCE}ServerReady", "/grpc.health.v1.Health/Check")
+# A stream holds a thread for as long as it is open: most are left to calls.
+MAX_STREAMS = 16
+# Of a ModelStreamInferResponse, and of the ModelInferResponse inside.
+_ERROR, _ANSWER, _ID = 1, 2, 3
 
 
 class Channels:
@@ -101,40 +104,102 @@ class Shadows:
                     self._room += size
 
 
+class _Failed(Exception):
+    """How a call ends that nobody answers with what was asked for."""
+
+    def __init__(self, code: grpc.StatusCode, why: str, trailers: tuple[Any, ...] = ()) -> None:
+        super().__init__(why)
+        self.code = code
+        self.why = why
+        self.trailers = trailers
+
+
 class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def __init__(self, table: Table, shadows: Shadows) -> None:
         self._table = table
         self._channels = Channels()
         self._shadows = shadows
+        self._wire = Wire()
+        self._streams = threading.Semaphore(MAX_STREAMS)
+        self._own_answers: dict[str, Callable[[bytes], bytes]] = {
+            **{method: lambda _: b"\x08\x01" for method in _ALIVE},
+            f"{peek.INFERENCE}ServerMetadata": lambda _: self._told("ServerMetadata", about.server()),
+            f"{peek.INFERENCE}RepositoryIndex": self._index,
+        }
 
     def service(self, handler_call_details: Any) -> Any:
         method = handler_call_details.method
-        if method in _ALIVE:
-            return grpc.unary_unary_rpc_method_handler(lambda request, context: _ALIVE[method], bytes, bytes)
+        if (own := self._own_answers.get(method)) is not None:
+            return grpc.unary_unary_rpc_method_handler(lambda request, _: own(request), bytes, bytes)
+        if method == peek.STREAM:
+            return grpc.stream_stream_rpc_method_handler(self._stream, bytes, bytes)
         if not peek.is_known(method):
             return None  # UNIMPLEMENTED: what reloads a server is no matter of those who call models
         return grpc.unary_unary_rpc_method_handler(lambda request, context: self._pass(method, request, context), bytes, bytes)
 
+    def _index(self, request: bytes) -> bytes:
+        try:
+            ready = bool(self._wire.message("inference.RepositoryIndexRequest").FromString(request).ready)
+        except Exception:  # DecodeError; its place differs between versions of protobuf
+            ready = False
+        return self._told("RepositoryIndex", {"models": about.index(self._table.listed(), ready=ready)})
+
+    def _told(self, call: str, content: Mapping[str, Any]) -> bytes:
+        message = json_format.ParseDict(dict(content), self._wire.message(f"inference.{call}Response")())
+        return bytes(message.SerializeToString())
+
     def _pass(self, method: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            answer, trailers = self._answered(method, request, context)
+        except _Failed as failed:
+            context.set_trailing_metadata(failed.trailers)
+            context.abort(failed.code, failed.why)
+        context.set_trailing_metadata(trailers)
+        return answer
+
+    def _stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Each request is a call to the server of its model, one after another. What goes wrong with one is said in its answer and ends
+        nothing."""
+        if not self._streams.acquire(blocking=False):
+            why = f"{MAX_STREAMS} streams are open, which is all this door takes; use ModelInfer"
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+        try:
+            for request in requests:
+                try:
+                    answer, _ = self._answered(peek.INFER, request, context)
+                except _Failed as failed:
+                    yield _piece(_ERROR, failed.why.encode()) + _piece(_ANSWER, _piece(_ID, _id_of(request)))
+                else:
+                    yield _piece(_ANSWER, answer)
+        finally:
+            self._streams.release()
+
+    def _answered(self, method: str, request: bytes, context: grpc.ServicerContext) -> tuple[bytes, tuple[Any, ...]]:
+        """The answer of a server, and the metadata that follows it. Raises _Failed."""
         metadata = [(name, value) for name, value in context.invocation_metadata() if not name.startswith(("grpc-", "user-agent", ":"))]
         headers = {name: value for name, value in metadata if isinstance(value, str)}
 
         def choose() -> tuple[Backend, Backend | None]:
-            route = self._table.by_model(peek.model_of(method, request), headers.get(ENDPOINT_HEADER, ""))
-            patience = min(AWAKE_SECONDS, context.time_remaining() or AWAKE_SECONDS)
+            asked = peek.asked(method, request)
+            route = self._table.by_model(asked.model, headers.get(ENDPOINT_HEADER, ""))
+            patience = min(AWAKE_SECONDS, _remaining(context) or AWAKE_SECONDS)
             route = self._table.awake(route, patience, headers.get("authorization"))
-            return self._table.choose(route, headers.get)
+            return self._table.choose(route, headers.get, asked.version)
 
         try:
             chosen, copy = choose()
         except peek.Malformed as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request cannot be read: {error}")
+            raise _Failed(grpc.StatusCode.INVALID_ARGUMENT, f"the request cannot be read: {error}") from error
         except NotAwake as error:
-            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise _Failed(grpc.StatusCode.UNAVAILABLE, str(error)) from error
         except Refused as error:
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+            raise _Failed(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
+        except Unserved as error:
+            if method == peek.READY:
+                return b"", ()  # it is not ready, and asking was no mistake
+            raise _Failed(grpc.StatusCode.NOT_FOUND, str(error)) from error
         except NoRoute as error:
-            context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+            raise _Failed(grpc.StatusCode.NOT_FOUND, str(error)) from error
         if copy is not None and copy.grpc:
             backend = copy
             self._shadows.send(lambda: self._channels.call(backend, method, request, metadata, 30.0), len(request))
@@ -142,23 +207,46 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     def _ask(
         self, backend: Backend, anew: Callable[[], Backend], method: str, request: bytes, metadata: Any, context: grpc.ServicerContext
-    ) -> bytes:
+    ) -> tuple[bytes, tuple[Any, ...]]:
         for attempt in (1, 2):
             try:
-                answer, call = self._channels.call(backend, method, request, metadata, context.time_remaining())
+                answer, call = self._channels.call(backend, method, request, metadata, _remaining(context))
             except grpc.RpcError as error:
                 told: Any = error
                 if attempt == 1 and told.code() in _AGAIN and context.is_active():
                     with suppress(NoRoute, NotAwake):
                         backend = anew()  # another may serve by now
-                    if self._channels.connected(backend, min(_CONNECTS_SECONDS, context.time_remaining() or _CONNECTS_SECONDS)):
+                    if self._channels.connected(backend, min(_CONNECTS_SECONDS, _remaining(context) or _CONNECTS_SECONDS)):
                         continue
-                context.set_trailing_metadata(_own(told.trailing_metadata()))
-                context.abort(told.code(), told.details())
+                raise _Failed(told.code(), told.details() or "", _own(told.trailing_metadata())) from error
             else:
-                context.set_trailing_metadata((*_own(call.trailing_metadata()), ("trainyard-deployment", str(backend.deployment))))
-                return answer
+                return answer, (*_own(call.trailing_metadata()), ("trainyard-deployment", str(backend.deployment)))
         raise AssertionError("the second attempt has an end")
+
+
+def _remaining(context: grpc.ServicerContext) -> float | None:
+    """Seconds; None without a deadline, for which gRPC has a number that it does not take back."""
+    seconds = context.time_remaining()
+    return seconds if seconds is not None and seconds < _FOREVER_SECONDS else None
+
+
+def _piece(number: int, content: bytes) -> bytes:
+    """A field with a length, as protobuf writes it; "" where it is empty."""
+    if not content and number != _ANSWER:
+        return b""
+    length, size = b"", len(content)
+    while size > 0x7F:
+        length += bytes([size & 0x7F | 0x80])
+        size >>= 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+def _id_of(request: bytes) -> bytes:
+    """By which a client knows whose error it is."""
+    try:
+        return peek.id_of(request).encode()
+    except peek.Malformed:
+        return b""
 
 
 def _own(metadata: Any) -> tuple[Any, ...]:

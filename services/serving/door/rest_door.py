@@ -9,13 +9,14 @@ import ssl
 import threading
 from collections.abc import Mapping
 
+from services.serving.door import about, peek
 from services.serving.door.grpc_door import Shadows
 from services.serving.door.routes import AWAKE_SECONDS, ENDPOINT_HEADER, Backend, NoRoute, NotAwake, Refused, Table
-from services.serving.model_server.http_messages import Answer, Request
+from services.serving.model_server.http_messages import Answer, Request, json_answer
 from services.serving.model_server.rest_front import RestServer
 from services.serving.pinned import context_for
 
-_BY_MODEL = re.compile(r"(?i)/v[12]/models/(?P<model>[^/:]+)")
+_BY_MODEL = re.compile(r"(?i)/v[12]/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[^/:]+))?")
 _BY_ENDPOINT = re.compile(r"/endpoints/(?P<endpoint>[a-z][-a-z0-9]{2,31})(?P<rest>/.*)")
 # The body comes without its encoding, and each connection has its own ways.
 _NOT_PASSED_ON = frozenset(
@@ -78,6 +79,11 @@ class RestDoor:
     def __call__(self, request: Request) -> Answer:
         if request.path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
             return Answer(200, b'{"status": "ok"}')
+        path = request.path.rstrip("/").lower()
+        if path == "/v2" and request.method == "GET":
+            return json_answer(200, about.server())
+        if path == "/v2/repository/index" and request.method == "POST":
+            return json_answer(200, about.index(self._table.listed(), ready=_wants_ready(request.body)))
         try:
             return self._pass(request)
         except NotAwake as error:
@@ -90,15 +96,18 @@ class RestDoor:
             return _error(503, f"the server does not answer: {type(error).__name__}: {error}")
 
     def _pass(self, request: Request) -> Answer:
-        target = request.target
+        target, version = request.target, None
         if (match := _BY_ENDPOINT.match(target)) is not None:
             route, target = self._table.by_endpoint(match["endpoint"]), match["rest"]
+            if (inside := _BY_MODEL.match(target.partition("?")[0])) is not None and not route.has_code:
+                version = peek.version_in(inside["version"] or "")
         elif (match := _BY_MODEL.match(request.path)) is not None:
             route = self._table.by_model(match["model"], request.headers.get(ENDPOINT_HEADER) or "")
+            version = peek.version_in(match["version"] or "")
         else:
             raise NoRoute(f"there is no {request.path[:200]}; models are under /v1/models/NAME, /v2/models/NAME, and /endpoints/NAME/")
         route = self._table.awake(route, AWAKE_SECONDS, request.headers.get("authorization"))
-        chosen, copy = self._table.choose(route, request.headers.get)
+        chosen, copy = self._table.choose(route, request.headers.get, version)
         if copy is not None:
             backend, path = copy, target
             self._shadows.send(lambda: self._connections.ask(backend, request, path), len(request.body))
@@ -107,6 +116,15 @@ class RestDoor:
     @staticmethod
     def _told(answer: Answer, backend: Backend) -> Answer:
         return Answer(answer.status, answer.body, {**answer.headers, "trainyard-deployment": str(backend.deployment)})
+
+
+def _wants_ready(body: bytes) -> bool:
+    """Whether only models that run are asked for; what cannot be read asks for all."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and told.get("ready") is True
 
 
 def _error(status: int, why: str) -> Answer:

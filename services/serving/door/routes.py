@@ -30,6 +30,7 @@ class Backend:
     rest: str = ""
     certificate: str = ""  # in PEM, where it speaks TLS
     cname: str = ""  # the name that its own callers use then
+    version: int = 0  # of the model that it serves; 0: it is code, or nobody says
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Route:
 
 class NoRoute(Exception):
     """Why a call cannot be passed on."""
+
+
+class Unserved(NoRoute):
+    """No endpoint serves the model."""
 
 
 class Refused(NoRoute):
@@ -95,11 +100,11 @@ class Table:
         """`endpoint`: where several serve the model. Raises NoRoute."""
         if endpoint:
             return self.by_endpoint(endpoint)
-        found = [it for it in self._current().values() if it.model == model and not it.has_code and not it.unlisted]
+        found = [it for it in self.listed() if it.model == model]
         if len(found) == 1:
             return found[0]
         if not found:
-            raise NoRoute(f"no endpoint serves a model {model[:100]!r}")
+            raise Unserved(f"no endpoint serves a model {model[:100]!r}")
         names = ", ".join(sorted(it.endpoint for it in found))
         raise NoRoute(f"model {model[:100]!r} is served by {names}: say which in the header {ENDPOINT_HEADER}")
 
@@ -127,8 +132,13 @@ class Table:
         finally:
             self._waiting.release()
 
-    def choose(self, route: Route, header: Callable[[str], str | None]) -> tuple[Backend, Backend | None]:
-        """Who answers, and who gets a copy. Raises NoRoute where the call came in the clear and must not."""
+    def listed(self) -> list[Route]:
+        """Those that answer to the names of their models."""
+        return [it for it in self._current().values() if it.model and not it.has_code and not it.unlisted]
+
+    def choose(self, route: Route, header: Callable[[str], str | None], version: int | None = None) -> tuple[Backend, Backend | None]:
+        """Who answers, and who gets a copy. `version`: of the model, where the call names one; chance has no say then. Raises NoRoute where
+        the call came in the clear and must not."""
         main = route.main
         if main.certificate and not self._is_private:
             port = main.rest.rpartition(":")[2]
@@ -140,6 +150,9 @@ class Table:
         beside = route.beside
         if beside is None:
             return route.main, None
+        if version is not None and route.main.version != beside.version:
+            # What nobody has the main one says it does not have. A copy of what its server does not have would be no copy.
+            return (beside if version == beside.version and not route.shadow else route.main), None
         value = header(route.sticky_by) if route.sticky_by else None
         at = self._chance() if value is None else part_of(route.endpoint, value)
         if at * 100 < route.percent:

@@ -153,14 +153,25 @@ def _models(options: Options, file: ConfigFile | None) -> list[ModelConfig]:
     if file is not None:
         return list(file.changed() or ())
     if options.model_path:
-        return [ModelConfig(options.model_name, options.model_path, fixed={options.version: options.model_path})]
+        labels = dict.fromkeys(options.version_labels, options.version)
+        return [ModelConfig(options.model_name, options.model_path, labels=labels, fixed={options.version: options.model_path})]
     return [ModelConfig(options.model_name, options.model_base_path)]
 
 
 def _open(repository: Repository, options: Options, wire: Wire, ready: threading.Event, sampler: Sampler) -> _Doors:
     """Opens the ports. A protocol is added here: its services to gRPC, and its first word of the path to REST."""
     from services.serving.access import Access
-    from services.serving.model_server import grpc_front, grpc_serving, guarded, rest_front, rest_serving, sampled, v2_grpc, v2_rest
+    from services.serving.model_server import (
+        grpc_front,
+        grpc_handover,
+        grpc_serving,
+        guarded,
+        rest_front,
+        rest_serving,
+        sampled,
+        v2_grpc,
+        v2_rest,
+    )
     from services.serving.model_server.config_files import read_metrics_path, read_tls
     from services.serving.model_server.metrics import Metrics
     from services.serving.model_server.serving_calls import Calls
@@ -202,11 +213,12 @@ def _open(repository: Repository, options: Options, wire: Wire, ready: threading
             tls=rest_tls,
         )
     tls = read_tls(options.tls_file, wire) if options.tls_file else None
+    arguments = grpc_handover.with_age(options.grpc_arguments) if options.share_ports else options.grpc_arguments
     door = grpc_front.Door(
-        options.host, options.grpc_port, options.grpc_socket, options.share_ports, options.grpc_threads, options.grpc_arguments, tls, guards
+        options.host, options.grpc_port, options.grpc_socket, options.share_ports, options.grpc_threads, arguments, tls, guards
     )
     rpc, grpc_port = grpc_front.start(services, wire, door, is_ready)
-    return _Doors(rpc, grpc_port, rest)
+    return _Doors(rpc, grpc_port, rest, grpc_handover.age_of(arguments))
 
 
 @dataclass
@@ -214,15 +226,22 @@ class _Doors:
     rpc: Any
     grpc_port: int
     rest: Any
+    age_seconds: float
+    """Of gRPC's connections; 0: they stay."""
 
     def drain(self, seconds: float) -> None:
-        from services.serving.model_server import grpc_front
-
-        grpc_front.stop_listening(self.grpc_port)
-        draining = self.rpc.stop(seconds)
+        """REST meanwhile: its callers leave at once."""
+        draining = threading.Thread(target=self._drain_grpc, args=(seconds,))
+        draining.start()
         if self.rest is not None:
             self.rest.drain(seconds)
-        draining.wait()
+        draining.join()
+
+    def _drain_grpc(self, seconds: float) -> None:
+        from services.serving.model_server import grpc_handover
+
+        grpc_handover.hand_over(self.grpc_port, self.age_seconds)
+        self.rpc.stop(seconds).wait()
 
 
 def _told(repository: Repository, options: Options, doors: _Doors) -> dict[str, Any]:

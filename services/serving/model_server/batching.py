@@ -26,7 +26,7 @@ class BatchingParameters:
     """TensorFlow Serving's, with its defaults."""
 
     max_batch_size: int = 1000
-    """Rows."""
+    """Rows, of a run and of a call."""
     batch_timeout_micros: int = 0
     """What a batch waits for company; 0: only while all threads are busy."""
     max_enqueued_batches: int = 10
@@ -35,13 +35,24 @@ class BatchingParameters:
     """A batch is filled up to the next of these with copies of its first row."""
     pad_variable_length_inputs: bool = False
     """Rows of different shapes share a batch, filled up with zeros."""
+    enable_large_batch_splitting: bool = False
+    """A call may have more rows than a run: it is cut into runs, each with up to max_execution_batch_size rows."""
+    max_execution_batch_size: int = 0
+    """0: max_batch_size. Without large batch splitting it has no effect."""
+
+    @property
+    def rows_of_a_run(self) -> int:
+        return (self.enable_large_batch_splitting and self.max_execution_batch_size) or self.max_batch_size
 
     def __post_init__(self) -> None:
-        sizes = self.allowed_batch_sizes
+        sizes, most = self.allowed_batch_sizes, self.rows_of_a_run
         if min(self.max_batch_size, self.max_enqueued_batches, self.num_batch_threads) < 1 or self.batch_timeout_micros < 0:
             raise ValueError("max_batch_size, max_enqueued_batches and num_batch_threads are at least 1, batch_timeout_micros at least 0")
-        if sizes and (sizes[-1] != self.max_batch_size or list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
-            raise ValueError(f"allowed_batch_sizes {list(sizes)} must rise and end with max_batch_size {self.max_batch_size}")
+        if not 0 < most <= self.max_batch_size:
+            raise ValueError(f"max_execution_batch_size {most} is not between 1 and max_batch_size {self.max_batch_size}")
+        if sizes and (sizes[-1] != most or list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
+            last = "max_batch_size" if most == self.max_batch_size else "max_execution_batch_size"
+            raise ValueError(f"allowed_batch_sizes {list(sizes)} must rise and end with {last} {most}")
 
 
 @dataclass(eq=False)
@@ -89,18 +100,26 @@ class Batcher:
         self, signature: Signature, wanted: tuple[str, ...], arrays: Sequence[Any], deadline: float | None
     ) -> tuple[list[Any], int, int]:
         """The outputs, and the nanoseconds in the queue and in the graph."""
-        call = _Call(arrays, self._rows(arrays), deadline, time.monotonic_ns())
-        alone = self._enqueue(signature, wanted, call)
-        if alone is not None:
-            self._work_on(alone)
-        patience = None if deadline is None or deadline == float("inf") else max(deadline - time.monotonic(), 0)
-        if not call.done.wait(patience):
-            call.left = True
-            raise ServeError(DEADLINE_EXCEEDED, "the deadline of the call passed before its batch was through")
-        if call.error is not None:
-            raise call.error
-        assert call.results is not None
-        return call.results, call.queue_ns, call.compute_ns
+        rows, most, begin = self._rows(arrays), self._parameters.rows_of_a_run, time.monotonic_ns()
+        if rows <= most:
+            call = _Call(arrays, rows, deadline, begin)
+            alone = self._enqueue(signature, wanted, call, may_be_alone=True)
+            if alone is not None:
+                self._work_on(alone)
+            return _waited(call), call.queue_ns, call.compute_ns
+        parts = [
+            _Call([array[first : first + most] for array in arrays], min(most, rows - first), deadline, begin)
+            for first in range(0, rows, most)
+        ]
+        try:
+            for part in parts:
+                self._enqueue(signature, wanted, part, may_be_alone=False)
+            results = [_waited(part) for part in parts]
+        except ServeError:
+            for part in parts:
+                part.left = True
+            raise
+        return _together(wanted, results), max(it.queue_ns for it in parts), sum(it.compute_ns for it in parts)
 
     def close(self) -> None:
         """What waits is still run."""
@@ -122,7 +141,7 @@ class Batcher:
             raise invalid(f"a call of {rows} rows is larger than max_batch_size {self._parameters.max_batch_size}")
         return rows
 
-    def _enqueue(self, signature: Signature, wanted: tuple[str, ...], call: _Call) -> _Batch | None:
+    def _enqueue(self, signature: Signature, wanted: tuple[str, ...], call: _Call, *, may_be_alone: bool) -> _Batch | None:
         """A batch that the caller runs itself: where nobody is to be waited for and a thread would be free, to wake it would only cost."""
         rank_only = self._parameters.pad_variable_length_inputs
         shapes = tuple((-1,) * (it.ndim - 1) if rank_only else it.shape[1:] for it in call.arrays)
@@ -131,14 +150,14 @@ class Batcher:
             if self._closed:
                 raise ServeError(UNAVAILABLE, "the model is being unloaded")
             batch = self._open.get(kind)
-            if batch is None or batch.rows + call.rows > self._parameters.max_batch_size:
+            if batch is None or batch.rows + call.rows > self._parameters.rows_of_a_run:
                 if len(self._batches) >= self._parameters.max_enqueued_batches:
                     raise ServeError(UNAVAILABLE, f"{len(self._batches)} batches wait, which is all that max_enqueued_batches allows")
                 batch = self._open[kind] = _Batch(kind, signature, wanted, call.begin)
                 self._batches.append(batch)
             batch.calls.append(call)
             batch.rows += call.rows
-            if self._batches == [batch] and self._may_run() and not self._parameters.batch_timeout_micros:
+            if may_be_alone and self._batches == [batch] and self._may_run() and not self._parameters.batch_timeout_micros:
                 return self._taken(batch)
             if self._may_run():
                 self._changed.notify()
@@ -188,7 +207,7 @@ class Batcher:
             while True:
                 now, may_run = time.monotonic_ns(), self._may_run()
                 for batch in self._batches if may_run else ():
-                    full = batch.rows >= self._parameters.max_batch_size or self._open.get(batch.kind) is not batch
+                    full = batch.rows >= self._parameters.rows_of_a_run or self._open.get(batch.kind) is not batch
                     if full or now - batch.begin >= timeout or self._closed:
                         self._taken(batch)
                         self._changed.notify()  # somebody else watches over what still waits
@@ -244,6 +263,27 @@ class Batcher:
             split.append([array[first : first + call.rows].copy() for array in results])
             first += call.rows
         return split
+
+
+def _waited(call: _Call) -> list[Any]:
+    patience = None if call.deadline is None or call.deadline == float("inf") else max(call.deadline - time.monotonic(), 0)
+    if not call.done.wait(patience):
+        call.left = True
+        raise ServeError(DEADLINE_EXCEEDED, "the deadline of the call passed before its batch was through")
+    if call.error is not None:
+        raise call.error
+    assert call.results is not None
+    return call.results
+
+
+def _together(wanted: tuple[str, ...], parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """The outputs of a call that was cut."""
+    joined = []
+    for alias, arrays in zip(wanted, zip(*parts, strict=True), strict=True):
+        if len({array.shape[1:] for array in arrays}) > 1:
+            raise ServeError(FAILED_PRECONDITION, f"output {alias} has rows of different shapes in the runs that the call was cut into")
+        joined.append(np.concatenate(arrays))
+    return joined
 
 
 def _padded(arrays: Sequence[Any]) -> list[Any]:

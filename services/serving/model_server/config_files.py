@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from services.serving.model_server.wire import Wire
 _TENSORFLOW = 1  # ModelType
 PLATFORMS = ("tensorflow", "tflite")
 METRICS_PATH = "/monitoring/prometheus/metrics"
+_BATCHING_NUMBERS = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+_PRIORITIES = re.compile(r"^\s*((?:mixed|low|high|enable)_priority_\w+)", re.MULTILINE)
+_UNKNOWN_FIELD = re.compile(r'has no field named "(\w+)"')
 
 
 class BadConfig(Exception):
@@ -89,10 +93,10 @@ def _policy(policy: Any) -> Policy:
 
 
 def read_batching(path: Path, wire: Wire) -> BatchingParameters:
-    message = read(path, wire.BatchingParameters())
+    message = _batching(path, wire.BatchingParameters())
     fields: dict[str, Any] = {
         name: getattr(message, name).value
-        for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+        for name in (*_BATCHING_NUMBERS, "enable_large_batch_splitting", "max_execution_batch_size")
         if message.HasField(name)
     }
     fields["allowed_batch_sizes"] = tuple(message.allowed_batch_sizes)
@@ -101,6 +105,21 @@ def read_batching(path: Path, wire: Wire) -> BatchingParameters:
         return BatchingParameters(**fields)
     except ValueError as error:
         raise BadConfig(f"{path}: {error}") from error
+
+
+def _batching(path: Path, message: Any) -> Any:
+    """Filled; what only servers with several priorities know is passed over, and said to be."""
+    text = _text(path)
+    priorities = sorted(set(_PRIORITIES.findall(text)))
+    try:
+        return parse(text, message, path)
+    except BadConfig as error:
+        unknown = _UNKNOWN_FIELD.search(str(error))
+        if unknown is None or unknown[1] not in priorities:
+            raise
+    print(f"{path}: {', '.join(priorities)}: no effect here, all calls have the same priority", flush=True)
+    message.Clear()
+    return text_format.Parse(text, message, allow_unknown_field=True)
 
 
 def read_metrics_path(path: Path, wire: Wire) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,17 +73,6 @@ def start(services: Sequence[Service], wire: Wire, door: Door, ready: Callable[[
         _listen(server, f"unix:{door.socket_path}", None)
     server.start()
     return server, port
-
-
-def stop_listening(port: int) -> None:
-    """Before the server says good-bye to those who are connected: they come again at once, and would meet the door that closes, whose
-    refusal a client takes for a second's pause. gRPC keeps its socket to itself, so it is looked up; where the system shows none, nothing is
-    done."""
-    with suppress(OSError):
-        for name in os.listdir("/proc/self/fd"):
-            with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as found:
-                if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and found.getsockname()[1:2] == (port,):
-                    found.shutdown(socket.SHUT_RD)
 
 
 def _listen(server: grpc.Server, address: str, tls: Tls | None) -> int:

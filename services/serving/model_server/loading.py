@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.serving.model_server import operations, warmup
+from services.serving.model_server import lite_operators, operations, warmup
 from services.serving.model_server.batching import BatchingParameters
 from services.serving.model_server.config_files import read_batching
 from services.serving.model_server.errors import INVALID_ARGUMENT, OUT_OF_RANGE, ServeError
+from services.serving.model_server.options import BATCHING_FILE, TFLITE_FILE
 from services.serving.model_server.saved_model import SavedModel, Threads
 from services.serving.model_server.servable import Servable
-from services.serving.model_server.tflite import FILE as TFLITE_FILE
 from services.serving.model_server.tflite import TfLite
 from services.serving.model_server.versions import ModelConfig
 from services.serving.model_server.wire import Wire
 
-BATCHING_FILE = "batching_params.pbtxt"
+# A SavedModel, as TensorFlow looks for it: the first of them that is there.
+_BINARY, _TEXT = "saved_model.pb", "saved_model.pbtxt"
 ANY_OPERATION = "any"
 
 
@@ -65,20 +66,28 @@ class Loading:
         return model
 
     def _load(self, name: str, version: int, folder: Path) -> Servable:
-        is_saved_model = (folder / "saved_model.pb").is_file()
+        saved_model = next((it for it in (folder / _BINARY, folder / _TEXT) if it.is_file()), None)
+        looked_at = ANY_OPERATION not in self._manner.allowed_operations
         file = folder / TFLITE_FILE
-        if file.is_file() and (self._manner.prefer_tflite or not is_saved_model):
+        if file.is_file() and (self._manner.prefer_tflite or saved_model is None):
+            if looked_at:
+                lite_operators.check(file.read_bytes(), self._manner.allowed_operations)
             return TfLite(name, version, str(file), self._manner.interpreters, max(self._manner.threads.intra, 1))
-        if is_saved_model and ANY_OPERATION not in self._manner.allowed_operations:
-            self._check(folder / "saved_model.pb")
+        if saved_model is not None and looked_at:
+            self._check(saved_model)
         return SavedModel(name, version, str(folder), self._manner.tags, self._manner.threads)
 
     def _check(self, file: Path) -> None:
+        from google.protobuf import text_format
         from tensorflow.core.protobuf import saved_model_pb2
 
+        saved = saved_model_pb2.SavedModel()
         try:
-            saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-        except Exception:  # DecodeError; TensorFlow says it in its own words when it loads
+            if file.name == _TEXT:
+                text_format.Parse(file.read_bytes().decode(), saved)
+            else:
+                saved.ParseFromString(file.read_bytes())
+        except Exception:  # TensorFlow reads it in the same way when it loads, and says it in its own words
             return
         is_stateful = _registered()
         for meta_graph in saved.meta_graphs:

@@ -8,9 +8,11 @@ by callers, and once at the start; variables may be restored there. What would s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from services.graph_operations import REACHING_OUT
 from services.serving.model_server.errors import FAILED_PRECONDITION, ServeError
 from services.serving.model_server.vocabulary import FILLING, Assets
 
@@ -38,15 +40,10 @@ STATEFUL = frozenset(
         "VariableShape", "VariableV2", "While", "XlaLaunch",
     }
 )  # fmt: skip
-# What TensorFlow declares to have no state, and reaches out of the process or the graph all the same.
-REACHING_OUT = frozenset(
-    {
-        "ReadFile", "MatchingFiles", "PyFuncStateless", "InitializeTableFromTextFile", "ReaderRead", "ReaderReadUpTo", "ReaderReset",
-        "ReaderRestoreState", "ReaderSerializeState", "ReaderNumRecordsProduced", "ReaderNumWorkUnitsCompleted",
-    }
-)  # fmt: skip
 _RESTORING = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 _DATA = ("Dataset", "Iterator")
+# Attributes of functions: whose place one takes, and whether it is the forward or the backward half of another; halves are not exchanged for wholes.
+_INTERFACE, _HALVES = "api_implements", ("backward_function_name", "forward_function_name")
 
 
 def check(meta_graph: Any, is_stateful: Callable[[str], bool | None], allowed: Iterable[str] = ()) -> None:
@@ -63,20 +60,24 @@ def check(meta_graph: Any, is_stateful: Callable[[str], bool | None], allowed: I
         if operation in extra or (operation in FILLING and assets.fill(node, scope)):
             continue
         stateful = is_stateful(operation)
-        quiet = stateful is False and operation not in REACHING_OUT and not any(word in operation for word in _DATA)
-        if not (quiet or operation in STATEFUL):
-            raise ServeError(
-                FAILED_PRECONDITION,
-                f"the model may not be served: its graph has the operation {operation} ({node.name}{f' in function {scope}' if scope else ''}), "
-                f"which is not on the list of those allowed; "
-                f"whoever trusts the model starts the server with --allowed_operations={operation}",
-            )
+        reaches_out = operation in REACHING_OUT or operation in FILLING or any(word in operation for word in _DATA)
+        if reaches_out or not (stateful is False or operation in STATEFUL):
+            raise refusal(f"its graph has the operation {operation} ({node.name}{f' in function {scope}' if scope else ''})", operation)
+
+
+def refusal(why: str, operation: str) -> ServeError:
+    return ServeError(
+        FAILED_PRECONDITION,
+        f"the model may not be served: {why}, which is not on the list of those allowed; "
+        f"whoever trusts the model starts the server with --allowed_operations={operation}",
+    )
 
 
 def _reachable(meta_graph: Any, roots: Iterable[str]) -> Iterator[tuple[Any, str]]:
     """Nodes, each with the name of the function that has it, or "" for the graph itself."""
     nodes = {node.name: node for node in meta_graph.graph_def.node}
-    functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
+    library = meta_graph.graph_def.library
+    functions, stand_ins = {function.signature.name: function for function in library.function}, _stand_ins(library)
     waiting = [_node_name(name) for name in roots]
     seen, called = set(waiting), set[str]()
     while waiting:
@@ -85,26 +86,38 @@ def _reachable(meta_graph: Any, roots: Iterable[str]) -> Iterator[tuple[Any, str
             continue
         if node.op not in functions:
             yield node, ""
-        yield from _called(node, functions, called)
+        yield from _called(node, functions, stand_ins, called)
         for name in map(_node_name, node.input):
             if name not in seen:
                 seen.add(name)
                 waiting.append(name)
 
 
-def _called(node: Any, functions: Mapping[str, Any], called: set[str]) -> Iterator[tuple[Any, str]]:
+def _called(node: Any, functions: Mapping[str, Any], stand_ins: Mapping[str, Sequence[str]], called: set[str]) -> Iterator[tuple[Any, str]]:
     """Whole bodies: what a function does besides its results counts too."""
     waiting = [node]
     while waiting:
         current = waiting.pop()
         names = [current.op, *(name for value in current.attr.values() for name in _function_names(value))]
-        for name in names:
+        for name in (*names, *(other for it in names for other in stand_ins.get(it, ()))):
             if name in functions and name not in called:
                 called.add(name)
                 for inner in functions[name].node_def:
                     if inner.op not in functions:  # a function that is called as if it were an operation
                         yield inner, name
                     waiting.append(inner)
+
+
+def _stand_ins(library: Any) -> dict[str, list[str]]:
+    """By function, what TensorFlow may run in its place: functions of the same mark, chosen by device, and the gradient that is declared."""
+    alike: dict[tuple[bytes, tuple[bool, ...]], list[str]] = defaultdict(list)
+    for function in library.function:
+        if mark := _INTERFACE in function.attr and function.attr[_INTERFACE].s:
+            alike[mark, tuple(it in function.attr for it in _HALVES)].append(function.signature.name)
+    found = {name: list(names) for names in alike.values() for name in names}
+    for gradient in library.gradient:
+        found.setdefault(gradient.function_name, []).append(gradient.gradient_func)
+    return found
 
 
 def _function_names(value: Any) -> list[str]:

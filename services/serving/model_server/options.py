@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 DRAIN_SECONDS = 10.0
+BATCHING_FILE = "batching_params.pbtxt"
+"""Of a version that says how it batches."""
+TFLITE_FILE = "model.tflite"
 VERSION = "trainyard-model-server"
 # Flags of tensorflow_model_server that change nothing here: taken, so that a command line goes on working.
 _WITHOUT_EFFECT = (
@@ -29,6 +32,7 @@ class Options:
     """For models that lie in an object store."""
     model_path: str
     version: int
+    version_labels: Sequence[str]
     model_config_file: Path | None
     config_poll_seconds: float
     folder_poll_seconds: float
@@ -98,6 +102,8 @@ def _check(parser: argparse.ArgumentParser, told: argparse.Namespace) -> None:
         parser.error("exactly one of --model_config_file, --model_base_path and --model-path says what is served")
     if told.model_path and not told.version:
         parser.error("--model-path needs --version, the number that the version goes by")
+    if told.version_label and not told.model_path:
+        parser.error("--version_label needs --model-path; for several versions the file of models has labels")
     if told.batching_parameters_file and not told.enable_batching:
         parser.error("--batching_parameters_file needs --enable_batching")
 
@@ -128,6 +134,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     _flag(parser, "model_cache_dir", type=Path, default=default_cache(), help="where models of an object store are kept")
     _flag(parser, "model_path", default="", help="folder of the only version")
     _flag(parser, "version", nargs="?", const="", help="number of the only version; without a number: tells who this is")
+    _flag(parser, "version_label", action="append", default=[], help="a label of the only version, as config files have them; repeatable")
     _flag(parser, "model_config_file", type=Path, help="several models: a tensorflow.serving.ModelServerConfig in text form")
     _flag(parser, "model_config_file_poll_wait_seconds", type=float, default=0, help="between two looks at that file; 0: one look")
     _flag(parser, "file_system_poll_wait_seconds", type=float, default=1, help="between two looks for versions; 0: one look")
@@ -191,6 +198,7 @@ def _options(told: argparse.Namespace) -> Options:
         cache=told.model_cache_dir,
         model_path=told.model_path,
         version=int(told.version or 0),
+        version_labels=told.version_label,
         model_config_file=told.model_config_file,
         config_poll_seconds=told.model_config_file_poll_wait_seconds,
         folder_poll_seconds=told.file_system_poll_wait_seconds,

@@ -27,7 +27,8 @@ def predict(model: Served, body: bytes, deadline: float | None = None) -> bytes:
     name = request.get("signature_name") or DEFAULT_SIGNATURE
     signature = model.signatures.get(name)
     if signature is None:
-        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+        reason = model.unserved.get(name)
+        raise invalid(f'Serving signature name: "{name}" {f"cannot be served: {reason}" if reason else "not found in signature def"}')
     return _answer("instances" in request, model.predict(signature, _inputs(request, signature), (), deadline), signature)
 
 

@@ -20,11 +20,10 @@ import tensorflow as tf  # noqa: E402
 
 from services.serving.model_server.errors import ServeError, invalid  # noqa: E402
 from services.serving.model_server.servable import Servable  # noqa: E402
-from services.serving.model_server.signatures import Signature, Tensor  # noqa: E402
-from services.serving.model_server.tensors import TYPES  # noqa: E402
+from services.serving.model_server.signature_defs import read  # noqa: E402
+from services.serving.model_server.signatures import Signature  # noqa: E402
 
 tf.get_logger().setLevel("ERROR")  # it warns of our own use of its first API, which tells a user nothing
-_INIT_SIGNATURE = "__saved_model_init_op"
 # A caller chooses the outputs of a call, and every choice has its callable: so many are kept.
 _MAX_CALLABLES = 64
 
@@ -55,13 +54,16 @@ class SavedModel(Servable):
         try:
             with self._graph.as_default():
                 meta_graph = tf.compat.v1.saved_model.load(self._session, list(tags), path)
-            signatures = _signatures(meta_graph)
+            signatures, unserved = read(meta_graph)
+            for key, reason in unserved.items():
+                print(f"{name} {version}: signature {key} is not served: {reason}", file=sys.stderr, flush=True)
             if not signatures:
-                raise ValueError("the SavedModel has no signature that can be served; save it with `signatures=...`")
+                why = "; ".join(f"{key}: {reason}" for key, reason in unserved.items()) or "save it with `signatures=...`"
+                raise ValueError(f"the SavedModel has no signature that can be served; {why}")
         except BaseException:
             self._session.close()
             raise
-        super().__init__(name, version, signatures)
+        super().__init__(name, version, signatures, unserved)
         self._defs = {key: definition.SerializeToString() for key, definition in meta_graph.signature_def.items()}
         self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., Sequence[Any]]] = {}
         self._lock = threading.Lock()
@@ -112,25 +114,6 @@ def give_memory_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-def _tensor(info: Any) -> Tensor:
-    shape = None if info.tensor_shape.unknown_rank else tuple(dim.size for dim in info.tensor_shape.dim)
-    return Tensor(info.name, info.dtype, shape)
-
-
-def _signatures(meta_graph: Any) -> dict[str, Signature]:
-    found = {}
-    for name, definition in meta_graph.signature_def.items():
-        infos = [*definition.inputs.values(), *definition.outputs.values()]
-        # Sparse and composite tensors, resources and the like have no place in a Predict request.
-        if name == _INIT_SIGNATURE or any(info.WhichOneof("encoding") != "name" or info.dtype not in TYPES for info in infos):
-            continue
-        inputs = {alias: _tensor(info) for alias, info in definition.inputs.items()}
-        outputs = {alias: _tensor(info) for alias, info in definition.outputs.items()}
-        if outputs:
-            found[name] = Signature(name, definition.method_name, inputs, outputs)
-    return found
 
 
 def _callable_options(feeds: Sequence[str], fetches: Sequence[str]) -> Any:

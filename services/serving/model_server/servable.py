@@ -23,10 +23,11 @@ class Servable(ABC):
 
     platform: str
 
-    def __init__(self, name: str, version: int, signatures: Mapping[str, Signature]) -> None:
+    def __init__(self, name: str, version: int, signatures: Mapping[str, Signature], unserved: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.version = version
         self.signatures = signatures
+        self.unserved = unserved or {}
         self.meter = Meter(version)
         self.files = ExitStack()  # what it may still read; it lets go of them when it is closed
         self._batcher: Batcher | None = None
@@ -59,7 +60,9 @@ class Servable(ABC):
     def signature(self, name: str) -> Signature:
         found = self.signatures.get(name or DEFAULT_SIGNATURE)
         if found is None:
-            raise ServeError(FAILED_PRECONDITION, f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
+            reason = self.unserved.get(name or DEFAULT_SIGNATURE)
+            why = f"cannot be served: {reason}." if reason else "not found."
+            raise ServeError(FAILED_PRECONDITION, f'Serving signature key "{name or DEFAULT_SIGNATURE}" {why}')
         return found
 
     def warm_up(self) -> None:

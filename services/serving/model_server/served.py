@@ -77,6 +77,9 @@ class Served(Protocol):
 
     @property
     def signatures(self) -> Mapping[str, Signature]: ...
+    @property
+    def unserved(self) -> Mapping[str, str]:
+        """Signatures that the model has and nobody can call, each with the reason."""
 
     def signature(self, name: str) -> Signature:
         """The named one, or with "" the default one. Raises FAILED_PRECONDITION."""

@@ -16,7 +16,6 @@ from services.serving.model_server.servable import Servable
 from services.serving.model_server.signatures import DEFAULT_SIGNATURE, Signature, Tensor
 from services.serving.model_server.tensors import STRING, TYPES, type_name
 
-FILE = "model.tflite"
 _METHOD = "tensorflow/serving/predict"
 _NUMBERS = {np.dtype(it.array): number for number, it in TYPES.items()}
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from services.serving.model_server import v2_types
 from services.serving.model_server.errors import FAILED_PRECONDITION, NOT_FOUND, UNAVAILABLE, ServeError, invalid
 from services.serving.model_server.served import Models, Served, State, VersionStatus
-from services.serving.model_server.signatures import Signature, Tensor
+from services.serving.model_server.signatures import DEFAULT_SIGNATURE, Signature, Tensor
 from services.serving.model_server.v2_types import Datatype
 
 _MICROSECONDS = 1e6
@@ -129,7 +129,7 @@ def chosen(served: Served, name: str = "") -> Signature:
     try:
         return served.signature(name)
     except ServeError as error:
-        if error.code != FAILED_PRECONDITION:
+        if error.code != FAILED_PRECONDITION or (name or DEFAULT_SIGNATURE) in served.unserved:
             raise
         known = ", ".join(sorted(served.signatures))
         what = f"unexpected signature '{name[:100]}'" if name else "no default signature"

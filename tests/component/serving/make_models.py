@@ -1,11 +1,13 @@
 """Run by the tests in a TensorFlow environment: `python make_models.py FOLDER` saves the models that they serve below it."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 NUMBERS = ["float64", "int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64", "bool", "complex64", "half", "bfloat16"]
 
@@ -138,11 +140,70 @@ class Doing(tf.Module):  # type: ignore[misc]
     def read(self, path):  # type: ignore[no-untyped-def]
         return {"content": tf.io.read_file(path)}
 
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32, name="x")])
+    def write(self, x):  # type: ignore[no-untyped-def]
+        """TensorFlow says that this operation has no state."""
+        return {
+            "y": tf.raw_ops.DebugIdentity(input=x, tensor_name="x:0", debug_urls=[f"file://{self.asset.asset_path.numpy().decode()}-seen"])
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32, name="x")])
+    def lay_over(self, x):  # type: ignore[no-untyped-def]
+        """And that this one has none: a tensor that is the content of a file."""
+        return {"y": x + tf.raw_ops.ImmutableConst(dtype=tf.float32, shape=[], memory_region_name="/etc/hostname")}
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def python(self, x):  # type: ignore[no-untyped-def]
         y = tf.py_function(lambda it: it, [x], tf.float32)
         y.set_shape([None])
         return {"y": y}
+
+
+def save_stand_in(path: Path) -> None:
+    """TensorFlow exchanges one function for another, which nothing in the graph calls and which reads a file."""
+    spec_of_path = [tf.TensorSpec([], tf.string, name="path")]
+
+    def marked(function, device):  # type: ignore[no-untyped-def]
+        marks = {"api_implements": "the same", "api_preferred_device": device}
+        return tf.function(function, input_signature=spec_of_path, experimental_attributes=marks)
+
+    module = tf.Module()
+    module.shown, module.meant = marked(lambda path: tf.strings.lower(path), "GPU"), marked(lambda path: tf.io.read_file(path), "CPU")
+
+    @tf.function(input_signature=spec_of_path)
+    def read(path):  # type: ignore[no-untyped-def]
+        content = module.shown(path)
+        length = tf.strings.length(content) + tf.size(tf.strings.bytes_split(path))  # smaller graphs are left as they are
+        return {"content": tf.strings.join([content, tf.strings.as_string(length)])}
+
+    module.read = read
+    tf.saved_model.save(module, str(path), signatures=read)
+
+
+class Ragged(tf.Module):  # type: ignore[misc]
+    """Rows of different lengths, taken and given."""
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.float32, ragged_rank=1)])
+    def sums(self, x):  # type: ignore[no-untyped-def]
+        return {"sum": tf.reduce_sum(x, axis=1), "doubled": x * 2}
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None, None], tf.string, ragged_rank=2)])
+    def deep(self, x):  # type: ignore[no-untyped-def]
+        return {"same": x, "lengths": x.row_lengths()}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="s")])
+    def words(self, s):  # type: ignore[no-untyped-def]
+        return {"words": tf.strings.split(s)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+    def sparse(self, x):  # type: ignore[no-untyped-def]
+        return {"found": tf.sparse.from_dense(x)}
+
+
+def save_ragged(path: Path) -> None:
+    made = Ragged()
+    signatures = {"serving_default": made.sums, "deep": made.deep, "words": made.words, "sparse": made.sparse}
+    tf.saved_model.save(made, str(path), signatures=signatures)
 
 
 def save_doings(folder: Path) -> None:
@@ -154,14 +215,41 @@ def save_doings(folder: Path) -> None:
         ("filler", doing.fill),
         ("reader", doing.read),
         ("python", doing.python),
+        ("writer", doing.write),
+        ("mapper", doing.lay_over),
     ):
         tf.saved_model.save(doing, str(folder / name / "model"), signatures=function)
+    save_stand_in(folder / "stand-in" / "model")
+    save_as_text(folder / "reader" / "model", folder / "reader-text" / "model")
+
+
+def save_as_text(saved: Path, path: Path) -> None:
+    """The same model; TensorFlow loads this form as well."""
+    shutil.copytree(saved, path)
+    binary = path / "saved_model.pb"
+    (path / "saved_model.pbtxt").write_text(str(saved_model_pb2.SavedModel.FromString(binary.read_bytes())))
+    binary.unlink()
 
 
 def save_lite(half: Path, path: Path) -> None:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(half), signature_keys=["serving_default"])
     path.mkdir(parents=True)
     (path / "model.tflite").write_bytes(converter.convert())
+
+
+def save_flex(folder: Path) -> None:
+    """TFLite files with an operator of TensorFlow's own, and with one that nobody knows."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def said(x):  # type: ignore[no-untyped-def]
+        return {"text": tf.strings.as_string(x)}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([said.get_concrete_function()])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    flex = converter.convert()
+    for name, content in (("flex", flex), ("custom", flex.replace(b"FlexAsString", b"HandMadeThis"))):
+        (folder / name / "model").mkdir(parents=True)
+        (folder / name / "model" / "model.tflite").write_bytes(content)
 
 
 def main() -> None:
@@ -173,6 +261,8 @@ def main() -> None:
     save_examples(folder / "examples" / "model")
     save_doings(folder)
     save_lite(folder / "half" / "model", folder / "lite" / "model")
+    save_flex(folder)
+    save_ragged(folder / "ragged" / "model")
 
 
 if __name__ == "__main__":

@@ -148,8 +148,12 @@ def test_kserves_clients(kserve: Any, way: str) -> None:
     assert "Request for unknown model: 'none' is not found" in told["refused"]
 
 
-@pytest.mark.parametrize("way", ["grpc", "http"])
-def test_perf_analyzer_measures(server: Running, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [("grpc", []), ("http", []), ("grpc", ["--service-kind", "tfserving", "--model-signature-name", "serving_default"])],
+    ids=["v2 grpc", "v2 http", "tensorflow serving"],
+)
+def test_perf_analyzer_measures(server: Running, way: str, kind: list[str]) -> None:
     if ctypes.util.find_library(_PERF_LIBRARY) is None:
         pytest.skip("perf_analyzer is linked against libb64, which is not here (Debian's libb64-0d)")
     python = python_with(*_PERF_PACKAGES)
@@ -158,7 +162,7 @@ def test_perf_analyzer_measures(server: Running, way: str) -> None:
     windows = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "--stability-percentage", "999"]
 
     done = subprocess.run(
-        [python.with_name("perf_analyzer"), "-m", "half", "-i", way, "-u", address, "--shape", "x:2", *windows],
+        [python.with_name("perf_analyzer"), "-m", "half", *kind, "-i", way, "-u", address, "--shape", "x:2", *windows],
         capture_output=True,
         text=True,
         env={"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(libraries)},
@@ -169,4 +173,4 @@ def test_perf_analyzer_measures(server: Running, way: str) -> None:
     measured = re.search(r"Throughput: ([\d.]+) infer/sec", said)
     assert measured, said
     assert float(measured[1]) > 0
-    assert re.search(r"Inference count: [1-9]", said), said
+    assert re.search(r"Request count: [1-9]" if kind else r"Inference count: [1-9]", said), said

@@ -391,6 +391,8 @@ class _Endpoints(_Part, endpoint_pb2_grpc.EndpointServiceServicer):
             more_models=request.more_models,
             has_code=request.HasField("scoring"),
             limits=request.limits,
+            # As if its model asked for two cores and 1 GiB.
+            bounds=endpoint_pb2.Limits(cpu_cores=request.limits.cpu_cores or 2, memory_bytes=request.limits.memory_bytes or 1 << 30),
             settings=endpoint_pb2.EndpointSettings(
                 authentication=request.authentication,
                 tags=request.tags.values,

@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any, cast
 
 import click
 import grpc
@@ -278,6 +281,33 @@ def test_doctor_looks_at_every_part_and_says_what_to_do(platform: Platform, cli:
     assert found["scheduler"]["state"] == found["history's lag"]["state"] == "ok"
     assert found["config"]["state"] == "ok"
     assert cli("status").exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"), [(b'{"name": "trainyard-door"}', "ok"), (b'{"name": "triton"}', "warn"), (b"[]", "warn"), (b"no", "warn")]
+)
+def test_doctor_says_whether_models_are_found_by_name_or_somebody_else_has_the_port(answer: bytes, state: str) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - as the base class has it
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        stack = {"door": {"grpc": "127.0.0.1:1", "rest": f"127.0.0.1:{server.server_port}"}}
+        try:
+            found = checks.door(cast(Any, SimpleNamespace(_stack=stack)))
+        finally:
+            server.shutdown()
+            serving.join()
+
+    assert found.state == state
+    assert ("somebody else answers there" in found.found) is (state == "warn")
 
 
 def test_a_config_that_others_can_read_is_a_warning(platform: Platform, cli: Cli, tmp_path: Path) -> None:

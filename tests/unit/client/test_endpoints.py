@@ -99,13 +99,13 @@ def test_without_a_folder_the_script_goes_alone(platform: Platform, source: Path
     assert (asked(platform).model, asked(platform).scoring.environment.framework) == ("", "none")
 
 
-def test_settings_are_asked_for_and_the_models_own_wish_counts_where_they_say_nothing(platform: Platform, models: list[Model]) -> None:
+def test_settings_are_asked_for_and_what_the_models_wish_is_left_to_the_service(platform: Platform, models: list[Model]) -> None:
     config = AciWebservice.deploy_configuration(memory_gb=4, tags={"team": "a"}, description="d", auth_enabled=True)
 
     service = deploy(platform, models[:1], deployment_config=config)
 
     request = asked(platform)
-    assert (request.limits.cpu_cores, request.limits.memory_bytes) == (2, 4 << 30)
+    assert (request.limits.cpu_cores, request.limits.memory_bytes) == (0, 4 << 30)
     assert (service.cpu_cores, service.memory_gb, service.auth_enabled, service.token_auth_enabled) == (2, 4, True, False)
     assert (service.tags, service.description, service.get_keys()) == ({"team": "a"}, "d", ("one", "two"))
 
@@ -191,7 +191,7 @@ def test_an_update_says_what_changes_and_no_more(platform: Platform, models: lis
     assert (request.models[0].model, request.alias, request.limits.cpu_cores, request.limits.memory_bytes) == (
         "digits",
         "champion",
-        2,
+        0,
         8 << 30,
     )
     with pytest.raises(UserErrorException):

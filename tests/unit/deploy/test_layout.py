@@ -34,6 +34,24 @@ def test_a_port_in_use_is_named_with_what_it_is_meant_for_and_what_to_do() -> No
         assert in_use(layout)["MinIO"] == port
 
 
+def test_models_are_found_by_name_where_their_clients_look_unless_the_stack_has_other_ports() -> None:
+    first, second = Layout(Path("/home")), Layout(Path("/home"), base=18400)
+
+    assert (first.door_grpc_port, first.door_rest_port) == (8500, 8501)
+    assert (second.door_grpc_port, second.door_rest_port) == (18416, 18417)
+
+
+def test_a_stack_goes_without_a_door_whose_port_is_in_use_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        _check_ports(Layout(Path("/home"), base=port - 16))
+
+    assert f"port {port}, meant for models by name, gRPC, is in use" in capsys.readouterr().out
+
+
 def test_a_deep_home_still_has_a_socket_that_the_kernel_takes() -> None:
     deep = Layout(Path("/home") / ("x" * 60) / ("y" * 60))
 

@@ -68,6 +68,13 @@ def test_signatures_are_read_with_names_types_and_shapes() -> None:
                 {"declared": {"name": "b"}, "nodes": [node("c", "PartitionedCall", f="a"), node("r", "ReadFile")]},
             ],
         ),
+        (
+            [node("y", "PartitionedCall", f="a")],
+            [
+                {"declared": {"name": "a"}, "attributes": {"api_implements": {"text": b"it"}}},
+                {"declared": {"name": "b"}, "attributes": {"api_implements": {"text": b"it"}}, "nodes": [node("r", "ReadFile")]},
+            ],
+        ),
     ],
 )
 def test_an_operation_that_a_caller_reaches_is_told(nodes: list[Any], functions: list[Any]) -> None:

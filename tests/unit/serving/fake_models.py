@@ -44,6 +44,7 @@ class FakeServed:
     platform: str = "tensorflow_savedmodel"
     prompt: bool = False
     signatures: Mapping[str, Signature] = field(default_factory=signatures)
+    unserved: Mapping[str, str] = field(default_factory=dict)
     failure: Exception | None = None
     deadlines: list[float | None] = field(default_factory=list)
 

@@ -92,6 +92,8 @@ _call = st.tuples(
             {"max_batch_size": 8, "allowed_batch_sizes": (2, 5, 8)},
             {"max_batch_size": 64, "batch_timeout_micros": 2000},
             {"max_batch_size": 16, "num_batch_threads": 3, "batch_timeout_micros": 500},
+            {"max_batch_size": 4, "enable_large_batch_splitting": True, "max_execution_batch_size": 2, "allowed_batch_sizes": (1, 2)},
+            {"max_batch_size": 4, "enable_large_batch_splitting": True, "max_execution_batch_size": 3, "num_batch_threads": 2},
         ]
     ),
 )
@@ -274,3 +276,53 @@ def test_closing_runs_what_waits_and_takes_no_more() -> None:
 def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="max_batch_size"):
         BatchingParameters(**wrong)
+
+
+_CUT = {"max_batch_size": 10, "enable_large_batch_splitting": True, "max_execution_batch_size": 4}
+
+
+def test_a_large_call_is_cut_into_runs_and_its_end_shares_one() -> None:
+    graph = Graph()
+    with batcher(graph, **_CUT) as made, ThreadPoolExecutor(8) as pool:
+        go = held(graph, made, pool)
+        large = pool.submit(call, made, list(range(10)))
+        queued(made, 3)
+        small = pool.submit(call, made, [70, 80])
+        queued(made, 4)
+        go()
+
+        assert large.result(30) == [number * 10 + 1 for number in range(10)]
+        assert small.result(30) == [701, 801]
+    assert graph.sizes == [1, 4, 4, 4]
+
+
+def test_a_call_that_is_larger_than_any_may_be_is_refused() -> None:
+    with batcher(Graph(), **_CUT) as made, pytest.raises(ServeError, match="11 rows is larger than max_batch_size 10"):
+        call(made, list(range(11)))
+
+
+def test_where_one_run_of_a_large_call_fails_so_does_the_call_and_no_other() -> None:
+    graph = Graph()
+    with batcher(graph, **_CUT) as made, ThreadPoolExecutor(8) as pool:
+        go = held(graph, made, pool)
+        large = pool.submit(call, made, [*range(9), -1])
+        queued(made, 3)
+        small = pool.submit(call, made, [70])
+        queued(made, 4)
+        go()
+
+        with pytest.raises(ServeError, match="no -1"):
+            large.result(30)
+        assert small.result(30) == [701]
+
+
+def test_a_large_call_for_which_the_queue_has_no_room_leaves_nothing_behind() -> None:
+    graph = Graph()
+    with batcher(graph, max_enqueued_batches=2, **_CUT) as made, ThreadPoolExecutor(8) as pool:
+        go = held(graph, made, pool)
+        with pytest.raises(ServeError, match="max_enqueued_batches"):
+            call(made, list(range(10)))
+        go()
+
+        assert call(made, [7]) == [71]
+    assert graph.sizes == [1, 1], "what was in the queue already is not run for nobody"

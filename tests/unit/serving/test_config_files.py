@@ -29,7 +29,11 @@ model_config_list {
     model_version_policy: { specific { versions: 1 versions: 3 } }
     version_labels { key: 'stable' value: 1 }
     version_labels { key: 'canary' value: 3 }
-    logging_config { log_collector_config { type: "" filename_prefix: "x" } sampling_config { sampling_rate: 0.1 } }
+    logging_config {
+      log_collector_config { type: "" filename_prefix: "x" }
+      sampling_config { sampling_rate: 0.1 attributes: 3 per_task_sampling_configs { dc: "a" task_index: 0 sampling_rate: 1 } }
+      custom_logging_config { type_url: "type.googleapis.com/of.somebody.Else" value: "x" }
+    }
   }
   config { name: "c" base_path: "/models/c" model_platform: "tensorflow" model_version_policy { all {} } }
   config { name: "d" base_path: "/models/d" model_platform: "tensorflow" model_version_policy { latest { num_versions: 2 } } }
@@ -115,6 +119,43 @@ def test_batching_has_tensorflow_servings_parameters_and_defaults(file: Path) ->
         read_batching(file, WIRE)
 
 
+def test_batching_cuts_large_calls_where_the_file_says_so(file: Path) -> None:
+    file.write_text(
+        "max_batch_size { value: 32 } enable_large_batch_splitting { value: true } max_execution_batch_size { value: 8 } "
+        "allowed_batch_sizes: 4 allowed_batch_sizes: 8"
+    )
+    told = read_batching(file, WIRE)
+    assert (told.max_batch_size, told.rows_of_a_run, told.allowed_batch_sizes) == (32, 8, (4, 8))
+
+    file.write_text("max_batch_size { value: 32 } max_execution_batch_size { value: 8 }")
+    assert read_batching(file, WIRE).rows_of_a_run == 32, "without splitting it has no effect"
+    for text, error in [
+        ("max_batch_size { value: 4 } enable_large_batch_splitting { value: true } max_execution_batch_size { value: 8 }", "between 1 and"),
+        ("enable_large_batch_splitting { value: true } max_execution_batch_size { value: -1 }", "between 1 and"),
+        (
+            "max_batch_size { value: 9 } enable_large_batch_splitting { value: true } max_execution_batch_size { value: 8 } "
+            "allowed_batch_sizes: 9",
+            "end with max_execution_batch_size 8",
+        ),
+    ]:
+        file.write_text(text)
+        with pytest.raises(BadConfig, match=error):
+            read_batching(file, WIRE)
+
+
+def test_priorities_of_calls_are_passed_over_and_said_to_be(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("max_batch_size { value: 8 }\nmixed_priority_batching_policy: PRIORITY_MERGE\nlow_priority_max_batch_size { value: 2 }")
+
+    assert read_batching(file, WIRE).max_batch_size == 8
+    told = capsys.readouterr().out
+    assert (
+        told == f"{file}: low_priority_max_batch_size, mixed_priority_batching_policy: no effect here, all calls have the same priority\n"
+    )
+    file.write_text("max_bach_size { value: 8 }\nmixed_priority_batching_policy: PRIORITY_MERGE")
+    with pytest.raises(BadConfig, match="1:1.*max_bach_size"):
+        read_batching(file, WIRE)
+
+
 def test_metrics_are_told_where_the_file_says(file: Path) -> None:
     for text, path in [
         ("", ""),
@@ -173,6 +214,13 @@ def test_without_a_port_for_rest_there_is_none_and_0_is_chosen_by_the_system() -
     assert options.parse(["--model_base_path=/a", "--rest-port=0"]).rest_port == 0
 
 
+def test_the_only_version_has_the_labels_that_are_given() -> None:
+    told = options.parse(["--model-path=/a", "--version=3", "--version-label=champion", "--version_label=stable"])
+
+    assert told.version_labels == ["champion", "stable"]
+    assert options.parse(["--model-path=/a", "--version=3"]).version_labels == []
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -182,6 +230,7 @@ def test_without_a_port_for_rest_there_is_none_and_0_is_chosen_by_the_system() -
         ("--model_base_path=/a --batching_parameters_file=/b", "needs --enable_batching"),
         ("--model_base_path=/a --enable_batching=perhaps", "neither true nor false"),
         ("--model_base_path=/a --no_such_flag", "unrecognized arguments"),
+        ("--model_base_path=/a --version-label=champion", "--version_label needs --model-path"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_ends_with_2(words: str, error: str, capsys: pytest.CaptureFixture[str]) -> None:

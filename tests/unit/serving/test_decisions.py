@@ -9,6 +9,7 @@ import pytest
 from services.serving.domain import asking, decisions
 from services.serving.domain.decisions import Known, decide_delete
 from services.serving.domain.endpoint import Endpoint
+from services.serving.domain.model_version import folder_of, served_file
 from services.serving.domain.reports import Report, conclude
 from tests.unit.serving.builders import (
     FAILURE,
@@ -16,6 +17,7 @@ from tests.unit.serving.builders import (
     a_request,
     a_version,
     after,
+    artifacts,
     came_up,
     deleted,
     failed,
@@ -75,13 +77,32 @@ def test_an_unknown_version_is_refused_by_name() -> None:
         {"saved_model.pb": b""},
         {"model/1/saved_model.pb": b""},
         {"model/saved_model.pbtxt": b""},
+        {"model/a.tflite": b"", "model/b.tflite": b""},
+        {"a.tflite": b"", "model/b.tflite": b""},
+        {"model/1/a.tflite": b""},
+        {"model/a.tflite.txt": b""},
     ],
 )
-def test_what_has_no_saved_model_at_the_top_of_its_folder_is_refused_with_what_it_has(files: dict[str, bytes]) -> None:
+def test_what_has_neither_saved_model_nor_one_tflite_file_at_the_top_of_its_folder_is_refused_with_what_it_has(
+    files: dict[str, bytes],
+) -> None:
     fact = decide(a_request(), files=files)
 
     assert fact.failure.code == "NotASavedModel"
     assert all(path in fact.failure.message for path in files)
+
+
+@pytest.mark.parametrize(
+    ("files", "folder", "file"),
+    [
+        ({"a.tflite": b""}, "", "a.tflite"),
+        ({"model/a.tflite": b"", "model/labels.txt": b"", "model/more/b.tflite": b""}, "model", "model/a.tflite"),
+        ({"model/a.tflite": b"", "model/saved_model.pb": b"", "model/b.tflite": b""}, "model", "model/saved_model.pb"),
+    ],
+)
+def test_one_tflite_file_is_deployed_and_a_saved_model_comes_before_it(files: dict[str, bytes], folder: str, file: str) -> None:
+    assert isinstance(decide(a_request(), files=files), pb.EndpointStarting)
+    assert (folder_of(artifacts(files)), served_file(artifacts(files))) == (folder, file)
 
 
 def test_a_long_list_of_files_is_cut() -> None:

@@ -62,6 +62,35 @@ async def test_without_code_the_saved_model_is_all(node: Node) -> None:
     assert found.model_dir is None
 
 
+@pytest.mark.parametrize(
+    ("files", "beside"),
+    [
+        ({"small.tflite": b"lite"}, set()),
+        (
+            {"m/small.tflite": b"lite", "m/batching_params.pbtxt": b"p", "m/assets.extra/warm": b"w"},
+            {"batching_params.pbtxt", "assets.extra"},
+        ),
+        ({"m/model.tflite": b"lite", "m/words.txt": b"w"}, {"words.txt"}),
+        ({"m/small.tflite": b"lite", "m/model.tflite/x": b"x"}, set()),
+    ],
+)
+async def test_a_tflite_file_lies_under_the_name_that_the_server_knows_until_it_is_discarded(
+    node: Node, files: dict[str, bytes], beside: set[str]
+) -> None:
+    for path, kept in files.items():
+        node.objects.put_bytes(f"runs/r/1/outputs/{path}", kept)
+    served = content(a_version(files=files))
+
+    found = await node.files.fetch(served, print)
+    again = await node.files.fetch(served, print)
+
+    assert again == found
+    assert (found.path / "model.tflite").read_bytes() == b"lite"
+    assert {it.name for it in found.path.iterdir()} == {"model.tflite", *beside}
+    await node.files.discard(served)
+    assert not found.path.exists()
+
+
 async def test_code_gets_a_copy_of_its_folder_with_modes_and_empty_folders(node: Node) -> None:
     found = await node.files.fetch(with_code(node.sent(), "mnist"), print)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from services.serving.access import KEY
 from services.serving.adapters.door_process import DoorProcess, DoorTable
 from services.serving.adapters.home_keeper import Keeper
-from services.serving.door import peek
+from services.serving.door import about, peek
 from services.serving.door.routes import NoRoute, NotAwake, Refused, Table, part_of
 from services.serving.model_server.wire import Wire
 from tests.unit.serving.builders import after, failed, live, starting, unhealthy
@@ -109,6 +109,50 @@ def test_calls_are_split_by_weight(tmp_path: Path, chance: float, chosen: int) -
     assert (backend.deployment, copy) == (chosen, None)
 
 
+@pytest.mark.parametrize("chance", [0.0, 0.99])
+@pytest.mark.parametrize(("version", "chosen"), [(7, 1), (8, 2), (9, 1)])
+def test_a_call_that_names_a_version_goes_where_it_is_whatever_chance_and_key_say(
+    tmp_path: Path, chance: float, version: int, chosen: int
+) -> None:
+    versions: dict[str, Any] = {"main": MAIN | {"version": 7}, "beside": BESIDE | {"version": 8}, "percent": 50}
+    table = a_table(tmp_path, chance, split=versions, sticky=versions | {"sticky_by": "x-user"})
+
+    for name in ("split", "sticky"):
+        backend, copy = table.choose(table.by_endpoint(name), lambda _: "somebody", version)
+        assert (backend.deployment, copy) == (chosen, None)
+
+
+def test_nobody_calls_a_shadow_by_its_version_and_one_version_twice_is_split_still(tmp_path: Path) -> None:
+    shadow = {"main": MAIN | {"version": 7}, "beside": BESIDE | {"version": 8}, "shadow": True}
+    twice = {"main": MAIN | {"version": 7}, "beside": BESIDE | {"version": 7}, "percent": 50}
+    table = a_table(tmp_path, 0.0, shadow=shadow, twice=twice)
+
+    assert table.choose(table.by_endpoint("shadow"), lambda _: None, 8)[0].deployment == 1
+    assert table.choose(table.by_endpoint("twice"), lambda _: None, 7)[0].deployment == 2
+
+
+def test_the_index_lists_what_answers_by_name_with_its_versions_and_whether_it_runs(tmp_path: Path) -> None:
+    split = {"main": MAIN | {"version": 7}, "beside": BESIDE | {"version": 8}, "percent": 50}
+    table = a_table(
+        tmp_path,
+        split=split,
+        shadow=split | {"model": "words", "shadow": True, "asleep": True},
+        code={"model": "code", "has_code": True},
+        hidden={"model": "hidden", "unlisted": True},
+        one={"model": "two", "main": MAIN | {"version": 1}, "asleep": True},
+        two={"model": "two", "main": MAIN | {"version": 1}},
+    )
+
+    found = about.index(table.listed())
+
+    assert [(it["name"], it["version"], it["state"]) for it in found] == [
+        ("mnist", "7", "READY"), ("mnist", "8", "READY"), ("two", "1", "READY"), ("words", "7", "UNAVAILABLE"),
+    ]  # fmt: skip
+    assert "a call waits for it" in found[-1]["reason"]
+    assert "say which in trainyard-endpoint" in found[2]["reason"]
+    assert [it["name"] for it in about.index(table.listed(), ready=True)] == ["mnist", "mnist", "two"]
+
+
 def test_a_call_that_goes_to_the_main_one_is_copied_where_it_has_a_shadow(tmp_path: Path) -> None:
     table = a_table(tmp_path, digits={"beside": BESIDE, "percent": 0, "shadow": True})
 
@@ -149,20 +193,40 @@ def test_the_models_name_is_found_whatever_comes_before_it() -> None:
     )
 
     method = f"{peek.SERVING}Predict"
-    assert peek.model_of(method, spec) == peek.model_of(method, moved) == "mnist"
-    assert peek.model_of(method, b"") == ""
-    assert (
-        peek.model_of(
-            f"{peek.INFERENCE}ModelInfer", WIRE.message("inference.ModelInferRequest")(model_name="mnist", id="1").SerializeToString()
-        )
-        == "mnist"
-    )
+    assert peek.asked(method, spec) == peek.asked(method, moved) == peek.Asked("mnist")
+    assert peek.asked(method, b"") == peek.Asked("")
+    infer = WIRE.message("inference.ModelInferRequest")(model_name="mnist", id="1").SerializeToString()
+    assert (peek.asked(peek.INFER, infer), peek.id_of(infer)) == (peek.Asked("mnist"), "1")
 
 
-@given(st.binary(max_size=60), st.sampled_from(sorted(peek._PATHS)))
+@given(st.integers(-(1 << 63), (1 << 63) - 1))
+def test_the_models_version_is_found_in_every_protocol(number: int) -> None:
+    spec = WIRE.PredictRequest().model_spec
+    spec.name, spec.version.value, spec.signature_name = "mnist", number, "s"
+    unsigned = number % (1 << 64)
+
+    def found(method: str, message: str, **fields: Any) -> int | None:
+        return peek.asked(method, WIRE.message(message)(**fields).SerializeToString()).version
+
+    assert found(f"{peek.SERVING}Predict", "tensorflow.serving.PredictRequest", model_spec=spec) == unsigned
+    assert found("/tensorflow.serving.ModelService/GetModelStatus", "tensorflow.serving.GetModelStatusRequest", model_spec=spec) == unsigned
+    tasks = [{"model_spec": spec}]
+    assert found(f"{peek.SERVING}MultiInference", "tensorflow.serving.MultiInferenceRequest", tasks=tasks) == unsigned
+    textual = number if number >= 0 else None
+    assert found(peek.INFER, "inference.ModelInferRequest", model_name="mnist", model_version=str(number)) == textual
+    assert found(f"{peek.INFERENCE}ModelReady", "inference.ModelReadyRequest", name="mnist", version=str(number)) == textual
+
+
+@pytest.mark.parametrize("text", ["", "latest", "-1", "9" * 20, "\u0667", " 8", "8 "])
+def test_a_version_that_is_no_number_is_the_servers_affair(text: str) -> None:
+    assert peek.version_in(text) is None
+
+
+@given(st.binary(max_size=60), st.sampled_from(sorted(peek._PLACES)))
 def test_bytes_that_are_no_message_are_told_or_name_nobody(data: bytes, method: str) -> None:
     try:
-        assert isinstance(peek.model_of(method, data), str)
+        assert isinstance(peek.asked(method, data).model, str)
+        assert isinstance(peek.id_of(data), str)
     except peek.Malformed as error:
         assert str(error)
 
@@ -223,7 +287,7 @@ def test_the_table_says_of_whom_callers_have_to_wait_for(tmp_path: Path) -> None
     slept, woken = pb.EndpointSlept(endpoint="digits", deployment=1), pb.EndpointWoken(endpoint="digits", deployment=1)
     up = row(starting(), live())
 
-    assert (up["asleep"], up["main"]) == (False, {"deployment": 1, "grpc": "h:7001", "rest": "h:8001"})
+    assert (up["asleep"], up["main"]) == (False, {"deployment": 1, "version": 1, "grpc": "h:7001", "rest": "h:8001"})
     assert [row(starting(), live(), *more)["asleep"] for more in ([slept], [slept, woken], [slept, woken, live()], [unhealthy()])] == [
         True, True, False, True,
     ]  # fmt: skip

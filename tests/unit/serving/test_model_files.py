@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,7 +117,9 @@ async def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path: Path, pa
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"gra")], ids=["gone", "cut"])
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b"gra"), lambda path: path.write_bytes(b"graPh")], ids=["gone", "cut", "changed"]
+)
 async def test_a_folder_with_a_damaged_file_is_fetched_anew(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     version = a_version()
     files = CachedModelFiles(CountingObjects(version, SAVED_MODEL), tmp_path)
@@ -127,6 +130,24 @@ async def test_a_folder_with_a_damaged_file_is_fetched_anew(tmp_path: Path, dama
 
     assert again == folder
     assert (folder.path / "saved_model.pb").read_bytes() == b"graph"
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["store away", "object gone"])
+async def test_a_changed_file_that_cannot_be_fetched_anew_is_named_with_both_digests(tmp_path: Path, away: bool) -> None:
+    version = a_version()
+    objects = CountingObjects(version, SAVED_MODEL)
+    files = CachedModelFiles(objects, tmp_path)
+    folder = await files.fetch(version, unsaid)
+    (folder.path / "saved_model.pb").write_bytes(b"graPh")
+    objects.away = away
+    if not away:
+        objects.remove("runs/r/1/outputs/model/saved_model.pb")
+
+    with pytest.raises(PlatformUnavailableException if away else CannotServe) as caught:
+        await files.fetch(version, unsaid)
+
+    assert "model/saved_model.pb changed in this node's cache" in str(caught.value)
+    assert all(hashlib.sha256(it).hexdigest() in str(caught.value) for it in (b"graph", b"graPh"))
 
 
 async def test_a_folder_that_another_process_published_meanwhile_is_used(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from services.serving.adapters.home_keeper import Keeper
 from services.serving.adapters.model_servers import ModelServers
 from services.serving.adapters.server_process import ModelServer, _as_ready
 from services.serving.keeper import address
+from services.serving.model_server import options
 from services.serving.ports import CannotServe, Fetched, Ports, PortTaken
 from tests.unit.serving.builders import content, scoring
+from trainyard.endpoint.v1.endpoint_pb2 import Limits
 
 READY = """echo '{"ready": true, "signatures": ["b", "a"], "grpc_port": 7001, "rest_port": 7002}'"""
 
@@ -36,13 +38,13 @@ def start(tmp_path: Path) -> Callable[..., asyncio.Future[ModelServer]]:
 
     keeper = Keeper(tmp_path)
 
-    async def run(body: str, said: list[str] | None = None, load_seconds: float = 60.0) -> ModelServer:
+    async def run(body: str, said: list[str] | None = None, load_seconds: float = 60.0, limits: Limits | None = None) -> ModelServer:
         script = tmp_path / "python"
         script.write_text(f"#!/bin/sh\n{body}\n")
         script.chmod(0o755)
         servers = ModelServers(keeper, "127.0.0.1", tmp_path, load_seconds)
         lines = [] if said is None else said
-        return await servers.start(script, content(), Fetched(tmp_path, "digest"), Ports(1, 0), lines.append)
+        return await servers.start(script, content(limits=limits or Limits()), Fetched(tmp_path, "digest"), Ports(1, 0), lines.append)
 
     return lambda *words, **options: asyncio.ensure_future(run(*words, **options))
 
@@ -68,6 +70,17 @@ async def test_it_is_told_what_to_serve_and_answers_where_it_is(start: Start) ->
         "--share-ports",
     ):
         assert word in words
+
+
+async def test_cores_bound_the_threads_within_a_call_and_calls_stay_in_their_own_thread(start: Start) -> None:
+    said: list[str] = []
+
+    server = await start(f'echo "$@" >&2; {READY}; exec sleep 1000', said, limits=Limits(cpu_cores=1.5))
+    await server.stop(5)
+
+    (words,) = said
+    told = options.parse(words.partition("services.serving.model_server ")[2].split())
+    assert (told.intra_threads, told.inter_threads) == (2, -1)
 
 
 async def test_one_that_takes_over_has_the_same_queue_of_callers_and_the_last_one_closes_it(tmp_path: Path) -> None:
