@@ -23,7 +23,7 @@ from services.serving.adapters.server_process import ModelServer
 from services.serving.model_server.options import BATCHING_FILE
 from services.serving.ports import Content, Fetched, Ports, Say
 
-_GRACE_SECONDS = 15.0
+_GRACE_SECONDS = 20.0  # as caretakers give: a server hands its callers over first
 
 
 class ModelServers:
