@@ -39,9 +39,10 @@ class NotThere(StackError):
 
 def up(layout: Layout) -> None:
     """Starts what is not running and returns when all of it answers. Raises StackError."""
+    has_door = True
     if supervision.pid(layout) is None:
         _check_leftovers(layout)
-        _check_ports(layout)
+        has_door = _check_ports(layout)
         with step("writing settings and starting the processes"):
             secrets = write(layout)
             programs = supervision.parts(layout, secrets), supervision.agents(layout, secrets)
@@ -57,8 +58,9 @@ def up(layout: Layout) -> None:
     for name in SERVICES:
         with step(f"waiting for the service {name}"):
             _until(layout, name, lambda name=name: is_serving(layout.service_port(name)))  # type: ignore[misc]
-    with step("waiting for the door to all models by name"):
-        _await_door(layout)
+    if has_door:
+        with step("waiting for the door to all models by name"):
+            _await_door(layout)
     say(f"The stack is up; its state lies in {layout.home}. Workspace.from_config() finds it by {layout.config}")
 
 
@@ -74,15 +76,17 @@ def _left_over(layout: Layout) -> str:
     return f"{len(names)} processes of the stack in {layout.home} run without their supervisor: {'; '.join(names)}." if names else ""
 
 
-def _check_ports(layout: Layout) -> None:
+def _check_ports(layout: Layout) -> bool:
+    """Whether the door's are free; without it the stack starts all the same. Raises StackError where another is not."""
     told = {name: _taken(name, port) for name, port in in_use(layout).items()}
-    for name in layout.door_ports():
-        if name in told:
-            say(f"  {told.pop(name)}: no model is found by its name until that ends; all else goes on")
+    shut = [told.pop(name) for name in layout.door_ports() if name in told]
+    for why in shut:
+        say(f"  {why}: no model is found by its name until that ends; all else goes on")
     if told:
         raise StackError(
             "; ".join(told.values()) + ". Stop what listens there, or take other ports: `make up PORT_BASE=18400` (or --port-base)."
         )
+    return not shut
 
 
 def _await_door(layout: Layout) -> None:

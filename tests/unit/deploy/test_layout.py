@@ -47,7 +47,7 @@ def test_a_stack_goes_without_a_door_whose_port_is_in_use_and_says_so(capsys: py
         taken.listen()
         port = taken.getsockname()[1]
 
-        _check_ports(Layout(Path("/home"), base=port - 16))
+        assert not _check_ports(Layout(Path("/home"), base=port - 16))
 
     assert f"port {port}, meant for models by name, gRPC, is in use" in capsys.readouterr().out
 
