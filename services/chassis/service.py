@@ -73,6 +73,7 @@ class Service:
         self._servicers: list[tuple[str, Register]] = []
         self._workers: list[Callable[[Context], Worker]] = []
         self._background: list[Background] = []
+        self._goodbyes: list[Callable[[], Awaitable[None]]] = []
 
     def listens(self, *names: str, to: Handler, replays: tuple[str, ...] = ()) -> Service:
         """`replays` are topics that hold facts of this service's own and nothing for it to answer: read to fill a new store only."""
@@ -89,6 +90,11 @@ class Service:
 
     def beside(self, task: Background) -> Service:
         self._background.append(task)
+        return self
+
+    def leaves(self, goodbye: Callable[[], Awaitable[None]]) -> Service:
+        """Called when it is told to stop, however far it has come: also while it waits for Kafka still."""
+        self._goodbyes.append(goodbye)
         return self
 
     def run(self) -> NoReturn:
@@ -124,7 +130,8 @@ class Service:
             await loop.stop()
             for task in running:
                 task.cancel()
-            await asyncio.wait([*running, asyncio.ensure_future(server.stop())], timeout=_GOODBYE_SECONDS)
+            goodbyes = [asyncio.ensure_future(it()) for it in self._goodbyes if stop.is_set()]
+            await asyncio.wait([*running, *goodbyes, asyncio.ensure_future(server.stop())], timeout=_GOODBYE_SECONDS)
             context.store.close()
 
     async def _start(self, context: Context, server: Server, loop: EventLoop, running: list[asyncio.Task[Any]]) -> None:

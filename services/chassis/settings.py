@@ -79,6 +79,9 @@ class Serving(BaseModel):
         description="what all servers of endpoints may take together; beyond it those that were called longest ago sleep; 0: no bound",
     )
     least_awake_seconds: float = Field(30.0, ge=0, description="for so long no endpoint is put to sleep to make room for others")
+    orphan_seconds: float = Field(
+        900.0, gt=0, description="so long servers and door go on after their service was killed; without another one they end then"
+    )
     key_secret: SecretStr = Field(
         SecretStr(""), description="what the keys of endpoints are made from; empty: a file in home, made at the first start"
     )

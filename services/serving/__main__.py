@@ -13,6 +13,7 @@ from services.serving.adapters.door_process import DoorProcess, DoorTable
 from services.serving.adapters.endpoint_certificates import EndpointCertificates
 from services.serving.adapters.endpoint_keys import EndpointKeys
 from services.serving.adapters.endpoint_logs import EndpointLogs
+from services.serving.adapters.home_keeper import Keeper
 from services.serving.adapters.model_environments import ModelEnvironments
 from services.serving.adapters.model_files import CachedModelFiles
 from services.serving.adapters.model_servers import ModelServers, reachable_at
@@ -42,13 +43,14 @@ def main() -> int:
     table = DoorTable(home, settings.host if settings.host != "0.0.0.0" else "127.0.0.1")
     control = f"{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}" if settings.port else ""
     grpc_port, rest_port = settings.serving.door_grpc_port, settings.serving.door_rest_port
-    door_process = DoorProcess(table, settings.host, grpc_port, rest_port, control)
+    keeper = Keeper(home, settings.serving.orphan_seconds)
+    door_process = DoorProcess(keeper, table, settings.host, grpc_port, rest_port, control)
     door = Door(reachable_at(settings.host), grpc_port, rest_port, lambda: door_process.is_kept_out)
     budget = settings.serving.memory_budget_bytes
     world = World(
         files=DeploymentFiles(CachedModelFiles(objects, settings.cache), CachedSources(objects, settings.cache), home),
         environments=ModelEnvironments(settings.cache),
-        servers=ModelServers(settings.host, home, settings.serving.load_seconds, budget),
+        servers=ModelServers(keeper, settings.host, home, settings.serving.load_seconds, budget),
         logs=logs,
         doors=ServerFiles(keys, spools),
         table=table,
@@ -68,6 +70,7 @@ def main() -> int:
         .beside(lambda context: Supervisor(context.engine, context.store, world).run())
         .beside(lambda context: RequestLog(spools, KafkaPublisher(settings.kafka_bootstrap), context.store).run())
         .beside(lambda _: door_process.run())
+        .leaves(keeper.leave)
         .run()
     )
 

@@ -96,11 +96,12 @@ class Caretaker:
             await self._world.files.discard(self._content)
 
     async def _run(self) -> None:
-        if not self._is_new:
+        left = await self._left_running()
+        if left is None and not self._is_new:
             await self._report(WentDown(self._endpoint, self._content.deployment, "its server is not running"))
         while True:
             try:
-                failure = await self._serve()
+                failure = await (self._serve() if left is None else self._go_on(*left))
             except CannotServe as error:
                 failure = error.failure
             except NotReported:
@@ -108,6 +109,7 @@ class Caretaker:
             except Exception as error:
                 log.exception("a deployment cannot be brought up", endpoint=self._endpoint, deployment=self._content.deployment)
                 failure = Failure(code="InternalError", message=f"{type(error).__name__}: {error}"[:3000], target=self._content.id)
+            left = None
             self._say(f"-- {failure.code}: {failure.message}")
             log.warning(
                 "does not serve", endpoint=self._endpoint, deployment=self._content.deployment, code=failure.code, why=failure.message
@@ -119,6 +121,33 @@ class Caretaker:
             self._failures += 1
             await self._progress(f"starting anew in {pause:g} s (failure {self._failures} in a row): {failure.message}")
             await asyncio.sleep(pause)
+
+    async def _left_running(self) -> tuple[Server, str] | None:
+        """By a service that was killed."""
+        try:
+            return await self._world.servers.adopt(self._content, self._say)
+        except Exception:
+            log.exception("what runs cannot be taken over", endpoint=self._endpoint, deployment=self._content.deployment)
+            return None
+
+    async def _go_on(self, server: Server, digest: str) -> Failure:
+        """With one that answers, and never went down: the end of it, and why it ended."""
+        log.info("goes on", endpoint=self._endpoint, deployment=self._content.deployment, model=self._content.title)
+        place = self._world.crowd.admit(self._content)
+        holding = asyncio.create_task(self._hold())
+        try:
+            return await self._watch(server, Fetched(Path(), digest), place)
+        finally:
+            holding.cancel()
+            self._world.crowd.leave(place)
+
+    async def _hold(self) -> None:
+        """The environment that it runs in is in use: the service before this one said so for itself alone."""
+        try:
+            if self._world.environments.is_there(self._content):
+                await self._world.environments.prepare(self._content, self._say)
+        except CannotServe as error:
+            log.warning("an environment in use cannot be held", endpoint=self._endpoint, why=error.failure.message)
 
     async def _serve(self) -> Failure:
         """From nothing to the end of the server, and why it ended. Raises CannotServe."""

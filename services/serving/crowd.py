@@ -74,6 +74,12 @@ class Crowd:
         self._present.append(place)
         return place
 
+    def admit(self, content: Content) -> Place:
+        """Its server runs already, and has its room."""
+        place = Place(content)
+        self._present.append(place)
+        return place
+
     async def up(self, place: Place, server: Server) -> None:
         """It answers."""
         place.server, place.up_since, place.called = server, self._clock(), self._clock()

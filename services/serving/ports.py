@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -121,6 +121,19 @@ class Server(Protocol):
 class Servers(Protocol):
     async def start(self, python: Path, content: Content, fetched: Fetched, ports: Ports, say: Say) -> Server:
         """Returns when it answers. Raises CannotServe, and PortTaken."""
+        ...
+
+    async def adopt(self, content: Content, say: Say) -> tuple[Server, str] | None:
+        """The server of that deployment which the service before this one left running, and the digest of its files; None where there is none,
+        or it is not what is wanted. Each is given once."""
+        ...
+
+    async def end_all_but(self, wanted: Collection[tuple[str, int]]) -> None:
+        """Ends what the service before this one left running of all other deployments."""
+        ...
+
+    async def leave(self) -> None:
+        """From here on whatever still runs ends with this service."""
         ...
 
     def is_free(self, ports: Ports) -> bool:

@@ -50,20 +50,30 @@ class Supervisor:
     async def run(self) -> None:
         """Until cancelled; then all servers are drained."""
         crowd = asyncio.create_task(self._world.crowd.run(self._endpoints, partial(self._report, "")))
+        clearing: asyncio.Task[None] | None = None
         try:
             while True:
                 seen = self._engine.revision
                 for name, cause_id in self._reconcile():
                     await self._engine.command(Command(Follow(name, datetime.now(UTC)), cause_id, name, recurs=True))
+                clearing = clearing or asyncio.create_task(self._clear(list(self._posts)))
                 await self._engine.until(lambda seen=seen: self._engine.revision != seen, _LOOK_SECONDS)  # type: ignore[misc]
         finally:
             crowd.cancel()
+            await self._world.servers.leave()
             for key, post in list(self._posts.items()):
                 if post.caretaker is not None:
                     post.caretaker.grace = _GOODBYE_GRACE_SECONDS
                 self._release(key)
             if self._leaving:
                 await asyncio.wait(self._leaving)
+
+    async def _clear(self, wanted: Collection[Key]) -> None:
+        """What a service that was killed left running, and nobody wants any more."""
+        try:
+            await self._world.servers.end_all_but(wanted)
+        except Exception:
+            log.exception("what was left running cannot be ended")
 
     def _endpoints(self) -> dict[str, Endpoint]:
         with self._store.reading() as documents:

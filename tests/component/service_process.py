@@ -16,6 +16,7 @@ import grpc
 import sqlalchemy as sa
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.serving.keeper import address as keeper_address
 from tests.conftest import free_port
 
 REPO = Path(__file__).resolve().parents[2]
@@ -50,6 +51,19 @@ class ServiceProcess:
                 return self
         ended = "ended" if self._process.poll() is not None else "is not ready"
         raise RuntimeError(f"{self.name} {ended}: {self.log()[-3000:]}")
+
+    @contextmanager
+    def without(self, kafka_bootstrap: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Another one in its place, whose Kafka is away: never ready."""
+        environment = {**self._environment, "TRAINYARD_KAFKA_BOOTSTRAP": kafka_bootstrap}
+        command = [sys.executable, "-m", f"services.{self.name}"]
+        with (self.home / f"{self.name}.log").open("ab") as output:
+            process = subprocess.Popen(command, cwd=self.home, env=environment, stdout=output, stderr=output)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     def _says_ready(self) -> bool:
         """False where the watch broke off: after a kill, the first call may still go out on the dead process's connection."""
@@ -91,6 +105,7 @@ class ServiceProcess:
 
     def close(self) -> None:
         self.kill()
+        keeper_address.end(self.home)  # what outlives the serving service
         self.channel.close()
 
     def _end(self, number: signal.Signals) -> int:

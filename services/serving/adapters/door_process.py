@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from services.serving.adapters.endpoint_keys import key_file
+from services.serving.adapters.home_keeper import Keeper
+from services.serving.adapters.kept import Kept
 from services.serving.adapters.output_lines import lines
 from services.serving.adapters.server_environment import REPO, child_environment
 from services.serving.adapters.whole_file import replace_whole
@@ -22,6 +24,7 @@ from services.serving.domain.endpoint import Deployment, Endpoint
 from services.serving.door import PORT_TAKEN
 
 log = structlog.get_logger()
+_KEY = "door"
 _PAUSE_SECONDS = 2.0
 _READY, _CANNOT_LISTEN = '{"ready": true', "cannot listen: "
 _WHAT_TO_DO = "stop what listens there, or set serving.door_grpc_port and serving.door_rest_port; endpoints answer at their own ports"
@@ -75,8 +78,10 @@ def _backend(deployment: Deployment, grpc_address: str, scoring_uri: str, host: 
 
 
 class DoorProcess:
-    def __init__(self, table: DoorTable, host: str, grpc_port: int, rest_port: int, control: str) -> None:
+    def __init__(self, keeper: Keeper, table: DoorTable, host: str, grpc_port: int, rest_port: int, control: str) -> None:
         """`control`: host:port of EndpointService; "": nobody wakes endpoints that sleep."""
+        self._keeper = keeper
+        self._said = ""  # the last line that it wrote
         self._control = control
         self._table = table
         self._host = host
@@ -86,33 +91,49 @@ class DoorProcess:
 
     async def run(self) -> None:
         """Until cancelled; one that ends is started again."""
+        left = await self._left()
         if not all(self._ports):
             await asyncio.Event().wait()  # a part of a service that returns ends it
         while True:
-            process = await self._start()
             try:
-                assert process.stdout is not None
-                said = ""
-                async for line in lines(process.stdout):
-                    said = line.rstrip()[:1000]
-                    if line.startswith(_READY):
-                        self.is_kept_out = False
-                    if not (self.is_kept_out or line.startswith(_CANNOT_LISTEN)):
-                        log.info("door", said=said)
-                code = await process.wait()
-            except asyncio.CancelledError:
-                await _end(process)
-                raise
+                process = left or await self._start()
+            except OSError as error:
+                log.warning("the door cannot be started", why=str(error), in_seconds=_PAUSE_SECONDS)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            left = None
+            code = await self._listen(process)
             if code != PORT_TAKEN:
                 log.warning("the door ended and is started again", code=code, in_seconds=_PAUSE_SECONDS)
             elif self.is_kept_out:
-                log.debug("the door is shut still", why=said)
+                log.debug("the door is shut still", why=self._said)
             else:
                 self.is_kept_out = True
-                log.warning("the door is shut: models are not found by name until its ports are free", why=said, what_to_do=_WHAT_TO_DO)
+                log.warning(
+                    "the door is shut: models are not found by name until its ports are free", why=self._said, what_to_do=_WHAT_TO_DO
+                )
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _left(self) -> Kept | None:
+        """The door that the service before this one left behind; one that is another by now is ended."""
+        found = None
+        for kept in await self._keeper.found(_KEY):
+            if found is None and all(self._ports) and kept.returncode is None and kept.digest == self._digest():
+                found = kept
+            else:
+                await kept.end(_GRACE_SECONDS)
+        return found
+
+    async def _start(self) -> Kept:
+        """Raises OSError."""
+        return await self._keeper.start(
+            _KEY, self._digest(), self._words(), cwd=self._table.file.parent, env=child_environment(os.environ) | {"PYTHONPATH": str(REPO)}
+        )
+
+    def _digest(self) -> str:
+        return hashlib.sha256(json.dumps(self._words()).encode()).hexdigest()
+
+    def _words(self) -> list[str]:
         grpc_port, rest_port = self._ports
         options = {
             "table": self._table.file,
@@ -120,25 +141,27 @@ class DoorProcess:
             "rest-port": rest_port,
             "host": self._host,
             "control": self._control,
-            "parent-pid": os.getpid(),
         }
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "services.serving.door", *(f"--{name}={value}" for name, value in options.items())),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=child_environment(os.environ) | {"PYTHONPATH": str(REPO)},
-            process_group=0,
-        )
+        return [sys.executable, "-P", "-m", "services.serving.door", *(f"--{name}={value}" for name, value in options.items())]
 
+    async def _listen(self, process: Kept) -> int:
+        """Until it ends. Cancelled: it is drained first."""
+        hearing = [asyncio.create_task(self._hear(it)) for it in (process.stdout, process.stderr)]
+        try:
+            code = await process.wait()
+            await asyncio.wait(hearing, timeout=_PAUSE_SECONDS)
+            return code
+        except asyncio.CancelledError:
+            await process.end(_GRACE_SECONDS)
+            raise
+        finally:
+            for task in hearing:
+                task.cancel()
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(_GRACE_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    async def _hear(self, stream: asyncio.StreamReader) -> None:
+        async for line in lines(stream):
+            self._said = line.rstrip()[:1000]
+            if line.startswith(_READY):
+                self.is_kept_out = False
+            if not (self.is_kept_out or line.startswith(_CANNOT_LISTEN)):
+                log.info("door", said=self._said)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import signal
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from services.serving.adapters import server_look
+from services.serving.adapters.kept import Kept
 from services.serving.adapters.output_lines import lines
 from services.serving.ports import CannotServe, Content, Ports, PortTaken, Say
 from trainyard.event.v1.artifact_pb2 import Failure
 
 _PORT_TAKEN = 4
 _LAST_LINES = 20
-_EXIT_LOOK_SECONDS, _LAST_WORDS_SECONDS = 0.05, 2.0
+_LAST_WORDS_SECONDS = 2.0
 _LOOK_SECONDS = 0.5  # between two looks at how much memory a server takes
 
 
 class ModelServer:
     """One process. All that it writes goes to `say`; the JSON line on standard output says that it answers, and where."""
 
-    def __init__(self, process: asyncio.subprocess.Process, content: Content, say: Say, host: str, rest_port: int) -> None:
+    def __init__(self, process: Kept, content: Content, say: Say, host: str, rest_port: int) -> None:
         self._process = process
         self._content = content
         self._say = say
@@ -35,9 +33,7 @@ class ModelServer:
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._bound = (0, "")  # bytes of memory, and whose bound that is
         self._over = ""  # why it was ended, where it took too much memory
-        self._leave: Callable[[], None] = lambda: None
         self._watching: asyncio.Task[None] | None = None
-        assert process.stdout is not None and process.stderr is not None
         self._reading = [asyncio.create_task(self._read_output(process.stdout)), asyncio.create_task(self._read_errors(process.stderr))]
 
     @property
@@ -49,9 +45,19 @@ class ModelServer:
     def signatures(self) -> tuple[str, ...]:
         return tuple(self._ready.result()["signatures"])
 
-    def when_over(self, leave: Callable[[], None]) -> None:
-        """Called once, when the process was stopped or has ended and `stop` has seen it."""
-        self._leave = leave
+    def keep_for_the_next(self, digest: str) -> None:
+        """It answers: the next service may take it as it is. `digest`: of the files that it serves."""
+        self._process.keep({"ready": self._ready.result(), "digest": digest})
+
+    def left_by_the_one_before(self) -> str | None:
+        """The digest of its files, where it has answered already; None where nobody knows."""
+        note = self._process.note
+        told = _as_ready(json.dumps(note.get("ready"))) if isinstance(note, dict) else None
+        if told is None:
+            return None
+        if not self._ready.done():
+            self._ready.set_result(told)
+        return str(note.get("digest", ""))
 
     def bound(self, memory_bytes: int, budget: int = 0) -> None:
         """From here on it is ended where it takes more than its own bound, or than all servers may take together; 0: no bound."""
@@ -68,7 +74,7 @@ class ModelServer:
             if why := await asyncio.to_thread(self._exceeds):
                 self._over = why
                 self._hear(why)
-                self._signal(signal.SIGKILL)
+                self._process.send_signal(signal.SIGKILL)
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -114,30 +120,21 @@ class ModelServer:
 
     async def stop(self, grace_seconds: float) -> None:
         if self._process.returncode is None:
-            self._signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(grace_seconds):
-                    await self._exit()
+                    await self._process.wait()
             except TimeoutError:
                 pass
             finally:
                 if self._process.returncode is None:
-                    self._signal(signal.SIGKILL)
-        await self._exit()
-        leave, self._leave = self._leave, lambda: None
-        leave()
+                    self._process.send_signal(signal.SIGKILL)
+        await self._process.wait()
         await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
-
-    async def _exit(self) -> int:
-        """asyncio's own wait lasts as long as a process that was left behind holds the output open; none outlives the server."""
-        while self._process.returncode is None:
-            await asyncio.sleep(_EXIT_LOOK_SECONDS)
-        self._signal(signal.SIGKILL)
-        return self._process.returncode
 
     async def _ended(self) -> tuple[int, str]:
         """The exit code, and what happened in words, once all that it wrote was read."""
-        code = await self._exit()
+        code = await self._process.wait()
         await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
         if self._over:
             return code, self._over
@@ -167,10 +164,6 @@ class ModelServer:
     def _hear(self, line: str) -> None:
         self._last.append(line[:1000])
         self._say(line)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
 
 
 def _as_ready(line: str) -> dict[str, Any] | None:

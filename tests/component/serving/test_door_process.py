@@ -13,6 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.serving.adapters.door_process import DoorProcess, DoorTable
+from services.serving.adapters.home_keeper import Keeper
+from services.serving.keeper import address
 from services.serving.shown import Door
 from tests.conftest import free_port
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.component
 
 async def test_a_port_that_is_taken_is_told_once_and_the_door_opens_when_it_is_free(tmp_path: Path) -> None:
     grpc_port, rest_port = free_port(), free_port()
-    process = DoorProcess(DoorTable(tmp_path), "127.0.0.1", grpc_port, rest_port, "")
+    process = DoorProcess(Keeper(tmp_path), DoorTable(tmp_path), "127.0.0.1", grpc_port, rest_port, "")
     door = Door("here", grpc_port, rest_port, lambda: process.is_kept_out)
 
     with capture_logs() as told:
@@ -35,6 +37,7 @@ async def test_a_port_that_is_taken_is_told_once_and_the_door_opens_when_it_is_f
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+    address.end(tmp_path)
 
     assert door.is_open
     (line,) = [it for it in told if it["log_level"] == "warning"]

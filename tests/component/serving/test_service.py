@@ -173,22 +173,6 @@ def test_a_killed_server_is_brought_back_under_the_same_addresses(stub: Endpoint
     assert answers(after) == (2.5, 2.5)
 
 
-def test_after_the_service_was_killed_its_endpoints_come_back_under_the_same_addresses(
-    stub: EndpointServiceStub, service: ServiceProcess, topic_log: TopicLog
-) -> None:
-    before = deployed(stub, name := a_name("restart"))
-    server = server_of(before)
-
-    service.kill()
-    until(lambda: has_ended(server), "the end of the model server")
-    service.start()
-
-    until(lambda: kinds(history(topic_log, name))[-2:] == ["EndpointUnhealthy", "EndpointLive"], "the return")
-    after = until_state(stub, name, HEALTHY)
-    assert (after.grpc_address, after.scoring_uri) == (before.grpc_address, before.scoring_uri)
-    assert answers(after) == (2.5, 2.5)
-
-
 def test_a_service_that_lost_its_database_knows_its_endpoints_by_the_log(stub: EndpointServiceStub, service: ServiceProcess) -> None:
     before = deployed(stub, name := a_name("replayed"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from services.serving.domain.endpoint import Endpoint
@@ -87,6 +87,8 @@ class FakeServers:
         self.loading = asyncio.Event()
         self.loading.set()
         self.asked: list[Ports] = []
+        self.left: dict[tuple[str, int], FakeServer] = {}  # by a service that was killed
+        self.has_left = False
         self._next = 7000
 
     async def start(self, python: Path, content: Content, fetched: Fetched, ports: Ports, say: Say) -> FakeServer:
@@ -100,6 +102,19 @@ class FakeServers:
         server = FakeServer(content, Ports(rpc, ports.rest or self._any()))
         self.started.append(server)
         return server
+
+    async def adopt(self, content: Content, say: Say) -> tuple[FakeServer, str] | None:
+        server = self.left.pop((content.endpoint, content.deployment), None)
+        if server is not None:
+            self.started.append(server)
+        return (server, f"digest of {content.title}") if server is not None else None
+
+    async def end_all_but(self, wanted: Collection[tuple[str, int]]) -> None:
+        for key in self.left.keys() - set(wanted):
+            await self.left.pop(key).stop(15)
+
+    async def leave(self) -> None:
+        self.has_left = True
 
     def is_free(self, ports: Ports) -> bool:
         return not self.taken & {ports.grpc, ports.rest}

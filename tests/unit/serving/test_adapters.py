@@ -9,6 +9,7 @@ import pytest
 
 from services.chassis import environments
 from services.serving.adapters.endpoint_logs import EndpointLogs
+from services.serving.adapters.home_keeper import Keeper
 from services.serving.adapters.model_environments import definition_for
 from services.serving.adapters.model_servers import ModelServers, reachable_at
 from services.serving.adapters.server_environment import SERVER_PACKAGES, child_environment
@@ -79,7 +80,7 @@ def test_a_server_is_given_a_list_of_variables_and_no_more() -> None:
 
 
 def test_a_port_is_free_until_somebody_listens_there_even_if_he_would_share_it(tmp_path: Path) -> None:
-    servers = ModelServers("127.0.0.1", tmp_path, 1.0)
+    servers = ModelServers(Keeper(tmp_path), "127.0.0.1", tmp_path, 1.0)
     with socket.socket() as sharing:
         sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sharing.bind(("127.0.0.1", 0))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.serving.ports import CannotServe, Ports, PortTaken
-from tests.unit.serving.builders import FAILURE
+from tests.unit.serving.builders import FAILURE, content
+from tests.unit.serving.fakes import FakeServer
 from tests.unit.serving.on_engine import Serving
 from trainyard.endpoint.v1 import endpoint_pb2 as pb
 
@@ -90,3 +91,66 @@ async def test_a_server_that_was_up_long_enough_begins_a_new_row() -> None:
             serving.servers.started[-1].die()
         await serving.until(lambda: len(serving.servers.started) == 21)
         await serving.until_state(HEALTHY)
+
+
+# -- what a service that was killed left running
+
+
+async def left_running(serving: Serving) -> FakeServer:
+    """Live, and its service was killed: the server of deployment 1 goes on."""
+    async with serving.supervised():
+        await serving.deploy()
+        await serving.until_state(HEALTHY)
+    serving.servers.started.clear()
+    server = serving.servers.left["digits", 1] = FakeServer(content(), Ports(7001, 7002))
+    return server
+
+
+async def test_a_server_that_goes_on_is_taken_over_and_nothing_is_said_of_it() -> None:
+    serving = Serving()
+    server = await left_running(serving)
+    before = serving.changes()
+
+    async with serving.supervised():
+        await serving.until(lambda: serving.servers.left == {})
+        await serving.deploy("s2", version=2)
+        after = await serving.until_state(HEALTHY, 2)
+        await serving.until(lambda: not server.is_running)
+
+    # Only deployment 2 went live; it was asked to join the ports of the one that was taken over.
+    assert serving.changes()[len(before) :] == ["EndpointStarting", "VersionLoaded", "EndpointLive"]
+    assert after.grpc_address == "h:7001"
+
+
+async def test_one_that_is_taken_over_and_dies_is_brought_back_as_any_other() -> None:
+    serving = Serving()
+    server = await left_running(serving)
+    before = len(serving.changes())
+
+    async with serving.supervised():
+        await serving.until(lambda: serving.servers.left == {})
+        server.die()
+        await serving.until(lambda: serving.changes()[before:] == ["EndpointUnhealthy", "EndpointLive"])
+
+    assert serving.servers.has_left
+
+
+async def test_one_that_answered_before_its_service_could_say_so_is_live_once_it_is_taken_over() -> None:
+    serving = Serving()
+    serving.servers.left["digits", 1] = FakeServer(content(), Ports(7001, 7002))
+    await serving.deploy()
+
+    async with serving.supervised():
+        endpoint = await serving.until_state(HEALTHY)
+
+    assert serving.changes() == ["EndpointStarting", "VersionLoaded", "EndpointLive"]
+    assert (endpoint.grpc_address, serving.servers.asked, serving.files.asked) == ("h:7001", [], [])
+
+
+async def test_what_was_left_of_a_deployment_that_nobody_wants_is_ended() -> None:
+    serving = Serving()
+    server = FakeServer(content(), Ports(7001, 7002))
+    serving.servers.left["gone", 3] = server
+
+    async with serving.supervised():
+        await serving.until(lambda: not server.is_running)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from services.serving.access import KEY
 from services.serving.adapters.door_process import DoorProcess, DoorTable
+from services.serving.adapters.home_keeper import Keeper
 from services.serving.door import about, peek
 from services.serving.door.routes import NoRoute, NotAwake, Refused, Table, part_of
 from services.serving.model_server.wire import Wire
@@ -32,7 +33,7 @@ def a_table(folder: Path, chance: float = 0.5, **routes: Any) -> Table:
 
 
 async def test_without_ports_there_is_no_door_and_the_service_goes_on(tmp_path: Path) -> None:
-    running = asyncio.create_task(DoorProcess(DoorTable(tmp_path), "127.0.0.1", 0, 0, "").run())
+    running = asyncio.create_task(DoorProcess(Keeper(tmp_path), DoorTable(tmp_path), "127.0.0.1", 0, 0, "").run())
     for _ in range(3):
         await asyncio.sleep(0)
 

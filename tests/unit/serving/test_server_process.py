@@ -7,15 +7,17 @@ import dataclasses
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from services.serving.adapters import server_look
+from services.serving.adapters.home_keeper import Keeper
 from services.serving.adapters.model_servers import ModelServers
 from services.serving.adapters.server_process import ModelServer, _as_ready
+from services.serving.keeper import address
 from services.serving.model_server import options
 from services.serving.ports import CannotServe, Fetched, Ports, PortTaken
 from tests.unit.serving.builders import content, scoring
@@ -24,15 +26,23 @@ from trainyard.endpoint.v1.endpoint_pb2 import Limits
 READY = """echo '{"ready": true, "signatures": ["b", "a"], "grpc_port": 7001, "rest_port": 7002}'"""
 
 
+@pytest.fixture(autouse=True)
+def no_keeper_is_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    address.end(tmp_path)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., asyncio.Future[ModelServer]]:
     """Starts `body` in the place of the Python of the environment; `said` gets its lines."""
+
+    keeper = Keeper(tmp_path)
 
     async def run(body: str, said: list[str] | None = None, load_seconds: float = 60.0, limits: Limits | None = None) -> ModelServer:
         script = tmp_path / "python"
         script.write_text(f"#!/bin/sh\n{body}\n")
         script.chmod(0o755)
-        servers = ModelServers("127.0.0.1", tmp_path, load_seconds)
+        servers = ModelServers(keeper, "127.0.0.1", tmp_path, load_seconds)
         lines = [] if said is None else said
         return await servers.start(script, content(limits=limits or Limits()), Fetched(tmp_path, "digest"), Ports(1, 0), lines.append)
 
@@ -77,7 +87,7 @@ async def test_one_that_takes_over_has_the_same_queue_of_callers_and_the_last_on
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\n{READY}\nexec sleep 1000\n")
     script.chmod(0o755)
-    servers = ModelServers("127.0.0.1", tmp_path, 60)
+    servers = ModelServers(Keeper(tmp_path), "127.0.0.1", tmp_path, 60)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
 
@@ -97,7 +107,7 @@ async def test_what_a_script_says_of_its_ports_leads_nobody_anywhere(tmp_path: P
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\n{READY}\nexec sleep 1000\n")
     script.chmod(0o755)
-    servers = ModelServers("127.0.0.1", tmp_path, 60)
+    servers = ModelServers(Keeper(tmp_path), "127.0.0.1", tmp_path, 60)
     code = dataclasses.replace(content(), scoring=scoring())
 
     server = await servers.start(script, code, Fetched(tmp_path, "digest", tmp_path), Ports(), lambda line: None)
@@ -111,7 +121,7 @@ async def test_no_endpoint_is_lent_the_socket_of_another(tmp_path: Path) -> None
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\n{READY}\nexec sleep 1000\n")
     script.chmod(0o755)
-    servers = ModelServers("127.0.0.1", tmp_path, 60)
+    servers = ModelServers(Keeper(tmp_path), "127.0.0.1", tmp_path, 60)
     first = await servers.start(script, content(), Fetched(tmp_path, "digest"), Ports(), lambda line: None)
     other = dataclasses.replace(content(), endpoint="other")
 
@@ -149,7 +159,7 @@ def _answer_503(listening: socket.socket) -> None:
 
 
 async def test_a_port_that_another_listens_on_is_taken(tmp_path: Path) -> None:
-    servers = ModelServers("127.0.0.1", tmp_path, 60)
+    servers = ModelServers(Keeper(tmp_path), "127.0.0.1", tmp_path, 60)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=f"REST port 127.0.0.1:{port} is taken"):
