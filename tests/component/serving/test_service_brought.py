@@ -75,7 +75,7 @@ def test_a_tflite_file_is_deployed_by_the_sdk_and_answers_over_both_protocols(
 def test_the_models_own_cores_reach_its_server(champion: pb.Endpoint) -> None:
     server = server_of(champion)
 
-    assert "--tensorflow-session-parallelism=2" in server.cmdline()
+    assert "--tensorflow-intra-op-parallelism=2" in server.cmdline()
     assert {server.environ()[it] for it in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")} == {"2"}
     assert (champion.bounds.cpu_cores, champion.bounds.memory_bytes, champion.limits) == (2, 4 << 30, pb.Limits())
 
