@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainyard import _values
 from trainyard._errors import UserErrorException
-from trainyard._live import LiveRun, Upload, copy_source
+from trainyard._live import Upload, copy_source
 from trainyard._logger import Point, complain
+from trainyard._offline_reads import OfflineReads
 from trainyard._paths import below
 
 FOLDER = "TRAINYARD_OFFLINE_DIR"
@@ -44,15 +44,16 @@ class Experiment:
         return f"Experiment(name={self.name!r})"
 
 
-class OfflineRun(LiveRun):
+class OfflineRun(OfflineReads):
     """`folder` holds what it was told; nothing is made there before the first call that has something to keep."""
 
     type = "azureml.offlinerun"
     number = 0
 
-    def __init__(self, experiment: Experiment | None = None, parent: OfflineRun | None = None) -> None:
+    def __init__(self, experiment: Experiment | None = None, parent: OfflineRun | None = None, *, run_id: str = "") -> None:
+        """`run_id`: of one that was kept; else a new one."""
         super().__init__()
-        self.id = f"OfflineRun_{uuid.uuid4()}"
+        self.id = run_id or f"OfflineRun_{uuid.uuid4()}"
         self.experiment = experiment or Experiment("offline")
         self.parent = parent
         self.input_datasets: dict[str, str] = {}
@@ -152,54 +153,12 @@ class OfflineRun(LiveRun):
             children.append(child)
         return children
 
+    def _child(self, run_id: str) -> OfflineRun:
+        return OfflineRun(self.experiment, self, run_id=run_id)
+
     def _close(self, status: str, failure: Mapping[str, Any] | None) -> None:
         if self.get_status() == "Running":
             self._keep("end", {"status": status.title(), **({"error": dict(failure)} if failure else {})})
 
     def flush(self, timeout_seconds: float = 300.0) -> None:
         """Nothing is kept back."""
-
-    # -- reads
-
-    @property
-    def status(self) -> str:
-        return self.get_status()
-
-    def get_status(self) -> str:
-        """Running until complete, fail or cancel."""
-        ends = [end["status"] for end in self._kept("end")]
-        return str(ends[0]) if ends else "Running"
-
-    def get_metrics(self, name: str | None = None, recursive: bool = False, *, rank: int | str | None = None) -> dict[str, Any]:
-        """In the same shapes as online; the one process there is has rank 0."""
-        points = [(point[0], point[1], point[2]) for point in self._kept("metric") if rank in (None, 0, "all")]
-        found: dict[Any, Any] = _values.shape(self.id, (point for point in points if name is None or point[0] == name))
-        found = {0: found} if rank == "all" else found
-        return {self.id: found} if recursive else found
-
-    def get_file_names(self) -> list[str]:
-        """What was uploaded, sorted."""
-        return sorted(set(self._kept("file")))
-
-    def get_details(self) -> dict[str, Any]:
-        """runId, status, tags, properties, error."""
-        tags, properties = self._labels()
-        errors = [end["error"] for end in self._kept("end") if "error" in end]
-        found = {"runId": self.id, "target": "local", "status": self.get_status(), "tags": tags, "properties": properties}
-        return found | ({"error": {"error": errors[0]}} if errors else {})
-
-    def get_children(self, **_: Any) -> Iterator[str]:
-        """Ids of the children, oldest first."""
-        return self._kept("child")
-
-    def register_model(self, model_name: str, *_: Any, **__: Any) -> None:
-        """There is no registry without a platform: raises UserErrorException."""
-        raise UserErrorException(
-            f"An offline run cannot register {model_name!r}: there is no platform.",
-            target=model_name,
-            hint="submit the script, or call Model.register with the folder",
-        )
-
-    def wait_for_completion(self, *_: Any, **__: Any) -> dict[str, Any]:
-        """Nothing runs elsewhere: the details as they are."""
-        return self.get_details()

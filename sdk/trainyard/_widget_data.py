@@ -11,6 +11,7 @@ from typing import Any
 
 from trainyard._gang import driver_log
 from trainyard._metrics import once
+from trainyard._offline import OfflineRun
 from trainyard._times import as_utc
 
 TAIL_LINES = 200
@@ -56,6 +57,9 @@ def gather(run: Any, log: str = "") -> Snapshot:
     with _told(found, "experiment"):
         found.experiment = str(run.experiment.name)
     clients: Any = None
+    if isinstance(run, OfflineRun):
+        _from_offline(found, run)  # whatever platform a config.json nearby names
+        return found
     with _told(found, "connection"):
         clients = run.experiment.workspace._clients
     if clients is None:

@@ -16,13 +16,19 @@ Store = Annotated[str, typer.Option("--store", help="the datastore; by default t
 
 @group.command("list")
 def datastore_list(
-    limit: Limit = 100, page_token: Token = "", everything: All = False, as_json: Json = False, config: Config = None
+    text: Annotated[str, typer.Option(help="only with this text in the name")] = "",
+    limit: Limit = 100,
+    page_token: Token = "",
+    everything: All = False,
+    as_json: Json = False,
+    config: Config = None,
 ) -> None:
     """All of them, by name."""
     space: Any = workspace(config)
     found = [
         {"name": name, "type": it.datastore_type, "account": it.account_name, "container": it.container_name}
         for name, it in sorted(space.datastores.items())
+        if text.lower() in name.lower()
     ]
     page = page_of(found, lambda it: str(it["name"]), limit=limit, token=page_token, everything=everything)
     rows(page, ("name", "type", "account", "container"), as_json=as_json)

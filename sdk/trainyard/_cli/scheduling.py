@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from trainyard._cli import completion, replay
-from trainyard._cli.common import AsOf, Config, Json, Limit, as_of, new_group, workspace, wrong
-from trainyard._cli.output import emit, iso, rows, text
+from trainyard._cli.common import All, AsOf, Config, Json, Limit, Token, as_of, new_group, page_of, workspace, wrong
+from trainyard._cli.output import emit, iso, note, rows, text
 from trainyard._cli.shapes import status
 
 group = new_group("How waiting runs share the nodes.")
@@ -24,7 +24,10 @@ _MOST = 1000
 
 def queue(
     pool: Annotated[str, typer.Option(help="only this pool's", autocompletion=completion.pools)] = "",
+    experiment: Annotated[str, typer.Option(help="only runs of this experiment", autocompletion=completion.experiments)] = "",
     limit: Limit = 100,
+    page_token: Token = "",
+    everything: All = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -40,10 +43,11 @@ def queue(
     policy = clients.call(clients.compute.GetPolicy, cluster_pb2.GetPolicyRequest()).policy
     found: list[dict[str, Any]] = []
     for name in names:
-        request = job_pb2.ListRunsRequest(queue_of=name, limit=min(_MOST, limit - len(found)))
-        found += [_row(name, run, policy) for run in clients.call(clients.jobs.ListRuns, request).runs]
-        if len(found) >= limit:
-            break
+        waiting = clients.call(clients.jobs.ListRuns, job_pb2.ListRunsRequest(queue_of=name, limit=_MOST)).runs
+        if len(waiting) == _MOST:
+            note(f"Of pool {name!r} the first {_MOST} are looked at.")
+        found += [_row(name, run, policy) for run in waiting if experiment in ("", run.experiment)]
+    found = page_of(found, lambda it: str(it["runId"]), limit=limit, token=page_token, everything=everything)
     for row in found if not as_json else ():
         share = row["share"]
         row["share"] = f"{share['by']} {share['name'] or '(nobody)'}, weight {share['weight']:g}" if share else ""

@@ -54,7 +54,7 @@ def test_every_command_speaks_json_and_says_what_it_does(path: tuple[str, ...]) 
     assert all(getattr(parameter, "help", "x") or parameter.name in ("text", "min_nodes", "max_nodes") for parameter in command.params)
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if path[-1] == "list"], ids=" ".join)
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path[-1] in ("list", "queue")], ids=" ".join)
 def test_every_list_is_paged(path: tuple[str, ...]) -> None:
     options = {option for parameter in COMMANDS[path].params for option in parameter.opts}
 

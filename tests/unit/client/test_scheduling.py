@@ -53,6 +53,10 @@ def test_the_queue_is_told_pool_by_pool_in_the_order_of_turns(platform: Platform
     assert found[0]["share"] == {"by": "user", "name": "ann", "weight": 2.0}
     assert line.split("\t")[:5] == ["gpu", "1", "exp_2", "1", "user ann, weight 2"]
     assert len(line.splitlines()) == 1
+    first = cli("queue", "--limit", "2", "--json")
+    assert "--page-token exp_2" in first.stderr
+    assert [it["runId"] for it in objects(cli("queue", "--page-token", "exp_2", "--json"))] == ["exp_3"]
+    assert objects(cli("queue", "--experiment", "other", "--json")) == []
 
 
 def test_a_pool_that_is_not_there_has_no_queue(platform: Platform, cli: Cli) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from tests.unit.client.platform import Platform
 from tests.unit.client.test_cli_runs import add_run
 from trainyard import Experiment, Run
+from trainyard._offline import OfflineRun
 from trainyard._widget import RunDetails
 from trainyard._widget_data import Snapshot, gather
 from trainyard._widget_html import as_html, as_text, chart
@@ -32,6 +35,20 @@ def a_run(platform: Platform, **fields: Any) -> tuple[Run, Any]:
 
 def logged(name: str, *values: float) -> list[telemetry_pb2.MetricPoint]:
     return [telemetry_pb2.MetricPoint(name=name, number=value) for value in values]
+
+
+def test_an_offline_run_shows_what_it_keeps_whatever_platform_is_near(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(platform.config()))
+    monkeypatch.setenv("TRAINYARD_CONFIG", str(tmp_path / "config.json"))
+    monkeypatch.setenv("TRAINYARD_OFFLINE_DIR", str(tmp_path / "offline"))
+    run = OfflineRun()
+    run.log("loss", 0.5)
+
+    found = gather(run)
+
+    assert (found.status, found.metrics, found.trouble) == ("Running", {"loss": [(0.0, 0.5)]}, [])
 
 
 class Seen(HTMLParser):

@@ -111,7 +111,45 @@ def test_children_and_ends(run: OfflineRun) -> None:
     assert first.parent is run and [child.get_tags() for child in (first, second)] == [{"lr": "0.1"}, {"lr": "0.2"}]
     assert [it.get_status() for it in (run, first, second)] == ["Completed", "Failed", "Completed"]
     assert first.get_details()["error"]["error"]["message"] == "ValueError: boom"
-    assert list(run.get_children()) == [first.id, second.id]
+    assert [it.id for it in run.get_children()] == [second.id, first.id]
+    assert [it.id for it in run.get_children(tags={"lr": 0.1}, status="Failed")] == [first.id]
+    assert list(run.get_children(properties="none")) == []
+    assert run.get_metrics(recursive=True) == {run.id: {}, first.id: {}, second.id: {"x": 1}}
+
+
+def test_it_has_whatever_a_submitted_run_has() -> None:
+    def public(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    # How a submitted run is found again; and the parent, which each of these has from its beginning.
+    assert public(Run) - public(OfflineRun) == {"get", "get_context", "get_submitted_run", "parent"}
+    assert OfflineRun().parent is None
+
+
+def test_its_files_come_back_as_copies(run: OfflineRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run.upload_file("outputs/deep/a.txt", io.BytesIO(b"A"))
+    run.upload_file("b.txt", io.BytesIO(b"B"))
+
+    run.download_file("b.txt")
+    run.download_files("outputs/", "there", append_prefix=False)
+
+    assert (tmp_path / "b.txt").read_bytes() + (tmp_path / "there" / "deep" / "a.txt").read_bytes() == b"BA"
+    with pytest.raises(UserErrorException, match=r"its files are: b.txt, outputs/deep/a.txt"):
+        run.download_file("nothing")
+
+
+def test_a_child_has_its_name_and_its_own_children(run: OfflineRun) -> None:
+    child = run.child_run("first")
+    grandchild = child.child_run()
+
+    (found,) = run.get_children()
+    assert (found.display_name, found.parent) == ("first", run)
+    assert [it.id for it in run.get_children(recursive=True)] == [child.id, grandchild.id]
+    assert grandchild.display_name == grandchild.id
+    assert run.get_detailed_status() == {"status": "Running", "details": "", "position": None}
+    with pytest.raises(UserErrorException, match="no snapshot"):
+        run.restore_snapshot()
 
 
 def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
