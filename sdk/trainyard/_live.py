@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import traceback
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -123,12 +124,13 @@ class LiveRun(Logger):
             self._upload(list(zip(names, paths, strict=True)))
 
     def upload_folder(self, name: str, path: str | os.PathLike[str], datastore_name: str | None = None) -> None:
-        """Every plain file below `path`, under `name`/ and its place in the folder; links are left out."""
+        """Every plain file below `path`, under `name`/ and its place in the folder, in Unicode's form C; links are left out."""
         folder = Path(path)
         if not folder.is_dir():
             raise UserErrorException(f"{folder} is no folder.", target=str(folder))
         files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
-        self.upload_files([f"{name.rstrip('/')}/{file.relative_to(folder).as_posix()}" for file in files], files, datastore_name)
+        names = [unicodedata.normalize("NFC", f"{name.rstrip('/')}/{file.relative_to(folder).as_posix()}") for file in files]
+        self.upload_files(names, files, datastore_name)
 
     # -- children
 

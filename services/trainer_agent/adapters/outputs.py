@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -81,18 +82,25 @@ def _prefix(run_id: str, epoch: int, node_index: int) -> str:
 
 
 def plain_files(prefix: str, folder: Path, warnings: list[str]) -> Iterator[tuple[str, Path]]:
-    """Plain files only: a link may lead anywhere, the folder itself included; a socket or pipe has no content."""
+    """Plain files only: a link may lead anywhere, the folder itself included; a socket or pipe has no content. Names travel in Unicode's
+    form C, as most systems write them."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         warnings.append(f"{prefix!r} was not saved: it is a link or no folder any more")
         return
+    seen: set[str] = set()
     for here, inner, names in os.walk(folder):
         for name in [*(it for it in inner if (Path(here) / it).is_symlink()), *names]:
             file = Path(here) / name
-            path = f"{prefix}/{file.relative_to(folder).as_posix()}"
+            path = unicodedata.normalize("NFC", f"{prefix}/{file.relative_to(folder).as_posix()}")
             try:
                 if not stat.S_ISREG(file.lstat().st_mode):
                     warnings.append(f"{path!r} was not saved: it is a link or no plain file")
                     continue
-                yield safe_relpath(path), file
+                if safe_relpath(path) in seen:
+                    warnings.append(f"{path!r} was saved once: two files have that name, in different forms of Unicode")
+                    continue
+                seen.add(path)
+                yield path, file
             except UserErrorException:
-                warnings.append(f"{path!r} was not saved: its name has characters that are not allowed")
+                what = "no backslash, control character, %2e, %2f, %5c or %25, and no dot or space at an end"
+                warnings.append(f"{path!r} was not saved: its name cannot travel; in a name there is {what}")

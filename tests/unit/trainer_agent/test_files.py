@@ -273,6 +273,21 @@ def test_outputs_that_are_a_link_are_left_out_and_named(tmp_path: Path) -> None:
     assert warnings == ["'outputs' was not saved: it is a link or no folder any more"]
 
 
+def test_names_travel_in_one_form_and_those_that_cannot_are_named(tmp_path: Path) -> None:
+    composed, decomposed = "\u00dc.png", "U\u0308.png"  # as most systems write it, and as a Mac's archives do
+    (tmp_path / "deep").mkdir()
+    for name in (f"deep/{decomposed}", composed, decomposed, "100%25.txt"):
+        (tmp_path / name).write_text("x")
+
+    saved, warnings = OutputStore(MemoryObjects()).upload("exp_1", 1, [("outputs", tmp_path)], lambda: False)
+
+    assert [it.path for it in saved] == [f"outputs/deep/{composed}", f"outputs/{composed}"]
+    assert sorted(warning.partition(":")[0] for warning in warnings) == [
+        "'outputs/100%25.txt' was not saved",
+        f"'outputs/{composed}' was saved once",
+    ]
+
+
 def test_a_snapshot_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
     class Away(MemoryObjects):
         failures = 5
