@@ -1,12 +1,15 @@
-"""Started by run_logging.py in MLflow's own environment: metrics per second into its SQLite store, and until it has given all of them back.
+"""Started by run_logging.py in MLflow's own environment: metrics per second into one of its stores, and until it has given all of them back.
 
-Prints one JSON object.
+`python mlflow_logging.py sqlite|file` prints one JSON object.
 """
 
 import json
+import os
 import sys
 import tempfile
 import time
+
+os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # it is there still, behind this
 
 import mlflow
 from mlflow.entities import Metric
@@ -17,7 +20,7 @@ SINGLE, BATCHES, BATCH = 300, 20, 1000
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_tracking_uri({"sqlite": f"sqlite:///{folder}/mlflow.db", "file": f"file://{folder}"}[sys.argv[1]])
         client = MlflowClient()
         run_id = client.create_run(client.create_experiment("bench")).info.run_id
         client.log_metric(run_id, "warm", 0.0)

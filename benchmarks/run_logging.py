@@ -28,6 +28,7 @@ from trainyard.history.v1.history_pb2_grpc import HistoryServiceStub
 from trainyard.job.v1 import job_pb2, spec_pb2
 
 MLFLOW = "mlflow==3.17.2"
+STORES = ("sqlite", "file")
 TRIALS = 5
 SDK = Path(__file__).resolve().parents[1] / "sdk"
 ON_THE_THREAD = """
@@ -62,9 +63,15 @@ def measure(home: Path) -> list[Row]:
     burst = Row("run.log on the training thread, in a tight loop", "us", aim="at most 5 us")
     step = Row("run.log on the training thread, between steps of work", "us", aim="at most 5 us")
     ours = Row("run.log, script to Kafka", "metrics/s")
-    single = Row("MLflow log_metric, SQLite", "metrics/s")
-    batched = Row("MLflow log_batch of 1,000, SQLite", "metrics/s")
-    given_back = Row("MLflow log_batch, until get_metric_history has given all", "metrics/s")
+    theirs = {
+        (store, name): Row(f"MLflow {what}, {store}", "metrics/s")
+        for store in STORES
+        for name, what in (
+            ("log_metric", "log_metric"),
+            ("log_batch", "log_batch of 1,000"),
+            ("log_batch_answered", "log_batch, until get_metric_history has given all"),
+        )
+    }
     queryable = Row("run.log, script to history that answers with all of them applied", "metrics/s")
     answered = Row("run.log, script to get_metrics of all", "metrics/s")
     ratio = Row("run.log to queryable history : MLflow's best, stored", "x", aim="at least 10")
@@ -78,15 +85,16 @@ def measure(home: Path) -> list[Row]:
         ours.samples.append(kept)
         queryable.samples.append(applied)
         answered.samples.append(seen)
-        found = json.loads(
-            subprocess.run([python, str(Path(__file__).with_name("mlflow_logging.py"))], capture_output=True, check=True).stdout
-        )
-        single.samples.append(found["log_metric"])
-        batched.samples.append(found["log_batch"])
-        given_back.samples.append(found["log_batch_answered"])
-        ratio.samples.append(applied / max(found.values()))
-        like_for_like.samples.append(seen / found["log_batch_answered"])
-    return [burst, step, ours, queryable, answered, single, batched, given_back, ratio, like_for_like]
+        best, best_answered = 0.0, 0.0
+        for store in STORES:
+            said = subprocess.run([python, str(Path(__file__).with_name("mlflow_logging.py")), store], capture_output=True, check=True)
+            found: dict[str, float] = json.loads(said.stdout)
+            for name, rate in found.items():
+                theirs[store, name].samples.append(rate)
+            best, best_answered = max(best, *found.values()), max(best_answered, found["log_batch_answered"])
+        ratio.samples.append(applied / best)
+        like_for_like.samples.append(seen / best_answered)
+    return [burst, step, ours, queryable, answered, *theirs.values(), ratio, like_for_like]
 
 
 def _mlflow() -> str:

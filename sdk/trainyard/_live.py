@@ -135,7 +135,16 @@ class LiveRun(Logger):
     # -- children
 
     def child_run(self, name: str | None = None, run_id: str | None = None, outputs: str | None = None) -> Any:
-        """A run below this one, in its caller's hands: log to it, then complete() or fail() it, or use `with`. It ends with its parent."""
+        """A run below this one, in its caller's hands: log to it, then complete() or fail() it, or use `with`. It ends with its parent.
+
+        Raises UserErrorException for `outputs`: no folder is a child's own.
+        """
+        if outputs is not None:
+            raise UserErrorException(
+                "A child run has no folder of its own for outputs.",
+                target="outputs",
+                hint="give its files by child.upload_folder(name, path)",
+            )
         return self._open_children([name or ""], [{}])[0]
 
     def create_children(

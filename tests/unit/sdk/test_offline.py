@@ -139,6 +139,12 @@ def test_its_files_come_back_as_copies(run: OfflineRun, tmp_path: Path, monkeypa
         run.download_file("nothing")
 
 
+def test_a_childs_folder_of_outputs_is_refused_in_words(run: OfflineRun) -> None:
+    with pytest.raises(UserErrorException, match="no folder of its own") as caught:
+        run.child_run(outputs="there")
+    assert "upload_folder" in str(caught.value)
+
+
 def test_a_child_has_its_name_and_its_own_children(run: OfflineRun) -> None:
     child = run.child_run("first")
     grandchild = child.child_run()
