@@ -38,7 +38,9 @@ class TrainyardException(Exception):
         parts = [self.message]
         if self.hint:
             parts.append(f"  what to do: {self.hint}")
-        parts += [f"  | {line}" for line in self.last_lines]
+        # A script's end has them in its message already, below its first line.
+        if not self.last_lines or f"  {self.last_lines[-1].rstrip()}" not in self.message.split("\n")[1:]:
+            parts += [f"  | {line}" for line in self.last_lines]
         return "\n".join(parts)
 
     @property
@@ -288,6 +290,11 @@ def from_failure(
         exit_code=exit_code,
         rank=failure.rank if failure.HasField("rank") else None,
     )
+
+
+def headline(failure: Any) -> str:
+    """What a Failure says, for where there is one line: the message of a rank's end has the last lines of its log below it."""
+    return str(failure.message).split("\n", 1)[0] if failure.HasField("rank") else str(failure.message)
 
 
 def from_rpc(error: Any, otherwise: type[TrainyardException] = UserErrorException, where: str = "") -> TrainyardException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainyard._errors import headline
 from trainyard._progress import Printer
 from trainyard._run_status import status_name
 from trainyard._times import as_utc
@@ -52,6 +53,6 @@ class Story:
             seconds = (as_utc(run.ended_at) - as_utc(run.started_at)).total_seconds()
             self._print(f"Script started to end: {seconds:.1f} s")
         if run.HasField("failure"):
-            self._print(f"{run.failure.code}: {run.failure.message}", "bad")
+            self._print(f"{run.failure.code}: {headline(run.failure)}", "bad")
             for line in run.failure.last_lines:
                 self._print(f"  | {line}")

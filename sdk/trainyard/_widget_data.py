@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainyard._errors import headline
 from trainyard._gang import driver_log
 from trainyard._metrics import once
 from trainyard._offline import OfflineRun
@@ -153,7 +154,7 @@ def _from_message(found: Snapshot, run: Any) -> None:
     found.facts |= {"restarts": f"{run.restarts} of {run.spec.max_restarts}"} if run.restarts else {}
     found.facts |= {f"warning {number}": text for number, text in enumerate(run.warnings, 1)}
     if run.HasField("failure"):
-        found.error = f"{run.failure.code}: {run.failure.message}"
+        found.error = f"{run.failure.code}: {headline(run.failure)}"
         found.error_lines = list(run.failure.last_lines)
 
 

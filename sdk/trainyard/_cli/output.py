@@ -69,7 +69,11 @@ def one(item: Mapping[str, Any], *, as_json: bool) -> None:
         if isinstance(value, Mapping) and value:
             say(f"{name}")
             for key, inner in value.items():
-                say(f"  {key}: {cell(inner)}")
+                # Only of a text that the platform has laid out itself in lines, as the end of a log.
+                first, *more = inner.split("\n") if isinstance(inner, str) else [inner]
+                say(f"  {key}: {cell(first)}")
+                for line in more:
+                    say(f"    {cell(line)}")
         elif isinstance(value, list) and value and not all(isinstance(entry, str | int | float) for entry in value):
             say(f"{name}")
             for entry in value:

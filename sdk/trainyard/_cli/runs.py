@@ -177,6 +177,9 @@ def run_show(run_id: RunId, at: AsOf = "", as_json: Json = False, config: Config
     points = _points(clients, run_id, as_of=as_of(at), preferred_ranks=True)
     shown = run_view(view, {point.name: value_of(point) for point in points})
     if not as_json:
+        if "\n" in shown.get("error", {}).get("message", ""):
+            # They stand in the message.
+            shown["error"].pop("lastLines", None)
         shown["attempts"] = [attempt_line(attempt) for attempt in shown["attempts"]]
         shown["files"] = [f"{file.path} ({size(file.size_bytes)})" for file in view.files[:20]]
         shown["files"] += [f"and {len(view.files) - 20} more: trainyard run files {run_id}"] if len(view.files) > 20 else []

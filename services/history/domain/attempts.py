@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from trainyard._errors import headline
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.history.v1.history_pb2 import Attempt
@@ -73,7 +74,7 @@ def _evolve(attempt: Attempt, message: Message, at: int) -> None:
             attempt.why = message.why
         case job.RunCompleted() | job.RunFailed() | job.RunCanceled():
             failed = isinstance(message, job.RunFailed)
-            _end(attempt, _END[type(message)], message.failure.message if failed else "", at)  # type: ignore[union-attr]
+            _end(attempt, _END[type(message)], headline(message.failure) if failed else "", at)  # type: ignore[union-attr]
             if isinstance(message, job.RunFailed):
                 attempt.failure.CopyFrom(message.failure)
 

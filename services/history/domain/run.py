@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.history.domain import attempts
 from services.history.domain.moment import Fact, in_order
 from trainyard._artifacts import listed
+from trainyard._errors import headline
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Artifact
 from trainyard.history.v1.history_pb2 import Attempt, Transition
@@ -260,7 +261,7 @@ def _end(story: Story, message: job.RunCompleted | job.RunFailed | job.RunCancel
     run.ended_at.CopyFrom(message.ended_at)
     if isinstance(message, job.RunFailed):
         run.failure.CopyFrom(message.failure)
-        run.why = message.failure.message
+        run.why = headline(message.failure)
     elif not canceled:
         run.why = ""
 

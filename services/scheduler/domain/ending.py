@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from services.scheduler.domain import elastic, gang, merging
 from services.scheduler.domain.facts import Fact, about_run
+from services.scheduler.domain.failures import last_word
 from services.scheduler.domain.restarting import allowed, may_restart
 from services.scheduler.domain.state import Member, Run, World
 from services.scheduler.domain.times import stamp
@@ -45,7 +46,7 @@ def end(run: Run, world: World) -> Iterator[Fact]:
         what = f"attempt {run.epoch} failed: {why.message}; begins again, restart {run.restarts + 1} of {allowed(run)}"
         yield about_run(job.RunRequeued(run_id=run.id, lost_epoch=run.epoch, why=what[:3000], restart=True))
     elif why is not None:
-        yield from _last_word(run, failed(run, _with_restarts(run, why), merging.outputs(run), world))
+        yield from _last_word(run, failed(run, last_word(run, why), merging.outputs(run), world))
     elif run.has_finished:
         outputs = merging.outputs(run)
         completed = job.RunCompleted(run_id=run.id, epoch=run.epoch, outputs=outputs, ended_at=stamp(world.now))
@@ -59,15 +60,6 @@ def _last_word(run: Run, fact: Fact) -> Iterator[Fact]:
     if conflict := merging.conflicts(run):
         yield about_run(job.RunWarned(run_id=run.id, message=conflict))
     yield fact
-
-
-def _with_restarts(run: Run, why: Failure) -> Failure:
-    if not run.restarts:
-        return why
-    told = Failure()
-    told.CopyFrom(why)
-    told.message = f"{why.message[:2900]} It had been restarted {run.restarts} {'time' if run.restarts == 1 else 'times'}."
-    return told
 
 
 def canceled(run: Run, outputs: ArtifactSet, world: World) -> Fact:

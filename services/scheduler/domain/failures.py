@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from services.scheduler.domain.restarting import SCRIPT_FAILED, SCRIPT_KILLED
@@ -11,6 +12,8 @@ from trainyard import _gang
 from trainyard.event.v1.artifact_pb2 import Failure
 
 _LIMIT = 3000
+# Of a run's last word: its first line, and the lines of the log below it.
+_HEAD, _LINES, _CHARACTERS = 800, 10, 2000
 _SIGKILL = -9
 
 
@@ -42,6 +45,34 @@ def of_exit(run: Run, member: Member, exited: Any) -> Failure | None:
         rank=exited.rank,
         exit_code=exited.exit_code,
     )
+
+
+def last_word(run: Run, why: Failure) -> Failure:
+    """The failure as the run's end tells it: below the first line the end of the rank's log under its name, for a traceback's last line
+    seldom says where. What is shown on one line takes the first alone (`trainyard._errors.headline`)."""
+    told = Failure()
+    told.CopyFrom(why)
+    restarts = f" It had been restarted {run.restarts} {'time' if run.restarts == 1 else 'times'}." if run.restarts else ""
+    if not why.HasField("rank"):
+        told.message = why.message[: _LIMIT - len(restarts)] + restarts
+        return told
+    log, end = _gang.driver_log(run.spec.distribution, why.rank), _end(why.last_lines)
+    below = [f"The end of {log}:", *(f"  {line}" for line in end)] if end else [f"Its log is {log}."]
+    told.message = "\n".join([why.message.split("\n", 1)[0][:_HEAD] + restarts, *below])[:_LIMIT]
+    return told
+
+
+def _end(lines: Sequence[str]) -> list[str]:
+    """The last lines that say something, as many as have room."""
+    kept: list[str] = []
+    room = _CHARACTERS
+    for line in reversed([line.rstrip() for line in lines if line.strip()][-_LINES:]):
+        if room <= 0:
+            break
+        # What a program draws over itself, or splits, stays one line.
+        kept.append(" ".join(line.splitlines())[:room])
+        room -= len(kept[-1]) + 3
+    return kept[::-1]
 
 
 def _process(run: Run, member: Member, rank: int) -> str:

@@ -11,6 +11,7 @@ from services.scheduler.domain.changing import replace
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.state import Run
 from services.scheduler.domain.times import when
+from trainyard._errors import headline
 from trainyard.event.v1.artifact_pb2 import ArtifactSet
 from trainyard.job.v1 import job_pb2 as job
 
@@ -107,6 +108,6 @@ def _ended(run: Run, message: Any, at: datetime) -> Run:
         case job.RunCompleted():
             return replace(run, status=job.RUN_STATUS_COMPLETED, failure=None, failed_at=None, why="")
         case job.RunFailed():
-            return replace(run, status=job.RUN_STATUS_FAILED, failure=message.failure, why=message.failure.message)
+            return replace(run, status=job.RUN_STATUS_FAILED, failure=message.failure, why=headline(message.failure))
         case _:
             return replace(run, status=job.RUN_STATUS_CANCELED, failure=None, failed_at=None)

@@ -10,6 +10,7 @@ from services.scheduler.domain.facts import Fact, about_run
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.state import Run, State, World
 from services.scheduler.domain.times import stamp
+from trainyard._errors import headline
 from trainyard.event.v1.artifact_pb2 import ArtifactSet, Failure
 from trainyard.job.v1 import job_pb2 as job
 
@@ -106,7 +107,7 @@ def end_children(state: State, facts: Iterable[Fact], cancel: Callable[[State, A
                 more = list(cancel(state, job.CancelRun(run_id=child.id, reason=f"its parent {parent} was canceled")))
             elif child.opened:
                 status = next(status for status, kind in ENDS.items() if isinstance(message, kind))
-                inherited = failure("ParentFailed", f"Its parent {parent} failed: {getattr(message, 'failure', Failure()).message}")
+                inherited = failure("ParentFailed", f"Its parent {parent} failed: {headline(getattr(message, 'failure', Failure()))}")
                 more = [end(child, status, inherited, world)]
             if more:
                 done.add(child.id)

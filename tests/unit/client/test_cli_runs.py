@@ -140,6 +140,19 @@ def test_show_tells_all_as_it_was_at_a_place_in_the_log(platform: Platform, cli:
     assert shown["files"] == [{"path": "outputs/a", "bytes": 3, "sha256": "f" * 64}]
 
 
+def test_a_failures_lines_stand_below_each_other_on_a_terminal_and_once(platform: Platform, cli: Cli) -> None:
+    view = add_run(platform, "exp_1", job_pb2.RUN_STATUS_FAILED)
+    message = "train.py failed: boom\nThe end of azureml-logs/70_driver_log.txt:\n  Traceback\n  ValueError: \x1b[2Jboom"
+    view.run.failure.CopyFrom(
+        Failure(code="ScriptFailed", message=message, last_lines=["Traceback", "ValueError: boom"], rank=0, exit_code=1)
+    )
+
+    shown = cli("run", "show", "exp_1").stdout
+
+    assert "  message: train.py failed: boom\n    The end of azureml-logs/70_driver_log.txt:\n      Traceback\n" in shown
+    assert "      ValueError: \\x1b[2Jboom\n" in shown and shown.count("Traceback") == 1
+
+
 def test_a_time_without_a_zone_is_taken_as_utc(platform: Platform, cli: Cli) -> None:
     add_run(platform, "exp_1")
 

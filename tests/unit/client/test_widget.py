@@ -71,7 +71,8 @@ class Seen(HTMLParser):
 
 def test_a_run_is_shown_with_phases_metrics_log_children_and_failure(platform: Platform) -> None:
     run, view = a_run(platform, status=job_pb2.RUN_STATUS_FAILED, tags={"team": "vision"}, properties={"azureml.git.commit": "abc"})
-    view.run.failure.CopyFrom(Failure(code="UserError", message="boom", last_lines=["ValueError: x"]))
+    message = "boom\nThe end of azureml-logs/70_driver_log.txt:\n  ValueError: x"
+    view.run.failure.CopyFrom(Failure(code="UserError", message=message, last_lines=["ValueError: x"], rank=0))
     view.transitions.add(status=job_pb2.RUN_STATUS_PREPARING, why="environment").at.FromSeconds(1)
     view.logs.add(log="azureml-logs/70_driver_log.txt", lines=2)
     view.child_run_ids.append("exp_1_1")
@@ -96,6 +97,7 @@ def test_a_run_is_shown_with_phases_metrics_log_children_and_failure(platform: P
     ):
         assert shown in seen.text, shown
     assert {"svg", "polyline"} <= seen.tags
+    assert "UserError: boom\n  | ValueError: x\n" in text and seen.text.count("ValueError: x") == 1
     assert "loss = 1" in text and "| epoch 2" in text
     assert RunDetails(run).get_widget_data()["metrics"]["loss"] == [2.0, 1.5, 1.0]
 

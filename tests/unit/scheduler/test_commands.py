@@ -91,4 +91,5 @@ def test_a_command_that_fails_is_named_by_its_program() -> None:
     story.report(cluster.TaskExited(exit_code=2, last_lines=["no rule"]))
     (failed,) = story.report(some_outputs())
 
-    assert (failed.failure.target, failed.failure.message) == ("make", "make (rank 0) exited with code 2: no rule")
+    assert failed.failure.target == "make"
+    assert failed.failure.message.startswith("make (rank 0) exited with code 2: no rule\n")

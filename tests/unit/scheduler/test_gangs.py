@@ -64,7 +64,9 @@ def test_one_failing_rank_ends_the_gang_and_the_others_are_asked_to_save() -> No
     assert again == []
     (end,) = story.uploads("outputs/a")
     assert (end.failure.code, end.failure.rank) == ("ScriptFailed", 1)
-    assert end.failure.message == "train.py (rank 1 on node-1) exited with code 3: boom"
+    assert (
+        end.failure.message == "train.py (rank 1 on node-1) exited with code 3: boom\nThe end of azureml-logs/70_driver_log_1.txt:\n  boom"
+    )
 
 
 def test_the_first_cause_is_named_and_not_the_first_report() -> None:

@@ -9,9 +9,11 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.scheduler.domain import Holding, Tick, Unheld
+from services.scheduler.domain.failures import last_word
 from services.scheduler.domain.holding import MISSES
 from tests.unit.scheduler.story import Story, a_failure, a_submission, names, some_outputs
 from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.job.v1 import job_pb2 as job
 
 
@@ -98,7 +100,32 @@ def test_a_script_that_fails_fails_the_run_with_its_rank_code_and_last_lines() -
     assert isinstance(failed, job.RunFailed)
     assert (failed.failure.code, failed.failure.rank, failed.failure.exit_code) == ("ScriptFailed", 0, 3)
     assert list(failed.failure.last_lines) == ["Traceback", "ValueError: boom"]
-    assert failed.failure.message == "train.py (rank 0) exited with code 3: ValueError: boom"
+    first = "train.py (rank 0) exited with code 3: ValueError: boom"
+    assert failed.failure.message == f"{first}\nThe end of azureml-logs/70_driver_log.txt:\n  Traceback\n  ValueError: boom"
+    assert story.run().why == first
+
+
+@pytest.mark.parametrize(
+    ("lines", "below"),
+    [
+        ([f"line {number}" for number in range(15)], [f"  line {number}" for number in range(5, 15)]),
+        (["first", "", "  step 1\rstep 2", "\n"], ["  first", "    step 1 step 2"]),
+        (["x" * 1000] * 20, ["  " + "x" * 997, "  " + "x" * 1000]),
+    ],
+)
+def test_a_failures_message_has_the_end_of_its_log_and_stays_bounded(lines: list[str], below: list[str]) -> None:
+    told = last_word(Story().with_run_offered().run(), Failure(message="it failed" + "!" * 3000, last_lines=lines, rank=0, exit_code=1))
+
+    first, log, *shown = told.message.split("\n")
+    assert first.startswith("it failed!") and log == "The end of azureml-logs/70_driver_log.txt:"
+    assert shown[-len(below) :] == below and len(shown) <= 10
+    assert len(told.message) <= 3000 and list(told.last_lines) == lines
+
+
+def test_a_script_that_said_nothing_has_its_log_named_all_the_same() -> None:
+    told = last_word(Story().with_run_offered().run(), Failure(message="it failed", last_lines=["", " "], rank=0, exit_code=1))
+
+    assert told.message == "it failed\nIts log is azureml-logs/70_driver_log.txt."
 
 
 def test_a_preparation_that_fails_ends_the_run_once_its_logs_are_saved() -> None:

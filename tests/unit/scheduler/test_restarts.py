@@ -31,7 +31,9 @@ def test_a_script_that_failed_begins_again_as_often_as_is_allowed() -> None:
     assert (requeued.restart, requeued.lost_epoch) == (True, 1)
     assert requeued.why == "attempt 1 failed: train.py (rank 1 on node-1) exited with code 3: boom; begins again, restart 1 of 1"
     assert (end.epoch, end.failure.exit_code) == (2, 4)
-    assert end.failure.message == "train.py (rank 0 on node-0) exited with code 4: boom It had been restarted 1 time."
+    assert end.failure.message == "train.py (rank 0 on node-0) exited with code 4: boom It had been restarted 1 time.\n" + (
+        "The end of azureml-logs/70_driver_log_0.txt:\n  boom"
+    )
     assert (story.run().restarts, story.run().lost_attempts) == (1, 0)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import trainyard
 from trainyard import ActivityFailedException, AzureMLException, Run, TrainyardException
-from trainyard._errors import from_failure
+from trainyard._errors import from_failure, headline
 from trainyard._git import properties, without_credentials
 from trainyard._metric_sender import MetricSender
 from trainyard._watch import Line
@@ -218,6 +218,16 @@ def test_a_failed_run_carries_azures_information_and_what_to_do() -> None:
     text = str(error)
     assert "what to do: " in text and "| ValueError: x" in text
     assert json.loads(text.partition("ErrorResponse\n")[2]) == shape
+
+
+def test_lines_that_the_message_has_are_not_told_twice() -> None:
+    message = "it failed: x\nThe end of the log:\n  Traceback\n  ValueError: x"
+    failure = Failure(code="ScriptFailed", message=message, last_lines=["Traceback", "ValueError: x"], rank=0, exit_code=3)
+
+    text = str(from_failure(failure))
+
+    assert text.startswith(message) and text.count("Traceback") == 1
+    assert headline(failure) == "it failed: x"
 
 
 def test_what_the_platform_did_wrong_is_no_user_error() -> None:
