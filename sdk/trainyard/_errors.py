@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainyard._hints import HINTS
+
 FAILURE_KEY = "trainyard-failure-bin"
 
 
@@ -256,23 +258,14 @@ _BY_CODE: dict[str, type[TrainyardException]] = {
     "RunNotFound": RunNotFoundException,
     "Unavailable": PlatformUnavailableException,
 }
-# What a user can do about it, where the message itself does not say.
-_HINTS = {
-    "ScriptFailed": "the whole output, of each rank, is in azureml-logs/70_driver_log*.txt: run.get_details_with_logs()",
-    "ScriptKilled": "signal 9 is most often memory: give the script less to hold, or choose a larger vm_size",
-    "TimedOut": "give max_run_duration_seconds more, or let the script save and resume",
-    "EnvironmentBuildFailed": "the build's output is in azureml-logs/20_image_build_log.txt",
-    "AgentLost": "look whether the script exhausts the node's memory or disk",
-    "ModelInUse": "Webservice.list(ws) shows what is deployed; Webservice(ws, name).delete() takes it down",
-    "ModelImmutable": "register a new version",
-    "DatasetChanged": "register the changed source as a new version of the dataset",
-}
 
 
 def from_parts(error: Mapping[str, Any], otherwise: type[TrainyardException] = UserErrorException) -> TrainyardException:
     """{code, message, target} as an exception."""
     code = str(error.get("code", ""))
-    return _BY_CODE.get(code, otherwise)(str(error.get("message") or code), code=code, target=str(error.get("target") or ""))
+    return _BY_CODE.get(code, otherwise)(
+        str(error.get("message") or code), code=code, target=str(error.get("target") or ""), hint=HINTS.get(code, "")
+    )
 
 
 def from_failure(
@@ -285,7 +278,7 @@ def from_failure(
         failure.message or message or failure.code,
         code=failure.code,
         target=failure.target,
-        hint=_HINTS.get(failure.code, ""),
+        hint=HINTS.get(failure.code, ""),
         last_lines=list(failure.last_lines),
         exit_code=exit_code,
         rank=failure.rank if failure.HasField("rank") else None,
@@ -315,7 +308,7 @@ def from_rpc(error: Any, otherwise: type[TrainyardException] = UserErrorExceptio
     code = {"INVALID_ARGUMENT": "UserError", "NOT_FOUND": "NotFound", "ALREADY_EXISTS": "AlreadyExists"}.get(
         status, status.title().replace("_", "")
     )
-    return otherwise(details, code=code, target=where)
+    return otherwise(details, code=code, target=where, hint=HINTS.get(code, ""))
 
 
 def _failure_of(error: Any) -> Any:
