@@ -191,7 +191,6 @@ class ScriptRun(LiveRun):
         sample_input_dataset: Any = None,
         sample_output_dataset: Any = None,
         resource_configuration: Any = None,
-        **_: Any,
     ) -> RegisteredModel:
         """A file or folder below ./outputs, as it is now, or one that was uploaded, as a new version. It is saved first.
 

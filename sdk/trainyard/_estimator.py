@@ -88,6 +88,7 @@ class Estimator:
         labels: Sequence[str] | Mapping[str, str] | None = None,
         spread: bool | None = None,
     ) -> None:
+        self._look_at_version(framework_version, environment_definition)
         asked = {
             "vm_size": vm_size,
             "vm_priority": vm_priority,
@@ -137,7 +138,7 @@ class Estimator:
             combined = {**packages, "environment_variables": environment_variables, "user_managed": user_managed, "use_gpu": use_gpu}
             _refuse_combination(combined)
             if framework_version is not None:
-                warnings.warn("framework_version has no effect: environment_definition is given.", stacklevel=3)
+                warnings.warn("framework_version has no effect: environment_definition is given.", stacklevel=2)
             self.run_config.environment = environment_definition
         else:
             dependencies = self._dependencies(**packages)
@@ -160,6 +161,9 @@ class Estimator:
         """All of them, those of files included."""
         found = self.conda_dependencies
         return [] if found is None else list(found.pip_packages)
+
+    def _look_at_version(self, version: str | None, environment: Environment | None) -> None:
+        """For estimators of a framework, which have no constructor of their own: all options of all are told in one place."""
 
     def _dependencies(
         self,
@@ -202,12 +206,11 @@ class TensorFlow(Estimator):
 
     framework = "tensorflow"
 
-    def __init__(self, source_directory: str | Path, *, framework_version: str | None = None, **options: Any) -> None:
-        if framework_version is not None:
-            _check_version(framework_version)
-        elif options.get("environment_definition") is None:
-            warnings.warn("framework_version is not given: TensorFlow 2.15.1 is used. Give one to keep it.", stacklevel=2)
-        super().__init__(source_directory, framework_version=framework_version, **options)
+    def _look_at_version(self, version: str | None, environment: Environment | None) -> None:
+        if version is not None:
+            _check_version(version)
+        elif environment is None:
+            warnings.warn("framework_version is not given: TensorFlow 2.15.1 is used. Give one to keep it.", stacklevel=3)
 
     @staticmethod
     def get_supported_versions() -> list[str]:
@@ -275,6 +278,6 @@ def _tell_without_effect(shm_size: str | None, source_directory_data_store: Any)
     if shm_size is not None:
         if not _SHM.match(str(shm_size)):
             raise UserErrorException(f"shm_size is a number with b, k, m or g, like '2g'; {shm_size!r} is none.", target="shm_size")
-        warnings.warn("shm_size has no effect: the script's process uses the node's shared memory, all of it.", stacklevel=4)
+        warnings.warn("shm_size has no effect: the script's process uses the node's shared memory, all of it.", stacklevel=3)
     if source_directory_data_store is not None:
-        warnings.warn("source_directory_data_store has no effect: snapshots lie in the platform's object store.", stacklevel=4)
+        warnings.warn("source_directory_data_store has no effect: snapshots lie in the platform's object store.", stacklevel=3)

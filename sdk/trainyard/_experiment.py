@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainyard._client_run import new_run_id
 from trainyard._errors import ExperimentExecutionException, UserErrorException
@@ -86,7 +86,6 @@ class Experiment:
         *,
         display_name: str = "",
         tags: Mapping[str, str] | None = None,
-        **_: Any,
     ) -> Run:
         """A run in the caller's hands: `with experiment.start_logging() as run: run.log(...)`.
 

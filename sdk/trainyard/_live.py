@@ -54,10 +54,12 @@ class LiveRun(Logger):
 
     @property
     def run_id(self) -> str:
+        """As `id`: the experiment's name, a time and a few letters, unless it was chosen."""
         return self.id
 
     @property
     def name(self) -> str:
+        """As `id`; what a run was called when it was made is its `display_name`."""
         return self.id
 
     # -- tags and properties
@@ -80,10 +82,12 @@ class LiveRun(Logger):
 
     @property
     def tags(self) -> dict[str, str]:
+        """Name -> value, as they are now; what is added to the dict stays here: `tag()` sets one."""
         return self._labels()[0]
 
     @property
     def properties(self) -> dict[str, str]:
+        """Name -> value, as they are now; each is set once, by `add_properties()`."""
         return self._labels()[1]
 
     def get_tags(self) -> dict[str, str]:

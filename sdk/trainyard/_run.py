@@ -15,7 +15,9 @@ from trainyard._services_of import checked_experiment, checked_name, clients_of
 from trainyard._times import as_utc
 
 if TYPE_CHECKING:
+    from trainyard._context import ScriptRun
     from trainyard._experiment import Experiment
+    from trainyard._offline import OfflineRun
     from trainyard._workspace import Workspace
 
 
@@ -66,8 +68,8 @@ class Run(RunFiles):
         return f"Run(experiment={self.experiment.name!r}, id={self.id!r}, status={self.status!r})"
 
     @staticmethod
-    def get_context(allow_offline: bool = True, **_: Any) -> Any:
-        """The run that this script is part of."""
+    def get_context(allow_offline: bool = True, **_: Any) -> ScriptRun | OfflineRun:
+        """The run that this script is part of; outside of one an OfflineRun, or RunEnvironmentException where allow_offline is False."""
         from trainyard import _context
 
         return _context.get_context(allow_offline=allow_offline)

@@ -126,7 +126,6 @@ class RunFiles(ClientRun):
         sample_input_dataset: FileDataset | None = None,
         sample_output_dataset: FileDataset | None = None,
         resource_configuration: ResourceConfiguration | None = None,
-        **_: Any,
     ) -> Model:
         """A file or folder of this run's artifacts as a new version; a path that is not there raises ModelPathNotFoundException.
 

@@ -91,8 +91,10 @@ def test_what_cannot_be_given_says_what_to_do_instead(folder: Path, option: str,
 
 @pytest.mark.parametrize(("option", "value"), [("shm_size", "2g"), ("source_directory_data_store", object())])
 def test_what_has_no_effect_is_told(folder: Path, option: str, value: Any) -> None:
-    with pytest.warns(UserWarning, match=f"{option} has no effect"):
-        an_estimator(folder, **{option: value})
+    with pytest.warns(UserWarning, match=f"{option} has no effect") as told:
+        Estimator(str(folder), entry_script="train.py", **{option: value})
+
+    assert told[0].filename == __file__
 
 
 def test_no_compute_target_and_local_are_this_machine(folder: Path) -> None:
@@ -175,8 +177,10 @@ def test_an_unknown_option_is_a_type_error(folder: Path) -> None:
 
 
 def test_a_default_framework_version_warns(folder: Path) -> None:
-    with pytest.warns(UserWarning, match="2.15.1"):
+    with pytest.warns(UserWarning, match="2.15.1") as told:
         TensorFlow(str(folder), entry_script="train.py", compute_target="pool")
+
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize("version", ["2.22", "3.0", "0.9", "1.16", "2", "latest", "2.15; rm", "2.15.1\n"])
