@@ -60,9 +60,12 @@ def chart(points: Sequence[tuple[float, float]]) -> str:
     left, right = min(x for x, _ in drawn), max(x for x, _ in drawn)
     low, high = min(y for _, y in drawn), max(y for _, y in drawn)
 
+    # Of halves, since the largest numbers' distance is none; half the distance of the smallest is 0.
+    wide, tall = right / 2 - left / 2, high / 2 - low / 2
+
     def place(x: float, y: float) -> str:
-        across = (x / 2 - left / 2) / (right / 2 - left / 2) if right > left else 0.5
-        up = (y / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.5
+        across = (x / 2 - left / 2) / wide if wide > 0 else 0.5
+        up = (y / 2 - low / 2) / tall if tall > 0 else 0.5
         return f"{4 + across * (_WIDTH - 8):.1f},{_HEIGHT - 4 - up * (_HEIGHT - 8):.1f}"
 
     line = " ".join(place(x, y) for x, y in drawn)

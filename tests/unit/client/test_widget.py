@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.client.platform import Platform
@@ -168,6 +168,7 @@ def test_any_names_and_numbers_make_a_page_whose_tags_are_ours_alone(
 
 
 @given(st.lists(st.tuples(finite, finite), min_size=1, max_size=600))
+@example([(0.0, 0.0), (5e-324, 5e-324)])
 def test_a_chart_is_well_formed_stays_in_its_frame_and_is_not_too_long(points: list[tuple[float, float]]) -> None:
     drawn = ElementTree.fromstring(chart(points))
 
