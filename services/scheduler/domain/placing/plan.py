@@ -210,6 +210,7 @@ class _Plan:
         return kept
 
     def _offer(self, run: Run, pool: Pool, need: Need, nodes: list[Node]) -> None:
+        self._order.begins(run)
         for index, node in enumerate(nodes):
             given, gpus = self.nodes.give(node, need)
             self._shares.add(run, given, node.capacity)
