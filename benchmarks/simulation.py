@@ -1,4 +1,4 @@
-"""The simulator: 1,000 virtual nodes that fail, 5,000 runs in gangs of 1 to 16, whole nodes and parts, with priorities."""
+"""The simulator: 3,000 virtual nodes that fail, 5,000 runs in gangs of 1 to 16, whole nodes and parts, with priorities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.report import Row
 from services.scheduler.simulation import Ledger, Yard
 from services.scheduler.simulation.workloads import of_yaml
 
-NODES, RUNS = (int(it) for it in os.environ.get("TRAINYARD_BENCH_SIMULATION", "1000,5000").split(","))
+NODES, RUNS = (int(it) for it in os.environ.get("TRAINYARD_BENCH_SIMULATION", "3000,5000").split(","))
 WORKLOAD: dict[str, Any] = {
     "seed": 7,
     "pools": {"pool": {"nodes": NODES, "gpus": 8, "fails_every_seconds": 2_000_000, "back_after_seconds": 300}},

@@ -222,6 +222,7 @@ class _Plan:
     def _offer(self, run: Run, pool: Pool, need: Need, nodes: list[Node]) -> None:
         self._order.begins(run)
         self._offered.add(run.id)
+        self._teller.begins(run, [node.name for node in nodes])
         for index, node in enumerate(nodes):
             given, gpus = self.nodes.give(node, need)
             self._shares.add(run, given, node.capacity)
@@ -266,7 +267,7 @@ class _Plan:
         # Nodes that are too many for the pool go to nobody.
         if len(pool.agent_ids) <= pool.max_nodes:
             room = preempting.Room(self._state, pool, need, up, self.nodes.shunned | self.nodes.given)
-            if preempting.room_is_coming(room, running):
+            if preempting.room_is_coming(room, ending):
                 return ending
             if not self._state.policy.no_preemption:
                 chosen = preempting.victims(room, running, run, self._order)

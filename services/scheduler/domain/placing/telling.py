@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.need import Need
@@ -27,6 +28,11 @@ class Teller:
         self._world = world
         self._nodes = nodes
         self._running = running
+        self._begun: list[tuple[Run, list[str]]] = []
+
+    def begins(self, run: Run, nodes: list[str]) -> None:
+        """By this decision: those that wait are told as it will be."""
+        self._begun.append((run, nodes))
 
     def tell(self, run: Run, why: str, place: int, now: int = 0, wanted: int = 0) -> None:
         """`place`: in its pool's line, from 1; 0 where it was not counted. `now`, `wanted`: nodes of the pool."""
@@ -46,7 +52,7 @@ class Teller:
         else:
             is_static = kind_of(pool.provider) == STATIC
             room = self._nodes.room(pool)
-            held = words.holders([(it.id, [member.agent_id for member in it.members]) for it in self._holding(pool)])
+            held = words.holders(self._holding(pool))
             why = words.full(pool, need, room, self._world.node_slots, held, is_local=is_local(pool), is_static=is_static)
         self.tell(run, why, place, have, have)
 
@@ -80,7 +86,11 @@ class Teller:
             return ""
         return words.labels(pool.name, need, found, is_static=kind_of(pool.provider) == STATIC)
 
-    def _holding(self, pool: Pool) -> list[Run]:
-        """Who has the nodes that it could get, in the order in which they came."""
+    def _holding(self, pool: Pool) -> list[tuple[str, list[str]]]:
+        """(run, its nodes) of the first of those who have nodes that it could get, in the order in which they came."""
         names = {it.name for it in self._nodes.pools.values() if is_local(it)} if is_local(pool) else {pool.name}
-        return sorted((run for name in names for run in self._running.get(name, ())), key=lambda it: it.order)
+        # They are many, and few of them are named.
+        there = [run for name in names for run in islice(self._running.get(name, ()), words.NAMED + 1)]
+        held = [(run, [it.agent_id for it in run.members]) for run in there]
+        held += [(run, nodes) for run, nodes in self._begun if run.spec.compute_target in names]
+        return [(run.id, nodes) for run, nodes in sorted(held, key=lambda it: it[0].order)]

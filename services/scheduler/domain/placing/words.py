@@ -12,7 +12,7 @@ from trainyard.job.v1 import job_pb2 as job
 TURN = "waits for its turn"
 # A place is told anew when it has come down to a quarter of what was told, or grown to four times as much.
 _STEP = 4
-_NAMED = 3
+NAMED = 3
 
 
 def waits(run: Run, why: str, now: int, wanted: int, place: int) -> list[Fact]:
@@ -77,8 +77,8 @@ def labels(pool: str, need: Need, found: int, *, is_static: bool) -> str:
 
 def _few(names: list[str]) -> str:
     """How many others there are is left out: it would be said anew whenever one of them goes."""
-    if len(names) > _NAMED:
-        return f"{', '.join(names[:_NAMED])} and others"
+    if len(names) > NAMED:
+        return f"{', '.join(names[:NAMED])} and others"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
