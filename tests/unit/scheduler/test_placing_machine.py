@@ -146,7 +146,7 @@ class Placements(RuleBasedStateMachine):
         self.yard.world = replace(self.yard.world, silent_agents=frozenset(silent), declined_agents=frozenset())
         self.yard.later(5).tell(Tick())
 
-    @rule(seconds=st.sampled_from([1, 40, 200]))
+    @rule(seconds=st.sampled_from([1, 40, 200, 4000]))
     def time_passes(self, seconds: int) -> None:
         self.yard.later(seconds).tell(Tick())
 
