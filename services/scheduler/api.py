@@ -246,7 +246,7 @@ def _refused(failure: Failure) -> Refused:
 
 
 def run_to_wire(run: Run, position: int, why: str, *, whole: bool = True) -> Any:
-    """Without its specification and outputs where a list is asked for. `position` and `why` are of the moment: no event tells them."""
+    """Without its specification and outputs where a list is asked for. `position` and `why` are of the moment: events tell a position when it has changed much."""
     wire = job_pb2.Run(
         run_id=run.id,
         experiment=run.experiment,

@@ -15,7 +15,7 @@ from services.chassis.store import Documents
 from services.chassis.topics import topics
 from services.scheduler.domain import ANSWERED, Agent, Fact, Holding, Pool, Run, State, World, decide, evolve, fold, policy
 from services.scheduler.domain.facts import LEASES
-from services.scheduler.domain.placing import explain, line, why_at
+from services.scheduler.domain.placing import explain, standing
 from services.scheduler.liveness import Liveness
 from services.scheduler.pool_health import PoolHealth
 from trainyard._cloudevents import Received
@@ -69,7 +69,7 @@ class SchedulerHandler:
 
     def queue(self, pool: str) -> Iterator[tuple[Run, int, str]]:
         """(run, its position from 1, why it waits), in the order of their turn."""
-        return ((run, at, why_at(run, at)) for at, run in enumerate(line(self.state, self._world(), pool), 1))
+        return standing(self.state, self._world(), pool)
 
     # -- the Handler's part
 
@@ -200,6 +200,7 @@ class SchedulerHandler:
             broken_agents=frozenset(broken),
             broken_why=broken,
             dead_pools=self.health.dead(self.state),
+            short_pools=self.health.short(self.state),
             declined_agents=self._liveness.declining(),
             max_lost_attempts=settings.max_lost_attempts,
             elastic_seconds=settings.elastic_seconds,

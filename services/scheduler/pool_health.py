@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from services.scheduler.domain import Pool, State
@@ -22,13 +22,14 @@ class PoolHealth:
         self._of_provider: dict[str, str] = {}
         self._last: dict[str, str] = {}
         self._waited: dict[str, int] = {}
+        self._away: dict[str, int] = {}
 
     def snapshot(self) -> Callable[[], None]:
         """Returns what puts back what pulses change, as it is now."""
-        waited, last = self._waited, self._last
+        waited, away, last = self._waited, self._away, self._last
 
         def restore() -> None:
-            self._waited, self._last = waited, last
+            self._waited, self._away, self._last = waited, away, last
 
         return restore
 
@@ -55,11 +56,13 @@ class PoolHealth:
 
     def pulse(self, state: State) -> None:
         """One pulse was heard."""
-        waiting = set(state.index.waiting)
         self._waited = {
-            name: self._waited.get(name, 0) + 1
-            for name in waiting & state.pools.keys()
-            if kind_of((pool := state.pools[name]).provider) != STATIC and pool.agent_ids and not state.agents.keys() & set(pool.agent_ids)
+            pool.name: self._waited.get(pool.name, 0) + 1
+            for pool in _waited_for(state)
+            if pool.agent_ids and not state.agents.keys() & set(pool.agent_ids)
+        }
+        self._away = {
+            name: self._away.get(name, 0) + 1 for pool in _waited_for(state) for name in pool.agent_ids if name not in state.agents
         }
         wanted = {name for pool in state.pools.values() for name in pool.agent_ids}
         self._last = {name: why for name, why in self._last.items() if name in wanted and name not in state.agents}
@@ -69,18 +72,30 @@ class PoolHealth:
         if not self._waited:
             return _NOTHING
         return {
-            name: self._why(state.pools[name])
+            name: self._why(state.pools[name], state.pools[name].agent_ids)
             for name, waited in self._waited.items()
             if waited >= self._dead_after and name in state.pools
         }
 
-    def _why(self, pool: Pool) -> str:
-        reasons = dict.fromkeys([*filter(None, [self._of_provider.get(keeper_of(pool), "")]), *self._reasons(pool)])
-        shown = "; ".join([*reasons][:5])
-        return shown or f"{', '.join(pool.agent_ids[:5])} began and never registered"
+    def short(self, state: State) -> Mapping[str, tuple[int, str]]:
+        """Pool -> (how many nodes it can have at most, why no more), of those with nodes that runs have waited for so long."""
+        gone = {name for name, waited in self._away.items() if waited >= self._dead_after and name not in state.agents}
+        if not gone:
+            return {}
+        pools = ((pool, [name for name in pool.agent_ids if name in gone]) for pool in _waited_for(state))
+        return {pool.name: (max(0, pool.max_nodes - len(names)), self._why(pool, names)) for pool, names in pools if names}
 
-    def _reasons(self, pool: Pool) -> list[str]:
-        return [f"{name}: {self._last[name]}" for name in pool.agent_ids if name in self._last]
+    def _why(self, pool: Pool, names: Sequence[str]) -> str:
+        """Why these of its nodes do not come up."""
+        reasons = [f"{name}: {self._last[name]}" for name in names if name in self._last]
+        shown = dict.fromkeys([*filter(None, [self._of_provider.get(keeper_of(pool), "")]), *reasons])
+        return "; ".join([*shown][:5]) or f"{', '.join(names[:5])} began and never registered"
+
+
+def _waited_for(state: State) -> list[Pool]:
+    """Pools that some run waits for, and whose nodes a provider starts."""
+    pools = (state.pools[name] for name in state.index.waiting if name in state.pools)
+    return [pool for pool in pools if kind_of(pool.provider) != STATIC]
 
 
 def keeper_of(pool: Pool) -> str:

@@ -156,7 +156,7 @@ def test_runs_of_one_pool_wait_for_each_other_and_say_why(platform: Platform, tm
     told = platform.until(lambda: [it for it in platform.events_of(second.id) if type(it).__name__ == "RunScaling"], "it waits")
     go.touch()
 
-    assert told[0].why == "waits for a free node: all 1 of narrow are busy and 1 is its maximum"
+    assert told[0].why.startswith("waits for a free node: all 1 of narrow are busy and 1 is its maximum; taken by run ")
     for run in (first, second):
         assert platform.until_status(run.id, "COMPLETED", "FAILED") == "COMPLETED"
 

@@ -113,6 +113,8 @@ def _placed(clients: Any, runs: Iterable[Any]) -> Iterator[Any]:
 
     left = _PLACES
     for run in runs:
+        # Of history's own it is the one that was told last.
+        run.position = 0
         if left and run.status in (job_pb2.RUN_STATUS_QUEUED, job_pb2.RUN_STATUS_PROVISIONING):
             try:
                 now = clients.call(clients.jobs.GetRun, job_pb2.GetRunRequest(run_id=run.run_id), patience=_PATIENCE_SECONDS).run

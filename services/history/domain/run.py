@@ -43,6 +43,7 @@ FACTS: tuple[type[Message], ...] = (
 REPORTS: tuple[type[Message], ...] = (cluster.TaskPhase, cluster.OutputsUploaded)
 """What agents say that shows before the scheduler sums it up."""
 TERMINAL = frozenset((job.RUN_STATUS_COMPLETED, job.RUN_STATUS_FAILED, job.RUN_STATUS_CANCELED, job.RUN_STATUS_REJECTED))
+_WAITING = (job.RUN_STATUS_QUEUED, job.RUN_STATUS_PROVISIONING)
 _ATTEMPT: dict[type[Message], job.RunStatus] = {
     job.RunPreparing: job.RUN_STATUS_PREPARING,
     job.RunStarted: job.RUN_STATUS_RUNNING,
@@ -190,7 +191,7 @@ def _move(story: Story, message: Message) -> None:
         case job.RunScaling():
             if not run.epoch or run.epoch <= story.lost_epoch:
                 run.status = job.RUN_STATUS_PROVISIONING if message.nodes_wanted > message.nodes_now else job.RUN_STATUS_QUEUED
-                run.why = message.why
+                run.why, run.position = message.why, message.position
         case job.RunCancelRequested():
             run.status, run.why = job.RUN_STATUS_CANCEL_REQUESTED, message.reason or "cancel was asked for"
         case job.RunRequeued() if message.lost_epoch >= run.epoch:
@@ -199,6 +200,7 @@ def _move(story: Story, message: Message) -> None:
             story.silent.clear()
             del run.agent_ids[:], run.members[:]
             run.restarts += message.restart
+            run.position = 0
             run.ClearField("started_at")
             run.status, run.why = job.RUN_STATUS_QUEUED, message.why
         case job.RunPreparing() | job.GangFormed() | job.RunStarted() | job.RunFinalizing() if _counts(story, message.epoch):
@@ -274,6 +276,8 @@ def _counts(story: Story, epoch: int) -> bool:
 def _turned(story: Story, at: int) -> None:
     """Remembers a change of status or attempt."""
     run = story.run
+    if run.status not in _WAITING:
+        run.position = 0
     last = story.transitions[-1] if story.transitions else None
     if last is None or last.status != run.status or (last.epoch != run.epoch and run.status != job.RUN_STATUS_CANCEL_REQUESTED):
         story.transitions.append(Transition(status=run.status, epoch=run.epoch, why=run.why, at=_stamp(at)))

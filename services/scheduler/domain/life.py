@@ -31,7 +31,8 @@ def evolve(run: Run, message: Any, at: datetime) -> Run:
     match message:
         case job.RunScaling():
             grows = message.nodes_wanted > message.nodes_now
-            return replace(run, status=job.RUN_STATUS_PROVISIONING if grows else job.RUN_STATUS_QUEUED, why=message.why)
+            status = job.RUN_STATUS_PROVISIONING if grows else job.RUN_STATUS_QUEUED
+            return replace(run, status=status, why=message.why, place=message.position)
         case job.RunWarned():
             return replace(run, warnings=(*run.warnings, message.message)[-WARNINGS:])
         case job.RunCancelRequested():
@@ -85,6 +86,7 @@ def _requeued(run: Run, message: Any, at: datetime) -> Run:
         reports.fresh(run),
         status=job.RUN_STATUS_QUEUED,
         why=message.why,
+        place=0,
         lost_epoch=run.epoch,
         lost_attempts=run.lost_attempts + counts,
         restarts=run.restarts + message.restart,

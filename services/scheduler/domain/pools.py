@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.scheduler.domain import providers, shapes, validate
 from services.scheduler.domain.facts import Fact, about_pool, about_run, to_agent
 from services.scheduler.domain.failures import failure
-from services.scheduler.domain.state import Pool, State, World
+from services.scheduler.domain.state import Pool, Run, State, World
 from services.scheduler.domain.times import seconds, when
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Failure
@@ -101,13 +101,26 @@ def keeper(state: State, agent_id: str) -> Pool | None:
 
 
 def fail_waiting(state: State, world: World) -> Iterator[Fact]:
-    """Runs that wait for a pool of which no node comes up: its owner learns it from them, not from their silence."""
+    """Runs that wait for a pool of which no node comes up, or fewer than they need: its owner learns it from them, not from their
+    silence."""
     for name, why in world.dead_pools.items():
-        for run in [state.runs[run_id] for queue in state.index.waiting.get(name, {}).values() for run_id in queue]:
-            what = f"No node of {run.spec.compute_target} has come up: {why}"
-            failed = job.RunFailed(run_id=run.id, epoch=run.epoch, failure=failure("PoolDead", what, run.spec.compute_target))
-            failed.ended_at.CopyFrom(_stamp(world))
-            yield about_run(failed)
+        for run in _waiting(state, name):
+            yield _dead(run, f"No node of {name} has come up: {why}", world)
+    for name, (most, why) in world.short_pools.items():
+        for run in _waiting(state, name) if name not in world.dead_pools else ():
+            if run.need.fewest > most:
+                what = f"The run needs {run.need.fewest} nodes, and {name} can have {most} now, for others do not come up: {why}"
+                yield _dead(run, what, world)
+
+
+def _waiting(state: State, name: str) -> list[Run]:
+    return [state.runs[run_id] for queue in state.index.waiting.get(name, {}).values() for run_id in queue]
+
+
+def _dead(run: Run, what: str, world: World) -> Fact:
+    failed = job.RunFailed(run_id=run.id, epoch=run.epoch, failure=failure("PoolDead", what, run.spec.compute_target))
+    failed.ended_at.CopyFrom(_stamp(world))
+    return about_run(failed)
 
 
 def delete(state: State, request: Any) -> Iterator[Fact]:

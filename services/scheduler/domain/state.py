@@ -82,6 +82,8 @@ class Run:
     """Of one that was preempted: when it would have begun to wait, had it not run meanwhile."""
     status: int = job_pb2.RUN_STATUS_QUEUED
     why: str = ""
+    place: int = 0
+    """In its pool's line, as it was told last, from 1; 0 = it was not."""
     epoch: int = 0
     members: tuple[Member, ...] = ()
     formed: bool = False
@@ -341,6 +343,8 @@ class World:
     """Of those: what the provider says of it."""
     dead_pools: Mapping[str, str] = field(default_factory=dict)
     """Pool -> why. None of its nodes has come up for long, and runs wait for it."""
+    short_pools: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Pool -> (how many nodes it can have at most, why no more). Some of its nodes have not come up for long, and runs wait for it."""
     declined_agents: frozenset[str] = frozenset()
     """Nodes that have declined an offer just now."""
     max_lost_attempts: int = 5

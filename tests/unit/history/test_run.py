@@ -43,6 +43,14 @@ def test_a_run_goes_from_queued_to_completed_and_every_turn_is_remembered_with_i
     assert (story.run.epoch, list(story.run.agent_ids)) == (1, ["n0"])
 
 
+def test_the_place_that_was_told_last_shows_while_the_run_waits() -> None:
+    waits = (queued("r"), job.RunScaling(run_id="r", why="others go first", position=4))
+
+    assert (told(*waits).run.position, told(*waits).run.why) == (4, "others go first")
+    assert told(*waits, job.RunPreparing(run_id="r", epoch=1, agent_ids=["n0"])).run.position == 0
+    assert told(*waits, job.RunCancelRequested(run_id="r")).run.position == 0
+
+
 def test_what_speaks_for_a_lost_attempt_changes_nothing() -> None:
     again = job.RunPreparing(run_id="r", epoch=2, agent_ids=["n1"])
     late = (job.RunStarted(run_id="r", epoch=1), DONE, job.RunFailed(run_id="r", epoch=1))

@@ -131,19 +131,18 @@ def _gangs_are_whole(before: State, facts: list[Fact]) -> None:
 
 
 def _quotas_hold(state: State, facts: list[Fact]) -> None:
-    """Of those that were offered something just now: a quota that was lowered takes nothing away."""
-    offered = {fact.message.run_id for fact in facts if isinstance(fact.message, cluster.LeaseOffered)}
-    for share in {share_of(state, state.runs[run_id]) for run_id in offered}:
+    """Of what was offered just now: a quota that was lowered takes nothing away, and bounds nothing that nobody asks for."""
+    offers = [fact.message for fact in facts if isinstance(fact.message, cluster.LeaseOffered)]
+    for share in {share_of(state, state.runs[it.run_id]) for it in offers}:
         if share not in state.policy.quotas:
             continue
         quota = state.policy.quotas[share]
         held = [it.resources for run in state.attempts() if share_of(state, run) == share for it in run.members]
-        for bound, used in (
-            (quota.cpus, sum(it.cpus for it in held)),
-            (quota.memory_bytes, sum(it.memory_bytes for it in held)),
-            (quota.gpus, sum(it.gpus for it in held)),
-        ):
-            assert not bound or used <= bound + 1e-6, f"{share} holds {used} of {bound}"
+        given = [it.resources for it in offers if share_of(state, state.runs[it.run_id]) == share]
+        for name in ("cpus", "memory_bytes", "gpus"):
+            bound, used = getattr(quota, name), sum(getattr(it, name) for it in held)
+            asked = any(getattr(it, name) for it in given)
+            assert not bound or not asked or used <= bound + 1e-6, f"{share} holds {used} {name} of {bound}"
 
 
 def _victims_are_lower(before: State, facts: list[Fact]) -> None:

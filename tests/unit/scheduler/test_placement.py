@@ -28,7 +28,7 @@ def test_a_full_pool_makes_a_run_wait_and_says_why() -> None:
 
     story.tell(a_submission("two"))
 
-    assert story.run("two").why == "waits for a free node: all 1 of pool are busy and 1 is its maximum"
+    assert story.run("two").why == "waits for a free node: all 1 of pool are busy and 1 is its maximum; taken by run one (agent-0)"
     assert story.run("two").status == job.RUN_STATUS_QUEUED
 
 

@@ -97,7 +97,7 @@ def test_labels_are_asked_for_by_name_or_with_a_value() -> None:
 
     assert yard.held == {"exact": ["node-1"], "any": ["node-0"]}
     assert yard.run("nowhere").why == (
-        "waits for a free node with kind=c: 2 joined yard, none is free; another one: trainyard agent join --pool yard"
+        "waits for a free node with kind=c: no node of yard carries kind=c; one that does: trainyard agent join --pool yard --label kind=c"
     )
 
 

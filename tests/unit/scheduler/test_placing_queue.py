@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.scheduler.domain import Tick
-from services.scheduler.domain.placing import can_never_fit, explain, line, may_place
+from services.scheduler.domain.placing import can_never_fit, line, may_place
 from tests.unit.scheduler.placing_world import Yard, resources
 from tests.unit.scheduler.story import Story, a_pool, a_spec, a_submission
 from trainyard.cluster.v1 import cluster_pb2 as cluster
@@ -250,20 +250,7 @@ def test_a_node_that_a_pool_of_low_priority_keeps_is_not_asked_back() -> None:
     assert story.said(job.RunPreempted) == []
 
 
-# -- words
-
-
-def test_a_run_that_waits_is_told_its_place_and_what_it_needs() -> None:
-    yard = Yard(nodes=1)
-    yard.tell(a_policy(no_backfill=True))
-    for number in range(3):
-        yard.submit(f"run-{number}")
-
-    told = [explain(yard.state, yard.world, f"run-{number}") for number in range(3)]
-
-    full = "waits for a free node: 1 joined yard, none is free; another one: trainyard agent join --pool yard"
-    assert told[1:] == [(1, full), (2, "waits for its turn: 1 run goes first in yard; it needs a free node")]
-    assert told[0][0] == 0
+# -- what can never be
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,16 +118,29 @@ def test_a_pool_is_dead_after_so_many_pulses_in_which_none_of_its_nodes_came_up(
     assert verdicts == [{}, {}, {"pool": "pool-0: a: Connection refused"}]
 
 
-def test_a_node_that_comes_up_makes_the_pool_alive() -> None:
-    story, health = a_waiting_story(), PoolHealth(dead_after=2)
-    health.pulse(story.state)
+def a_gang_for_two_hosts() -> Story:
+    """One of them is up, and a run has it."""
+    story = Story()
+    story.with_pool(max_nodes=2, provider=over_ssh("a", "b"))
+    story.tell(a_submission("one"))
     story.with_agent("pool-0")
+    story.tell(a_submission("gang", distribution={"node_count": 2}))
+    story.tell(a_submission("small"))
+    assert story.state.pools["pool"].agent_ids == ("pool-0", "pool-1")
+    return story
+
+
+@pytest.mark.parametrize(("made", "node"), [(a_waiting_story, "pool-0"), (a_gang_for_two_hosts, "pool-1")])
+def test_a_node_that_comes_up_is_counted_anew(made: Callable[[], Story], node: str) -> None:
+    story, health = made(), PoolHealth(dead_after=2)
     health.pulse(story.state)
-    story.tell(cluster.AgentLost(agent_id="pool-0", incarnation="first"))
+    story.with_agent(node)
+    health.pulse(story.state)
+    story.tell(cluster.AgentLost(agent_id=node, incarnation="first"))
 
     health.pulse(story.state)
 
-    assert health.dead(story.state) == {}
+    assert (health.dead(story.state), health.short(story.state)) == ({}, {})
 
 
 def test_a_pool_that_nobody_waits_for_is_not_judged() -> None:
@@ -163,6 +178,33 @@ def test_a_provider_that_does_not_answer_is_the_first_reason() -> None:
 
     assert health.dead(story.state) == {"pool": "no engine answers; pool-0: x"}
     assert health.errors(story.state.pools["pool"]) == ["no engine answers", "pool-0: x"]
+
+
+def test_a_run_that_needs_more_nodes_than_come_up_fails_and_those_that_need_fewer_do_not() -> None:
+    story, health = a_gang_for_two_hosts(), PoolHealth(dead_after=3)
+    health.told("pool", {"pool-1": "b: No route to host"})
+
+    told = []
+    for _ in range(3):
+        health.pulse(story.state)
+        story.world = replace(story.world, dead_pools=health.dead(story.state), short_pools=health.short(story.state))
+        told.append([it for it in story.tell(Tick()) if isinstance(it, job.RunFailed)])
+
+    assert [len(it) for it in told] == [0, 0, 1]
+    (failed,) = told[-1]
+    assert (failed.run_id, failed.failure.code, failed.failure.target) == ("gang", "PoolDead", "pool")
+    assert failed.failure.message == (
+        "The run needs 2 nodes, and pool can have 1 now, for others do not come up: pool-1: b: No route to host"
+    )
+    assert story.run("small").waits_for_a_node
+
+
+def test_nodes_that_were_not_tried_yet_still_count() -> None:
+    story, health = a_waiting_story(), PoolHealth(dead_after=1)
+
+    health.pulse(story.state)
+
+    assert health.short(story.state) == {"pool": (1, "pool-0 began and never registered")}
 
 
 # -- policies

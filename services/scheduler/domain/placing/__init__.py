@@ -2,6 +2,6 @@
 
 from services.scheduler.domain.placing.growing import shrink
 from services.scheduler.domain.placing.plan import may_place, place
-from services.scheduler.domain.placing.standing import can_never_fit, explain, line, why_at
+from services.scheduler.domain.placing.standing import can_never_fit, explain, line, standing
 
-__all__ = ["can_never_fit", "explain", "line", "may_place", "place", "shrink", "why_at"]
+__all__ = ["can_never_fit", "explain", "line", "may_place", "place", "shrink", "standing"]

@@ -65,8 +65,7 @@ class Node:
         return [it for it in self.spare if it.uuid not in self.taken and it.uuid not in promised][: self.gpus]
 
     def _carries(self, labels: tuple[str, ...]) -> bool:
-        known = self.labels
-        return known is None or all(_label_holds(known, label) for label in labels)
+        return self.labels is None or carries(self.labels, labels)
 
     def asked(self, need: Need) -> Size:
         """What a run takes of it, at most."""
@@ -83,6 +82,11 @@ class Node:
         self.memory_bytes = 0 if need.whole else self.memory_bytes - need.memory_bytes
         self.untouched = False
         return Resources(cpus=size.cpus, memory_bytes=size.memory_bytes, gpus=len(given)), [it.number for it in given]
+
+
+def carries(known: Mapping[str, str], labels: Iterable[str]) -> bool:
+    """All of them, by name, or by name and value."""
+    return all(_label_holds(known, label) for label in labels)
 
 
 def _label_holds(labels: Mapping[str, str], asked: str) -> bool:

@@ -10,14 +10,14 @@ from typing import Any
 from services.scheduler.domain import elastic
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.need import Need
-from services.scheduler.domain.placing import preempting, words
+from services.scheduler.domain.placing import preempting
 from services.scheduler.domain.placing.growing import Nodes, gives_way, is_lent, is_local
 from services.scheduler.domain.placing.needs import Free, Node, Shares, Where, in_order, node_of, together
 from services.scheduler.domain.placing.offering import offer
 from services.scheduler.domain.placing.queue import Line, Order
 from services.scheduler.domain.placing.quotas import Quotas
 from services.scheduler.domain.placing.reserving import Reservation
-from services.scheduler.domain.providers import STATIC, kind_of
+from services.scheduler.domain.placing.telling import Teller
 from services.scheduler.domain.state import Pool, Run, State, World
 from trainyard import _gang
 from trainyard.job.v1 import job_pb2 as job
@@ -76,13 +76,14 @@ class _Plan:
         self._shares = Shares(state)
         self._order = Order(state, self._shares, world.now)
         self._quotas = Quotas(state, self._shares)
-        self._full: dict[tuple[str, int, Need], str] = {}
+        self._offered: set[str] = set()
         self._running: dict[str, list[Run]] = {}
         self._elastic: dict[str, list[Run]] = {}
         for run in state.attempts():
             self._running.setdefault(run.spec.compute_target, []).append(run)
             if run.is_elastic and elastic.goes_on(run):
                 self._elastic.setdefault(run.spec.compute_target, []).append(run)
+        self._teller = Teller(self.facts, state, world, self.nodes, self._running)
 
     def targets(self) -> list[str]:
         """Pools for which something is to be done: whoever's first run goes first, and nodes that are lent last."""
@@ -96,8 +97,8 @@ class _Plan:
         return sorted({*state.index.waiting, *self._elastic}, key=lambda name: (*first(name), name))
 
     def gone(self, name: str) -> None:
-        for run in islice(Line(self._state, name, self._order), _LOOKED_AT):
-            self.facts += words.waits(run, f"the compute target {name} is gone", 0, 0)
+        for place, run in enumerate(islice(Line(self._state, name, self._order), _LOOKED_AT), 1):
+            self._teller.tell(run, f"the compute target {name} is gone", place)
 
     def pool(self, name: str) -> None:
         pool = self.nodes.pools[name]
@@ -117,6 +118,9 @@ class _Plan:
         # Those that were promised to somebody who waits for the rest of his gang are not promised twice.
         coming: Free | None = None
         reservation: Reservation | None = None
+        first: Run | None = None
+        # Of those that go on waiting; no longer known once runs of a lane are left out.
+        place, is_counted = 0, True
         in_vain: set[tuple[Need, bool]] = set()
         looked_at, passed = 0, 0
         of_lane: Counter[Any] = Counter()
@@ -133,27 +137,33 @@ class _Plan:
                     continue
                 looked_at += 1
                 coming = Free(self._coming(pool)) if coming is None else coming
-                if self._bring_up(run, pool, need, open_, coming):
+                if self._bring_up(run, pool, need, open_, coming, place + 1 if is_counted else 0):
+                    place += run.id not in self._offered
                     (reservation or up).given()
                     coming.given()
                     continue
                 in_vain.add((need, open_ is up))
                 if reservation is None:
-                    reservation = Reservation(self._state, pool, need, up, self._running.get(pool.name, ()), self._world.now)
-                    self._preempt(run, pool, need, up, coming)
+                    reservation, first = Reservation(self._state, pool, need, up, self._running.get(pool.name, ()), self._world.now), run
+                    place += 1
+                    giving = self._preempt(run, pool, need, up, coming)
+                    self._teller.cannot_start(run, pool, need, place, coming, giving)
                     if self._state.policy.no_backfill:
-                        self._tell_why(run, pool, need)
                         return True
             passed += 1
             lane = (run.spec.priority, run.experiment, run.spec.user)
             of_lane[lane] += 1
             if of_lane[lane] > _OF_A_LANE:
                 line.drop_lane()
+            if run is first:
+                continue
+            place += 1
             if passed <= _LOOKED_AT:
                 if why:
-                    self.facts += words.waits(run, why, 0, 0)
-                else:
-                    self._tell_why(run, pool, need)
+                    self._teller.tell(run, why, place if is_counted else 0)
+                elif first is not None and coming is not None:
+                    self._teller.comes_later(run, pool, need, place if is_counted else 0, up, coming, first)
+            is_counted = is_counted and of_lane[lane] <= _OF_A_LANE
         return passed > 0 or looked_at > 0
 
     def _start(self, run: Run, pool: Pool, need: Need, up: Free) -> bool:
@@ -164,7 +174,7 @@ class _Plan:
         self._offer(run, pool, need, chosen)
         return True
 
-    def _bring_up(self, run: Run, pool: Pool, need: Need, up: Free, coming: Free) -> bool:
+    def _bring_up(self, run: Run, pool: Pool, need: Need, up: Free, coming: Free, place: int) -> bool:
         """With nodes that start, could be started, or are idle in other pools. What it is promised nobody else gets meanwhile."""
         within = self._within_room(pool, in_order(need, [*up.fitting(need), *coming.fitting(need)]))
         chosen = together(need, within, self._quotas.most(run, pool, need, need.nodes))
@@ -183,11 +193,11 @@ class _Plan:
             self.nodes.give(node, need)
         if fresh:
             why = f"{pool.name} grows from {have} to {have + len(fresh)} of at most {pool.max_nodes} nodes"
-            self.facts += words.waits(run, why, have, have + len(fresh))
+            self._teller.tell(run, why, place, have, have + len(fresh))
         elif starting and run.status != job.RUN_STATUS_PROVISIONING:
             which = "a node" if len(starting) == 1 else f"{len(starting)} nodes"
             what = f"waits for {which} of {pool.name} that {'is' if len(starting) == 1 else 'are'} starting"
-            self.facts += words.waits(run, what, have - len(starting), have)
+            self._teller.tell(run, what, place, have - len(starting), have)
         return True
 
     def _take(self, pool: Pool, node: Node, why: str) -> None:
@@ -210,6 +220,9 @@ class _Plan:
         return kept
 
     def _offer(self, run: Run, pool: Pool, need: Need, nodes: list[Node]) -> None:
+        self._order.begins(run)
+        self._offered.add(run.id)
+        self._teller.begins(run, [node.name for node in nodes])
         for index, node in enumerate(nodes):
             given, gpus = self.nodes.give(node, need)
             self._shares.add(run, given, node.capacity)
@@ -245,31 +258,34 @@ class _Plan:
 
     # -- whoever cannot start
 
-    def _preempt(self, run: Run, pool: Pool, need: Need, up: Free, coming: Free) -> None:
+    def _preempt(self, run: Run, pool: Pool, need: Need, up: Free, coming: Free) -> list[Run]:
+        """Those that are about to end so that it can start, in the order in which they came."""
         chosen: list[Run] = []
         why = f"run {run.id}, of priority {run.spec.priority}, needs its nodes"
         running = self._running.get(pool.name, [])
+        ending = [it for it in running if it.is_ending]
         # Nodes that are too many for the pool go to nobody.
         if len(pool.agent_ids) <= pool.max_nodes:
             room = preempting.Room(self._state, pool, need, up, self.nodes.shunned | self.nodes.given)
-            if preempting.room_is_coming(room, running):
-                return
+            if preempting.room_is_coming(room, ending):
+                return ending
             if not self._state.policy.no_preemption:
                 chosen = preempting.victims(room, running, run, self._order)
         if not chosen:
-            chosen = self._lent(pool, need, up, coming)
+            chosen, ending = self._lent(pool, need, up, coming)
             why = f"run {run.id} of {pool.name} needs the node, which was lent"
         for victim in chosen:
             self.facts += preempting.end_for(victim, run, why)
+        return sorted([*chosen, *ending], key=lambda it: it.order)
 
-    def _lent(self, pool: Pool, need: Need, up: Free, coming: Free) -> list[Run]:
-        """Runs on nodes that other pools of this machine have on loan."""
+    def _lent(self, pool: Pool, need: Need, up: Free, coming: Free) -> tuple[list[Run], list[Run]]:
+        """Runs on nodes that other pools of this machine have on loan: (to end, ending already)."""
         givers = [it for it in self.nodes.pools.values() if it.name != pool.name and gives_way(it, pool)]
         there = self._within_room(pool, in_order(need, [*up.fitting(need), *coming.fitting(need)]))
         lacking = need.fewest - len(there)
         room = self.nodes.room(pool) - sum(it.where in (Where.FRESH, Where.ELSEWHERE) for it in there)
         if not is_local(pool) or lacking > room:
-            return []
+            return [], []
 
         def can_serve(name: str) -> bool:
             agent = self._state.agents.get(name)
@@ -279,21 +295,5 @@ class _Plan:
             return node is not None and node.fits(need)
 
         running = [run for giver in givers for run in self._running.get(giver.name, ())]
-        return preempting.lent(self._state, [(it, self.nodes.spare(it)) for it in givers], can_serve, running, lacking)
-
-    def _tell_why(self, run: Run, pool: Pool, need: Need) -> None:
-        # As it stands after what was decided just now: or the next look at it would say something else.
-        pool = self.nodes.pools[pool.name]
-        have = len(pool.agent_ids)
-        broken = self.nodes.broken(pool)
-        if broken:
-            why = self._world.broken_why.get(broken[0], f"see logs/{broken[0]}.log")
-            self.facts += words.waits(run, f"waits for {broken[0]} of {pool.name}, whose process does not come up: {why}", 0, 1)
-            return
-        # Many that wait ask the same, and their pool is the same until it grows.
-        asked = (pool.name, have, need)
-        if asked not in self._full:
-            is_static = kind_of(pool.provider) == STATIC
-            room = self.nodes.room(pool)
-            self._full[asked] = words.full(pool, need, room, self._world.node_slots, is_local=is_local(pool), is_static=is_static)
-        self.facts += words.waits(run, self._full[asked], have, have)
+        chosen = preempting.lent(self._state, [(it, self.nodes.spare(it)) for it in givers], can_serve, running, lacking)
+        return chosen, [it for it in running if it.is_ending]

@@ -52,11 +52,10 @@ class Room:
                 self._nodes.pop(name, None)
 
 
-def room_is_coming(room: Room, running: Iterable[Run]) -> bool:
+def room_is_coming(room: Room, ending: Iterable[Run]) -> bool:
     """Once those that are ending are gone it fits: nobody else need go. They count as gone from now on."""
-    for run in running:
-        if run.is_ending:
-            room.without(run)
+    for run in ending:
+        room.without(run)
     return room.is_enough
 
 

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.scheduler.domain.need import Need, Size
+from services.scheduler.domain.placing import words
 from services.scheduler.domain.placing.growing import is_local
-from services.scheduler.domain.placing.needs import Shares, capacity_of
+from services.scheduler.domain.placing.needs import Shares, capacity_of, carries
 from services.scheduler.domain.placing.queue import Line, Order
-from services.scheduler.domain.placing.words import what_is_needed
-from services.scheduler.domain.providers import STATIC, kind_of
+from services.scheduler.domain.providers import DOCKER, LOCAL, STATIC, kind_of
 from services.scheduler.domain.state import Pool, Run, State, World
-
-_FIRST = "waits for its turn"
 
 
 def line(state: State, world: World, pool: str) -> Iterator[Run]:
@@ -21,21 +19,25 @@ def line(state: State, world: World, pool: str) -> Iterator[Run]:
     return iter(Line(state, pool, Order(state, Shares(state), world.now)))
 
 
+def standing(state: State, world: World, pool: str) -> Iterator[tuple[Run, int, str]]:
+    """(run, its position from 1, why it waits and what would unblock it), as `line`."""
+    first = ""
+    for place, run in enumerate(line(state, world, pool), 1):
+        first = first or run.id
+        yield run, place, _why_at(run, place, first)
+
+
 def explain(state: State, world: World, run_id: str) -> tuple[int, str]:
     """(position from 1, why it waits and what would unblock it); (0, why) of a run that does not wait."""
     run = state.runs[run_id]
     if not run.waits_for_a_node:
         return 0, run.why
-    place = next(at for at, it in enumerate(line(state, world, run.spec.compute_target), 1) if it.id == run_id)
-    return place, why_at(run, place)
+    return next((place, why) for it, place, why in standing(state, world, run.spec.compute_target) if it.id == run_id)
 
 
-def why_at(run: Run, place: int) -> str:
-    """Why the run at that place of its queue waits."""
-    if run.why != _FIRST or place == 1:
-        return run.why
-    ahead = "1 run goes" if place == 2 else f"{place - 1} runs go"
-    return f"{_FIRST}: {ahead} first in {run.spec.compute_target}; it needs {what_is_needed(run.need)}"
+def _why_at(run: Run, place: int, first: str) -> str:
+    """That it is not its turn was true when it was said; how many go first is told as it is now."""
+    return words.turn(run.spec.compute_target, place, first, run.need) if run.why.startswith(words.TURN) else run.why
 
 
 def can_never_fit(state: State, world: World, spec: Any) -> str:
@@ -47,6 +49,9 @@ def can_never_fit(state: State, world: World, spec: Any) -> str:
         return (
             f"The run wants {need.fewest} nodes, and this machine may run {world.node_slots}. Start it with more: NODE_SLOTS={need.fewest}."
         )
+    if need.labels and _all_alike_without(state, pool, need):
+        labels = ", ".join(need.labels)
+        return f"No node of {pool.name} carries {labels}, and those that it may start are like them. Ask for a pool whose nodes do."
     if need.whole:
         return ""
     # The first that is large enough is enough: pools are large.
@@ -62,6 +67,15 @@ def can_never_fit(state: State, world: World, spec: Any) -> str:
             what = f"{asked / scale:.3g} {unit} on a node, and a node of {pool.name} has {there / scale:.3g}"
             return f"The run wants {what}. Ask for less, or for a pool of larger nodes."
     return f"No node of {pool.name} has all at once that the run wants of one. Ask for less, or for a pool of larger nodes."
+
+
+def _all_alike_without(state: State, pool: Pool, need: Need) -> bool:
+    """Nodes of this machine are alike, and so are those of one image: a label that none of them carries no other one will."""
+    if kind_of(pool.provider) not in (LOCAL, DOCKER):
+        return False
+    pools = [it for it in state.pools.values() if is_local(it)] if is_local(pool) else [pool]
+    there = [agent for it in pools for name in it.agent_ids if (agent := state.agents.get(name)) is not None]
+    return bool(there) and not any(carries(agent.labels, need.labels) for agent in there)
 
 
 def _sizes(state: State, pool: Pool) -> Iterator[Size]:
