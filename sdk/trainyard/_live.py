@@ -77,7 +77,8 @@ class LiveRun(Logger):
         self._label({}, [str(name) for name in tags])
 
     def add_properties(self, properties: Mapping[str, object]) -> None:
-        """Properties are set once: raises UserErrorException where one has another value already."""
+        """Properties are set once: raises UserErrorException where one has another value already, unless an earlier attempt of this script
+        has set it."""
         self._add_properties(_texts(properties))
 
     @property
@@ -103,7 +104,8 @@ class LiveRun(Logger):
     def upload_file(self, name: str, path_or_stream: Source, datastore_name: str | None = None) -> None:
         """A file, or what a binary stream holds, under that path among the run's files. Returns once it is kept.
 
-        Raises UserErrorException: no such file, no safe path, or other bytes lie under that path already.
+        Raises UserErrorException: no such file, no safe path, or other bytes lie under that path already, unless an earlier
+        attempt of this script has uploaded them.
         """
         self.upload_files([name], [path_or_stream], datastore_name)
 

@@ -62,6 +62,9 @@ class Checking:
             uploaded = uploads.is_upload(request)
             # A run that registers what it has uploaded goes on: nobody waits for its end.
             known = await self._runs.read(request.run_id, ended=not uploaded) if request.run_id else None
+            if request.by.epoch and request.by.run_id not in ("", request.run_id):
+                # Whether its attempt is over is decided with the answer, by what the log says of it up to now.
+                await self._runs.read(request.by.run_id, ended=False)
             run, missing = await self._whole(known)
             reading = registration.NOTHING_READ
             if missing is None and registration.refused(run, request) is None:

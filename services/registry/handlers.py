@@ -119,7 +119,10 @@ class RegistryHandler:
                 if pending is None:
                     return []
                 known = shelf.known(pending.request.model, checked.submission_id)
-                return _emits(registration.conclude(known, checked.run, checked.missing, checked.at, checked.reading))
+                by = pending.request.by
+                # As it is now, not as it was looked at: reading the files may take long, and an attempt ends meanwhile.
+                fenced = runs.over(shelf.run(by.run_id), by)
+                return _emits(registration.conclude(known, checked.run, checked.missing, checked.at, checked.reading, fenced))
             case LookedAtEndpoints() as looked if (leaving := shelf.deletion(looked.submission_id)) is not None:
                 state = shelf.state(leaving.model, leaving.version, leaving.submission_id)
                 users = EndpointShelf(documents).users(leaving.model, leaving.version, state.aliases)

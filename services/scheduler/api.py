@@ -11,7 +11,7 @@ import grpc
 
 from services.chassis.context import Context
 from services.chassis.grpc_server import Code, Refused, refuse
-from services.scheduler.domain import Pool, Run, gang, labels, opened, policy, pools
+from services.scheduler.domain import Pool, Run, fencing, gang, labels, opened, policy, pools
 from services.scheduler.domain.pools import users
 from services.scheduler.domain.validate import POOL
 from services.scheduler.handlers import NEWEST, NEWEST_OF, SchedulerHandler, load_run, refusal_of, warning_of
@@ -29,6 +29,7 @@ _STATUS_OF = {
     "RunHasAgents": Code.FAILED_PRECONDITION,
     labels.CONFLICT: Code.FAILED_PRECONDITION,
     labels.TAKEN: Code.ALREADY_EXISTS,
+    fencing.OVER: Code.FAILED_PRECONDITION,
 }
 """Any other code is INVALID_ARGUMENT."""
 _STATUS_OF_POOL = {"AlreadyExists": Code.ALREADY_EXISTS, "ComputeTargetNotFound": Code.NOT_FOUND}

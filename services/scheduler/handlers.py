@@ -29,6 +29,8 @@ RUN, POOL, AGENT, COUNTERS, REFUSAL, POLICY = "run", "pool", "agent", "counters"
 WARNED = "request-warned"
 """Event id of a request about a run -> why it was refused."""
 _STRANGER_BEATS = 5
+_ON_BEHALF = (job.OpenRun, job.CloseRun, job.TagRun, job.AddRunProperties, job.AddRunFiles)
+"""What an agent asks for its script, in the name of an attempt."""
 NEWEST, NEWEST_OF = "newest-run", "newest-run-of/{}"
 
 
@@ -262,6 +264,9 @@ def _named(message: Any) -> list[str]:
     else:
         kind: Any = type(message)
         fields = _fields_that_name(kind)
+        if isinstance(message, _ON_BEHALF):
+            asked_about = [getattr(message, name) for name in fields]
+            return [run_id for run_id in dict.fromkeys((*asked_about, message.by.run_id)) if run_id]
         # Of most there is one, and asking a message for what it has not costs more than all the rest.
         named = [getattr(message, name) for name in fields]
         if len(fields) < 2:

@@ -48,7 +48,7 @@ class LocalRanks:
         self._processes = processes
         self._report = report
         self._is_discarded = is_discarded
-        self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush)
+        self._on_behalf = OnBehalf(offer, folders, node.log, node.objects, node.telemetry.flush, is_discarded)
         self._ranks: list[Rank] = []
         self._checkpoint_folder = folders.code
         self._mirror: Mirror | None = None

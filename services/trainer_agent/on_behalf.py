@@ -25,7 +25,7 @@ from trainyard._objects import Objects
 from trainyard._paths import safe_relpath
 from trainyard._uploads import put
 from trainyard._values import value_of
-from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Failure
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Attempt, Failure
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.model.v1 import model_pb2
 
@@ -56,12 +56,23 @@ class Log(Protocol):
 class OnBehalf:
     """The requests of one attempt's script."""
 
-    def __init__(self, offer: Any, folders: Folders, platform: Log, objects: Objects, flush: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        offer: Any,
+        folders: Folders,
+        platform: Log,
+        objects: Objects,
+        flush: Callable[[], Any],
+        is_discarded: Callable[[], bool],
+    ) -> None:
         self._offer = offer
         self._folders = folders
         self._log = platform
         self._objects = objects
         self._flush = flush
+        self._is_discarded = is_discarded
+        # An agent that slept learns late that its attempt is over: whoever answers looks at this, and refuses.
+        self._by = Attempt(run_id=offer.run_id, epoch=offer.epoch)
         self._began = time.time()
         self._children: set[str] = set()
 
@@ -88,6 +99,7 @@ class OnBehalf:
             run_id = request.get("run") or self._offer.run_id
             if run_id != self._offer.run_id and not (isinstance(run_id, str) and self.owns(run_id)):
                 raise UserErrorException(f"{str(run_id)[:150]!r} is no run of this script.", target="run")
+            self._demand_that_it_counts()
             if what == "metrics":
                 await self._flush()
             return {"ok": await asyncio.get_running_loop().run_in_executor(_threads, method, run_id, request)}
@@ -100,6 +112,20 @@ class OnBehalf:
             log.exception("a script's request broke", run=self._offer.run_id)
             return {"error": {"code": "NodeError", "message": f"The agent failed at the request: {type(error).__name__}"}}
 
+    def _ask(
+        self, topic: str, requests: Mapping[str, Any], is_answer: Callable[[bool, Message], bool], since: float | None = None
+    ) -> Mapping[str, Message]:
+        """In the name of the attempt, while it counts."""
+        self._demand_that_it_counts()
+        for request in requests.values():
+            request.by.CopyFrom(self._by)
+        return self._log.ask(topic, requests, is_answer, since)
+
+    def _demand_that_it_counts(self) -> None:
+        if self._is_discarded():
+            what = f"Attempt {self._by.epoch} of run {self._by.run_id} is over. Nothing of what its script asks for is done."
+            raise UserErrorException(what, code="AttemptIsOver", target=self._by.run_id)
+
     # -- requests about runs
 
     def _run_request(self, run_id: str, request: Any, answer: type[Message]) -> Any:
@@ -108,7 +134,7 @@ class OnBehalf:
         def is_answer(follows: bool, message: Message) -> bool:
             return follows and isinstance(message, (answer, job.RunWarned))
 
-        fact: Any = self._log.ask(JOBS, {run_id: request}, is_answer)[run_id]
+        fact: Any = self._ask(JOBS, {run_id: request}, is_answer)[run_id]
         if isinstance(fact, job.RunWarned):
             raise UserErrorException(fact.message)
         return fact
@@ -130,7 +156,7 @@ class OnBehalf:
         if len(self._children) + len(wanted) > _MOST_CHILDREN:
             raise UserErrorException(f"A script opens {_MOST_CHILDREN} children at most.", target="children")
         openings = [self._opening(run_id, child) for child in wanted]
-        facts: Any = self._log.ask(
+        facts: Any = self._ask(
             JOBS, {it.submission_id: it for it in openings}, lambda _, message: isinstance(message, job.RunOpened | job.RunRejected)
         )
         self._children |= {run_id for run_id, fact in facts.items() if isinstance(fact, job.RunOpened)}
@@ -159,8 +185,14 @@ class OnBehalf:
             message, code = str(given.get("message") or "")[:3000], str(given.get("code") or "")[:100]
             closing.failure.CopyFrom(Failure(code=code, message=message, last_lines=lines))
         ends = (job.RunCompleted, job.RunFailed, job.RunCanceled)
+
+        def is_answer(follows: bool, message: Message) -> bool:
+            return isinstance(message, ends) or (follows and isinstance(message, job.RunWarned))
+
         # It may have ended already, with its parent: then nothing follows from the request.
-        self._log.ask(JOBS, {run_id: closing}, lambda _, message: isinstance(message, ends), since=self._began - _CLOCK_SLACK_SECONDS)
+        fact: Any = self._ask(JOBS, {run_id: closing}, is_answer, since=self._began - _CLOCK_SLACK_SECONDS)[run_id]
+        if isinstance(fact, job.RunWarned):
+            raise UserErrorException(fact.message)
         return True
 
     # -- reads
@@ -247,7 +279,7 @@ class OnBehalf:
         def is_answer(_: bool, message: Any) -> bool:
             return isinstance(message, answers) and message.submission_id == asked.submission_id
 
-        fact: Any = self._log.ask(MODELS, {asked.model: asked}, is_answer)[asked.model]
+        fact: Any = self._ask(MODELS, {asked.model: asked}, is_answer)[asked.model]
         if isinstance(fact, model_pb2.ModelVersionRejected):
             raise UserErrorException(fact.failure.message, code=fact.failure.code, target=fact.failure.target)
         return {"model": fact.model, "version": fact.version}

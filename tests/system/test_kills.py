@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.system.platform import TERMINAL, Platform, names
 from trainyard import Model, Run
 from trainyard.cluster.v1 import cluster_pb2
-from trainyard.job.v1.job_pb2 import ListRunsRequest
+from trainyard.event.v1.artifact_pb2 import Attempt
+from trainyard.job.v1 import job_pb2
+from trainyard.job.v1.job_pb2 import GetRunRequest, ListRunsRequest
 from trainyard.model.v1 import model_pb2
 
 pytestmark = pytest.mark.faults
@@ -23,6 +26,34 @@ while not os.path.exists(sys.argv[1]):
     time.sleep(0.02)
 os.makedirs("outputs/model", exist_ok=True)
 open("outputs/model/weights", "w").write(os.environ["TRAINYARD_EPOCH"])
+"""
+
+ASKING = """
+import os, sys, threading, time
+from trainyard import Run
+
+epoch, go, asleep = os.environ["TRAINYARD_EPOCH"], *sys.argv[1:3]
+os.makedirs("outputs/model", exist_ok=True)
+open("outputs/model/weights", "w").write(epoch)
+run = Run.get_context()
+run.upload_file("note.txt", "outputs/model/weights")
+run.add_properties({"attempt": epoch})
+run.tag("attempt", epoch)
+if epoch == "1":
+    while not os.path.exists(asleep):
+        time.sleep(0.02)
+    asked = (
+        lambda: run.tag("late", "yes"),
+        lambda: run.add_properties({"late": "yes"}),
+        lambda: run.upload_file("late.txt", "outputs/model/weights"),
+        lambda: run.child_run("late"),
+        lambda: run.register_model("of-a-sleeper", model_path="outputs/model"),
+    )
+    for ask in asked:
+        threading.Thread(target=ask, daemon=True).start()
+    open(asleep + ".asked", "w").close()
+while not os.path.exists(go):
+    time.sleep(0.02)
 """
 
 
@@ -110,17 +141,25 @@ def test_each_service_is_killed_while_the_run_is_finalizing(platform: Platform, 
 
 @pytest.mark.usefixtures("release")
 def test_an_agent_that_wakes_up_after_it_was_given_up_can_write_nowhere_that_counts(platform: Platform, tmp_path: Path) -> None:
+    """Neither for itself nor for its script, which asks for a tag, a property, an upload, a child and a model while it sleeps."""
     platform.pool("zombies", max_nodes=2, min_nodes=2)
-    run, go = a_run(platform, tmp_path, "zombies")
-    platform.until_status(run.id, "RUNNING")
+    go, asleep = tmp_path / "go", tmp_path / "asleep"
+    run = platform.submit(tmp_path / "code", ASKING, "zombies", script_params={str(go): str(asleep)})
+    platform.until(lambda: "RunTagged" in names(platform.events_of(run.id)), "the first attempt has asked for what it may")
     sleeper = platform.node_of(run.id)
 
     pid = platform.pause(sleeper)
     try:
+        asleep.touch()
+        platform.until((tmp_path / "asleep.asked").exists, "its script asks it")
         platform.until(lambda: "RunNotResponding" in names(platform.events_of(run.id)), "its silence shows")
         platform.until(lambda: "RunRequeued" in names(platform.events_of(run.id)), "the attempt is given up")
         platform.until_status(run.id, "RUNNING")
         assert platform.node_of(run.id) != sleeper
+        platform.until(lambda: names(platform.events_of(run.id)).count("RunTagged") == 2, "the second attempt has asked for the same")
+        with pytest.raises(grpc.RpcError) as refused:
+            platform.jobs.TagRun(job_pb2.TagRun(run_id=run.id, set={"late": "yes"}, by=Attempt(run_id=run.id, epoch=1)))
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION and "Attempt 1" in (refused.value.details() or "")
     finally:
         platform.go_on(pid)
     # The sleeper's script sees the file as well, and its agent tries to finish the old attempt.
@@ -128,6 +167,16 @@ def test_an_agent_that_wakes_up_after_it_was_given_up_can_write_nowhere_that_cou
 
     completes_once(platform, run, "of-no-zombie")
     platform.until(lambda: platform.pid(sleeper) not in (0, pid), "the sleeper has begun anew")
+    last = platform.jobs.GetRun(GetRunRequest(run_id=run.id)).run
+    assert (last.tags["attempt"], last.properties["attempt"]) == ("2", "2")
+    assert "late" not in {*last.tags, *last.properties}
+    told = platform.events_of(run.id)
+    added = [(file.path, message.epoch) for message in told if isinstance(message, job_pb2.RunFilesAdded) for file in message.files.files]
+    assert added == [("note.txt", 1), ("note.txt", 2)]
+    assert Model.list(platform.workspace, "of-a-sleeper") == []
+    assert list(run.get_children()) == []
+    run.download_file("note.txt", str(tmp_path / "note.txt"))
+    assert (tmp_path / "note.txt").read_text() == "2"
 
 
 @pytest.mark.usefixtures("release")

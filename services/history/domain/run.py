@@ -68,6 +68,8 @@ class Story:
     """By epoch; what became of their ranks is no matter of these facts."""
     added: dict[str, Artifact] = field(default_factory=dict)
     """Files that came apart from the outputs."""
+    made_by: dict[tuple[str, str], int] = field(default_factory=dict)
+    """("property" or "file", its name) -> the attempt that made it, where one did."""
     uploaded: dict[str, Artifact] = field(default_factory=dict)
     """Outputs of the current attempt as far as agents have saved them."""
     lost_epoch: int = 0
@@ -164,11 +166,12 @@ def _evolve(story: Story, fact: Fact) -> None:
             run.tags.update(message.set)
         case job.RunPropertiesAdded():
             for name, value in message.properties.items():
-                if name not in run.properties:
+                if _is_newer(story, ("property", name), name in run.properties, message.epoch):
                     run.properties[name] = value
         case job.RunFilesAdded():
             for file in message.files.files:
-                story.added.setdefault(file.path, file)
+                if _is_newer(story, ("file", file.path), file.path in story.added, message.epoch):
+                    story.added[file.path] = file
         case _ if story.ended:
             return
         case job.RunCompleted() | job.RunFailed() | job.RunCanceled():
@@ -271,6 +274,15 @@ def _end(story: Story, message: job.RunCompleted | job.RunFailed | job.RunCancel
 def _counts(story: Story, epoch: int) -> bool:
     """Whether what speaks for that attempt is still to be heard."""
     return epoch >= story.run.epoch and not (story.lost_epoch and epoch <= story.lost_epoch)
+
+
+def _is_newer(story: Story, what: tuple[str, str], is_known: bool, epoch: int) -> bool:
+    """The first that was told counts, or a later attempt's where an attempt had made it; remembered as that attempt's then."""
+    if is_known and not 0 < story.made_by.get(what, 0) < epoch:
+        return False
+    if epoch:
+        story.made_by[what] = epoch
+    return True
 
 
 def _turned(story: Story, at: int) -> None:

@@ -74,13 +74,20 @@ def decide(known: Known, asked: Asked) -> list[Fact]:
     return [_rejected(asked.request, failure)] if failure is not None else []
 
 
-def conclude(known: Known, run: Run | None, missing: Failure | None, at: datetime, reading: Reading = NOTHING_READ) -> list[Fact]:
+def conclude(
+    known: Known,
+    run: Run | None,
+    missing: Failure | None,
+    at: datetime,
+    reading: Reading = NOTHING_READ,
+    fenced: Failure | None = None,
+) -> list[Fact]:
     """The answer to what is pending, by the run as it was looked at. `missing`: the object store lacks what that run recorded, or has
-    what no model may hold."""
+    what no model may hold. `fenced`: whose script asks is over by now."""
     if known.pending is None:
         return []
     request = known.pending.request
-    failure = refused(run, request) or missing or _other_version(known, request, run)
+    failure = fenced or refused(run, request) or missing or _other_version(known, request, run)
     if failure is not None:
         return [_rejected(request, failure)]
     fact = _registered(request, known.latest + 1, run, reading)

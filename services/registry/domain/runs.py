@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from trainyard._artifacts import together
 from trainyard._lineage import environment_id
-from trainyard.event.v1.artifact_pb2 import ArtifactSet
+from trainyard.event.v1.artifact_pb2 import ArtifactSet, Attempt, Failure
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.model.v1.model_pb2 import DatasetRef, Lineage
 
@@ -58,7 +58,10 @@ def evolve(run: Run | None, message: Message) -> Run | None:
             lineage = Lineage(run_id=message.run_id, experiment=message.experiment, snapshot_id=message.source.snapshot.id)
             return Run(message.run_id, "Running", lineage)
         case job.RunFilesAdded() if run is not None:
-            return replace(run, artifacts=_merged(message.files, run.artifacts))
+            # The scheduler lets an attempt add again what one that is over had added. After the end outputs go before uploads.
+            replaces = bool(message.epoch) and not run.has_ended and _counts(run, message.epoch)
+            first, counts = (run.artifacts, message.files) if replaces else (message.files, run.artifacts)
+            return replace(run, artifacts=_merged(first, counts))
         case job.RunRejected() if run is None:
             return Run(message.run_id, "Rejected", Lineage(run_id=message.run_id, experiment=message.experiment), has_ended=True)
         case _ if run is None or run.has_ended:
@@ -75,6 +78,18 @@ def evolve(run: Run | None, message: Message) -> Run | None:
         case job.RunCanceled() if message.epoch >= run.epoch:
             return _ended(run, message, message.outputs if _counts(run, message.epoch) else ArtifactSet())
     return run
+
+
+def over(asker: Run | None, by: Attempt) -> Failure | None:
+    """Why nothing is registered for a script: its attempt is over. Whoever names none asks from outside."""
+    if not by.epoch or (asker is not None and not asker.has_ended and _counts(asker, by.epoch)):
+        return None
+    if asker is None:
+        what = f"There is no run {by.run_id[:200]!r} whose attempt {by.epoch} could register a model."
+        return Failure(code="RunNotFound", message=what, target=by.run_id[:1000])
+    now = "the run has ended" if asker.has_ended else "the run goes on with another"
+    what = f"Attempt {by.epoch} of run {asker.id} is over: {now}. Nothing was registered for its script."
+    return Failure(code="AttemptIsOver", message=what, target=asker.id[:1000])
 
 
 def _counts(run: Run, epoch: int) -> bool:

@@ -8,14 +8,14 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.scheduler.domain import attempts, joined, labels, losing, opened, policy, pools, requests
+from services.scheduler.domain import attempts, fencing, joined, labels, losing, opened, policy, pools, requests
 from services.scheduler.domain.evolve import evolve, fold
 from services.scheduler.domain.facts import Fact
 from services.scheduler.domain.holding import Unheld
 from services.scheduler.domain.placing import may_place, place, shrink
 from services.scheduler.domain.providers import LOCAL, kind_of
 from services.scheduler.domain.pulses import Tick, tick
-from services.scheduler.domain.state import Run, State, World
+from services.scheduler.domain.state import State, World
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
 
@@ -76,7 +76,7 @@ def _answer(before: State, state: State, message: Any, world: World) -> Iterable
         case job.CloseRun():
             return opened.close(state, message, world)
         case job.TagRun() | job.AddRunProperties() | job.AddRunFiles():
-            return _labelled(state.runs.get(message.run_id), message)
+            return _labelled(state, message)
         case cluster.CreatePool():
             return pools.create(state, message, world)
         case cluster.UpdatePool():
@@ -98,5 +98,6 @@ def _answer(before: State, state: State, message: Any, world: World) -> Iterable
     return ()
 
 
-def _labelled(run: Run | None, request: Any) -> Iterable[Fact]:
-    return () if run is None or run.status == job.RUN_STATUS_REJECTED else labels.answer(run, request)
+def _labelled(state: State, request: Any) -> Iterable[Fact]:
+    run = state.runs.get(request.run_id)
+    return () if run is None or run.status == job.RUN_STATUS_REJECTED else labels.answer(run, request, fencing.refusal(state, request))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from services.scheduler.domain import validate
+from services.scheduler.domain import fencing, validate
 from services.scheduler.domain.facts import Fact, about_run
 from services.scheduler.domain.failures import failure
 from services.scheduler.domain.state import Run, State, World
@@ -27,7 +27,7 @@ def open_run(state: State, request: Any, world: World) -> Iterator[Fact]:
     if run_id in state.runs:
         return
     parent = state.runs.get(request.parent_run_id)
-    wrong = validate.opening(request) or no_parent(state, request.parent_run_id)
+    wrong = validate.opening(request) or fencing.refusal(state, request) or no_parent(state, request.parent_run_id)
     if wrong is None and parent is not None and parent.experiment != request.experiment:
         wrong = failure("UserError", f"A child is kept in its parent's experiment, {parent.experiment}.", "experiment")
     if wrong is not None:
@@ -63,7 +63,7 @@ def close(state: State, request: Any, world: World) -> Iterator[Fact]:
     run = state.runs.get(request.run_id)
     if run is None or run.is_terminal:
         return
-    why = unclosable(run, request)
+    why = fencing.refusal(state, request) or unclosable(run, request)
     if why is None:
         yield end(run, request.status, request.failure, world)
     else:

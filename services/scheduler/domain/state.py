@@ -109,8 +109,12 @@ class Run:
     display_name: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)
+    properties_by: Mapping[str, int] = field(default_factory=dict)
+    """Property -> the attempt that set it, where one of this run did."""
     files: ArtifactSet = field(default_factory=ArtifactSet)
     """Uploaded apart from the outputs."""
+    files_by: Mapping[str, int] = field(default_factory=dict)
+    """Path among them -> the attempt that added it."""
     restarts: int = 0
     """Attempts begun again after the script had failed."""
     checkpoint: ArtifactSet = field(default_factory=ArtifactSet)

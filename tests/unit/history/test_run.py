@@ -114,6 +114,23 @@ def test_an_output_goes_before_an_upload_of_the_same_path_as_it_does_for_the_sch
     assert story.files == [output]
 
 
+def test_what_a_lost_attempt_set_and_uploaded_gives_way_to_the_next_and_to_no_one_else() -> None:
+    def said(value: str, epoch: int) -> tuple[object, object]:
+        file = Artifact(path="plot.png", sha256=value * 64)
+        return (
+            job.RunPropertiesAdded(run_id="r", properties={"p": value}, epoch=epoch),
+            job.RunFilesAdded(run_id="r", files=ArtifactSet(files=[file]), epoch=epoch),
+        )
+
+    def shown(*facts: object) -> tuple[str, list[str]]:
+        story = told(*STARTED, *facts)
+        return story.run.properties["p"], [file.sha256[0] for file in story.files]
+
+    assert shown(*said("a", 1), *said("b", 2)) == ("b", ["b"])
+    assert shown(*said("a", 1), *said("b", 2), *said("a", 1)) == ("b", ["b"])
+    assert shown(*said("a", 1), *said("b", 1)) == shown(*said("a", 1), *said("b", 0)) == shown(*said("a", 0), *said("b", 2)) == ("a", ["a"])
+
+
 def test_files_of_a_live_run_are_those_that_agents_have_saved() -> None:
     saved = cluster.OutputsUploaded(run_id="r", epoch=1, agent_id="n0", outputs=ArtifactSet(files=[a_file(DRIVER)]))
     of_another = cluster.OutputsUploaded(run_id="r", epoch=7, agent_id="n0", outputs=ArtifactSet(files=[a_file("outputs/y")]))

@@ -86,6 +86,24 @@ def test_an_output_counts_before_an_upload_of_its_path() -> None:
     assert run is not None and run.artifacts == artifacts("outputs/a")
 
 
+def test_what_a_lost_attempt_uploaded_gives_way_to_the_next_until_the_end() -> None:
+    def added(digest: str, epoch: int) -> Any:
+        return job.RunFilesAdded(run_id=RUN, files=ArtifactSet(files=[a_file("late/w", digest * 64)]), epoch=epoch)
+
+    def after(*facts: Any) -> list[str]:
+        run: Run | None = running()
+        for fact in facts:
+            run = evolve(run, fact)
+        assert run is not None
+        return [file.sha256[0] for file in run.artifacts.files if file.path == "late/w"]
+
+    second = (job.RunRequeued(run_id=RUN, lost_epoch=1), job.RunPreparing(run_id=RUN, epoch=2))
+    assert after(added("a", 1), *second, added("b", 2)) == ["b"]
+    assert after(added("a", 1), *second, added("b", 2), added("a", 1)) == ["b"]
+    assert after(added("a", 0), added("b", 0)) == ["a"]
+    assert after(added("a", 1), *second, completed("outputs/a", epoch=2), added("b", 2)) == ["a"]
+
+
 def test_an_opened_run_has_a_lineage_too() -> None:
     opened = job.RunOpened(run_id="open", experiment="exp", source=Source(snapshot=Snapshot(id="7" * 64)))
 

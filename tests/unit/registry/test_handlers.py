@@ -13,7 +13,9 @@ from services.registry.shelf import ANSWER, LATEST, REGISTER, RUN, VERSION, Shel
 from tests.unit.on_memory import OnMemory
 from tests.unit.registry import builders
 from tests.unit.registry.builders import a_request, completed, queued
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet, Attempt
 from trainyard.event.v1.dead_letter_pb2 import DeadLetter
+from trainyard.job.v1 import job_pb2 as job
 from trainyard.model.v1.model_pb2 import (
     DeleteModelVersion,
     ModelVersionRegistered,
@@ -73,6 +75,45 @@ def test_a_request_that_comes_before_its_run_in_this_service_waits_for_the_worke
     answer(service)
 
     assert isinstance(last(service).message, ModelVersionRegistered)
+
+
+@pytest.mark.parametrize(
+    ("happened", "why"),
+    [
+        ([], ""),
+        ([job.RunRequeued(run_id=builders.RUN, lost_epoch=1)], "the run goes on with another"),
+        ([job.RunRequeued(run_id=builders.RUN, lost_epoch=1), job.RunPreparing(run_id=builders.RUN, epoch=2)], "goes on with another"),
+        ([completed("outputs/a")], "the run has ended"),
+    ],
+)
+def test_a_script_registers_while_its_attempt_counts_whatever_the_worker_saw(service: OnMemory, happened: list[Any], why: str) -> None:
+    run_ends(service, queued(), job.RunPreparing(run_id=builders.RUN, epoch=1))
+    files = ArtifactSet(files=[Artifact(path="w", sha256="a" * 64, object_key=f"uploads/{builders.RUN}/w")])
+    service.publish(TOPIC, MODEL, a_request(path="", files=files, by=Attempt(run_id=builders.RUN, epoch=1)))
+    (content,) = service.pending(REGISTER)
+    asked = codec.loads(content, Asked)
+    with service.store.reading() as documents:
+        seen = Shelf(documents).run(builders.RUN)
+    for event in happened:
+        service.publish(JOBS, builders.RUN, event)
+
+    service.command(Command(Checked(asked.request.submission_id, seen, None, service.now()), asked.event_id, asked.correlation_id))
+    service.flush()
+
+    if why:
+        assert isinstance(last(service).message, ModelVersionRejected)
+        assert last(service).message.failure.code == "AttemptIsOver" and why in last(service).message.failure.message
+    else:
+        assert isinstance(last(service).message, ModelVersionRegistered)
+
+
+def test_an_attempt_of_a_run_that_nobody_knows_registers_nothing(service: OnMemory) -> None:
+    run_ends(service)
+    service.publish(TOPIC, MODEL, a_request(by=Attempt(run_id="other", epoch=1)))
+
+    answer(service)
+
+    assert last(service).message.failure.code == "RunNotFound"
 
 
 def test_repeats_lead_to_one_version_whoever_publishes_them(service: OnMemory) -> None:

@@ -185,6 +185,22 @@ async def test_an_agents_word_for_a_digest_is_taken_and_the_size_is_looked_at() 
     assert command.payload == Checked("s1", run_after(), None, AT)
 
 
+async def test_for_a_childs_model_all_is_read_that_the_log_says_of_the_run_that_asks_too() -> None:
+    asked: list[tuple[str, bool]] = []
+
+    class Runs:
+        async def read(self, run_id: str, *, ended: bool) -> Run | None:
+            asked.append((run_id, ended))
+            return run_after()
+
+    for parent in ("parent", RUN):
+        request = of_a_run()
+        request.by.run_id, request.by.epoch = parent, 1
+        await Checking(Runs(), MemoryObjects(), lambda: AT)(codec.dumps(Asked(request, "e1", "c1")))
+
+    assert asked == [(RUN, False), ("parent", False), (RUN, False)]
+
+
 class NoRuns:
     async def read(self, run_id: str, *, ended: bool) -> Run | None:
         raise AssertionError("an uploaded model has no run")

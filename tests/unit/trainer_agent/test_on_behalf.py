@@ -17,6 +17,7 @@ from tests.unit.scheduler.story import Story
 from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
 from trainyard.cluster.v1.cluster_pb2 import LeaseOffered
+from trainyard.event.v1.artifact_pb2 import Artifact
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.telemetry_pb2 import MetricBatch, MetricPoint
 from trainyard.model.v1.model_pb2 import ModelVersionRegistered, RegisterModelVersion
@@ -31,6 +32,7 @@ class Platform:
         self.asked: list[Any] = []
         self.metrics: list[Any] = []
         self.away = False
+        self.discarded = False
 
     def ask(
         self, topic: str, requests: Mapping[str, Message], is_answer: Callable[[bool, Message], bool], since: float | None = None
@@ -80,7 +82,7 @@ def on_behalf(platform: Platform, objects: MemoryObjects, folders: Folders) -> O
     offer = LeaseOffered(run_id="run", epoch=1, experiment="exp", tags={"given": "yes"})
     offer.spec.inputs.add(name="digits", dataset="mnist", version=3)
     offer.spec.inputs.add(name="loose")
-    return OnBehalf(offer, folders, platform, objects, flush)
+    return OnBehalf(offer, folders, platform, objects, flush, lambda: platform.discarded)
 
 
 async def ok(on_behalf: OnBehalf, ask: str, **fields: Any) -> Any:
@@ -182,6 +184,80 @@ async def test_another_content_under_a_taken_path_is_refused(on_behalf: OnBehalf
     error = await refused(on_behalf, "upload", files=[["a", "two"]])
 
     assert "other content" in error["message"]
+
+
+ASKED = [
+    ("tag", {"set": {"a": "1"}, "removed": []}),
+    ("add_properties", {"properties": {"p": "1"}}),
+    ("upload", {"files": [["a.txt", "one"]]}),
+    ("open_children", {"children": [{}]}),
+    ("register_model", {"model": "m", "path": "outputs/a"}),
+]
+
+
+@pytest.mark.parametrize(("ask", "fields"), ASKED)
+async def test_what_a_script_asks_for_is_asked_in_the_name_of_its_attempt(
+    on_behalf: OnBehalf, platform: Platform, folders: Folders, ask: str, fields: dict[str, Any]
+) -> None:
+    (folders.spool / "one").write_text("A")
+    (folders.code / "outputs" / "a").write_text("a")
+
+    await ok(on_behalf, ask, **fields)
+
+    assert [(it.by.run_id, it.by.epoch) for it in platform.asked] == [("run", 1)]
+
+
+@pytest.mark.parametrize(("ask", "fields"), [*ASKED, ("view", {}), ("metrics", {})])
+async def test_a_discarded_attempts_script_is_served_no_more(
+    on_behalf: OnBehalf, platform: Platform, folders: Folders, ask: str, fields: dict[str, Any]
+) -> None:
+    (folders.spool / "one").write_text("A")
+    (folders.code / "outputs" / "a").write_text("a")
+    platform.discarded = True
+
+    error = await refused(on_behalf, ask, **fields)
+
+    assert error["code"] == "AttemptIsOver" and "Attempt 1 of run run is over" in error["message"]
+    assert platform.asked == []
+
+
+async def test_an_attempt_that_is_discarded_while_its_files_are_copied_tells_nothing_of_them(
+    on_behalf: OnBehalf, platform: Platform, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders.spool / "one").write_text("A")
+
+    def put(*_: Any) -> Artifact:
+        platform.discarded = True
+        return Artifact(path="a.txt", sha256="a" * 64, object_key="uploads/run/blobs/a")
+
+    monkeypatch.setattr("services.trainer_agent.on_behalf.put", put)
+
+    assert (await refused(on_behalf, "upload", files=[["a.txt", "one"]]))["code"] == "AttemptIsOver"
+    assert platform.asked == []
+
+
+@pytest.mark.parametrize(("ask", "fields"), ASKED[:4])
+async def test_an_agent_that_slept_and_knows_nothing_of_it_is_refused_by_the_scheduler(
+    on_behalf: OnBehalf, platform: Platform, folders: Folders, ask: str, fields: dict[str, Any]
+) -> None:
+    (folders.spool / "one").write_text("A")
+    platform.story.tell(job.RunRequeued(run_id="run", lost_epoch=1))
+
+    error = await refused(on_behalf, ask, **fields)
+
+    assert "Attempt 1 of run run is over" in error["message"]
+
+
+async def test_a_child_that_a_lost_attempt_would_close_stays_open_and_its_script_is_told_at_once(
+    on_behalf: OnBehalf, platform: Platform
+) -> None:
+    (child,) = await ok(on_behalf, "open_children", children=[{}])
+    platform.story.tell(job.RunRequeued(run_id="run", lost_epoch=1))
+
+    error = await refused(on_behalf, "close", run=child, status="COMPLETED")
+
+    assert "Attempt 1 of run run is over" in error["message"]
+    assert platform.story.run(child).status == job.RUN_STATUS_RUNNING
 
 
 async def test_a_model_is_what_outputs_held_when_it_was_registered(
