@@ -51,7 +51,7 @@ def _unread(run: Run) -> str:
     unread = [it for it in saved if not is_listed(it.outputs)]
     if len(saved) < 2 or not unread:
         return ""
-    said = f"{', '.join(f'{it.node_index} ({it.agent_id})' for it in unread[:_PATHS])}"
+    said = ", ".join(f"{it.node_index} ({it.agent_id})" for it in unread[:_PATHS])
     more = f" and {len(unread) - _PATHS} more" if len(unread) > _PATHS else ""
     what = (
         f"It was not looked whether nodes have written different files under one path, since these have saved too many for that: node "
