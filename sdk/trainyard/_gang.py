@@ -46,7 +46,8 @@ def is_elastic(distribution: Any) -> bool:
 def tasks(distribution: Any, nodes: int = 0) -> list[Task]:
     """By rank. `nodes`: of an elastic gang's present shape; 0 = as it begins.
 
-    Ranks of a ring lie node by node, as MPI deals them by slot; tasks of a TensorFlow cluster are dealt to the nodes in turn.
+    Ranks of a ring lie node by node, as MPI deals them by slot; tasks of a TensorFlow cluster are dealt to the nodes in turn,
+    but for the evaluator: it reads the checkpoints of the chief, or else of the first worker, which lie on that one's node.
     """
     nodes = nodes or node_count(distribution)
     if distribution.WhichOneof("kind") != "tensorflow":
@@ -55,7 +56,9 @@ def tasks(distribution: Any, nodes: int = 0) -> list[Task]:
     cluster = distribution.tensorflow
     kinds = [(kind, index) for kind, count in _kinds(cluster) for index in range(count)]
     serve = {PARAMETER_SERVER, *([WORKER] if cluster.chief and cluster.parameter_server_count else [])}
-    return [Task(rank, rank % nodes, kind, index, kind not in serve) for rank, (kind, index) in enumerate(kinds)]
+    return [
+        Task(rank, 0 if kind == EVALUATOR else rank % nodes, kind, index, kind not in serve) for rank, (kind, index) in enumerate(kinds)
+    ]
 
 
 def _kinds(cluster: Any) -> tuple[tuple[str, int], ...]:

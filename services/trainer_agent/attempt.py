@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -24,6 +25,7 @@ from services.trainer_agent.node_logs import NodeLogs, Phase, Processes, name_of
 from services.trainer_agent.ports import PreparationFailed, Ring
 from services.trainer_agent.prepare import Prepared, in_thread
 from services.trainer_agent.reporter import Cause, as_record
+from services.trainer_agent.restored import Placed
 from services.trainer_agent.telemetry import BUILD_LOG, Attempt, LogStream
 from trainyard._artifacts import count
 from trainyard._errors import TrainyardException
@@ -56,6 +58,8 @@ class Running:
         self._newest: Any = None
         """GangFormed; there once `_gang` is done."""
         self._checkpoint_folder = folders.code / DEFAULT_FOLDER
+        self._began_with: Mapping[Path, Placed] | None = {}
+        """The files of the checkpoint; None while they are not all there."""
         self._stopping = asyncio.Event()
         self._leaving = False
         self._discarded = False
@@ -218,8 +222,9 @@ class Running:
             return
         self._step("checkpoint", f"{count(checkpoint)} files", False)
         restore = self._node.checkpoints.restore
-        placed = await in_thread(lambda stopped: restore(checkpoint, self._checkpoint_folder, stopped))
-        self._step("checkpoint", f"{placed} files", True)
+        self._began_with = None
+        self._began_with = await in_thread(lambda stopped: restore(checkpoint, self._checkpoint_folder, stopped))
+        self._step("checkpoint", f"{len(self._began_with)} files", True)
 
     async def _save(self) -> None:
         self._phase("outputs", "", False)
@@ -232,10 +237,14 @@ class Running:
             if archived is not None:
                 report.metrics.CopyFrom(archived)
             report.warnings.extend(trouble)
-            saved, warnings = await keep(offer, self._node.outputs, self._folders, self._says, self._processes, lambda: self._discarded)
-            report.outputs.CopyFrom(saved)
-            report.warnings.extend(warnings[:50])
-            self._phase("outputs", f"{count(saved)} files", True)
+            kept = await keep(
+                offer, self._node.outputs, self._folders, self._began_with, self._says, self._processes, lambda: self._discarded
+            )
+            report.outputs.CopyFrom(kept.outputs)
+            if kept.restored is not None:
+                report.restored.CopyFrom(kept.restored)
+            report.warnings.extend(kept.warnings[:50])
+            self._phase("outputs", f"{count(report.outputs) + count(report.restored)} files", True)
         except Exception as error:
             # Whatever it is: a run of which no end is told would hold its node for ever.
             if not isinstance(error, TrainyardException | OSError):

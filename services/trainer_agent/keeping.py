@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from services.trainer_agent.adapters.outputs import OutputStore
 from services.trainer_agent.archive import MetricsFile
 from services.trainer_agent.layout import Folders
 from services.trainer_agent.node_logs import FOLDER, NodeLogs, Phase, Processes
+from services.trainer_agent.restored import Placed, divided
 from trainyard._errors import TrainyardException
-from trainyard._gang import most_nodes
+from trainyard._gang import is_elastic, most_nodes
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 
 _WARNINGS_SAID = 50
 
 
+@dataclass(frozen=True)
+class Kept:
+    """As the report lists it."""
+
+    outputs: ArtifactSet
+    restored: ArtifactSet | None
+    """What is as it was put back; None where nothing was."""
+    warnings: list[str]
+
+
 async def keep(
-    offer: Any, store: OutputStore, folders: Folders, says: NodeLogs, processes: Processes, stopped: Callable[[], bool]
-) -> tuple[ArtifactSet, list[str]]:
-    """All of them as the report lists them, and what was left out. Raises PlatformUnavailableException, OSError."""
+    offer: Any,
+    store: OutputStore,
+    folders: Folders,
+    began_with: Mapping[Path, Placed] | None,
+    says: NodeLogs,
+    processes: Processes,
+    stopped: Callable[[], bool],
+) -> Kept:
+    """began_with: the files of the checkpoint; None where they were not all put back. Then no rank has started, and half a checkpoint must
+    not pass for what the attempt has left. Raises PlatformUnavailableException, OSError."""
     run_id, epoch, node = offer.run_id, offer.epoch, offer.node_index
     logs = folders.logs / FOLDER
-    theirs = [("outputs", folders.code / "outputs"), ("logs", folders.code / "logs")]
+    theirs = [(name, folders.code / name) for name in ("outputs", "logs") if began_with is not None]
     says.say(Phase.AFTERWARDS, "saves ./outputs and ./logs")
     files, warnings = await asyncio.to_thread(store.upload, run_id, epoch, theirs, stopped, node)
     size = sum(file.size_bytes for file in files)
@@ -33,9 +53,17 @@ async def keep(
     says.close()
     processes.write(logs)
     ours, more = await asyncio.to_thread(store.upload, run_id, epoch, [(FOLDER, logs)], stopped, node)
-    sharers = most_nodes(offer.spec.distribution)
-    listed = await asyncio.to_thread(store.listed, run_id, epoch, [*files, *ours], stopped, node, sharers)
-    return listed, warnings + more
+    written, untouched = await asyncio.to_thread(divided, files, folders.code, began_with or {})
+    sharers = _sharers(offer.spec.distribution, bool(began_with))
+    listed = await asyncio.to_thread(store.listed, run_id, epoch, [*written, *ours], stopped, node, sharers)
+    restored = await asyncio.to_thread(store.listed, run_id, epoch, untouched, stopped, node, sharers) if began_with else None
+    return Kept(listed, restored, warnings + more)
+
+
+def _sharers(distribution: Any, has_begun_with: bool) -> int:
+    """How many lists the event of the run's end may hold: of what was put back that of one node, or of all of an elastic gang."""
+    nodes = most_nodes(distribution)
+    return nodes + (nodes if is_elastic(distribution) else 1) * has_begun_with
 
 
 async def keep_metrics(

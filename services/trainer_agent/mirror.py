@@ -14,6 +14,7 @@ import structlog
 from services.trainer_agent.adapters.checkpoints import Checkpoints
 from services.trainer_agent.adapters.outputs import MOST_FILES, plain_files
 from services.trainer_agent.checkpoint_sets import Seen, chosen, is_index, quiet
+from services.trainer_agent.restored import seen
 from trainyard._errors import TrainyardException
 from trainyard._gang import is_elastic
 
@@ -110,10 +111,10 @@ class Mirror:
 
     def _quiet(self, before: Mapping[str, Seen], now: Mapping[str, Seen]) -> frozenset[str]:
         settled = self._settled_ns
-        return quiet(before, now) | {path for path, seen in now.items() if settled is not None and seen.mtime_ns <= settled}
+        return quiet(before, now) | {path for path, it in now.items() if settled is not None and it.mtime_ns <= settled}
 
     def _scan(self) -> dict[str, Seen]:
-        found = {path: _seen(file) for path, file in self._files()}
+        found = {path: seen(file) for path, file in self._files()}
         if len(found) > MOST_FILES:
             raise OSError(f"{len(found)} files are more than {MOST_FILES}")
         return found
@@ -131,7 +132,7 @@ class Mirror:
         for number, path in enumerate(paths):
             link = self._staging / str(number)
             os.link(self._folder / path, link, follow_symlinks=False)
-            if _seen(link) != now[path]:
+            if seen(link) != now[path]:
                 raise _Changed(path)
             staged.append((path, link))
         return staged
@@ -139,11 +140,6 @@ class Mirror:
 
 class _Changed(OSError):
     """A file is not any more what it was seen to be."""
-
-
-def _seen(file: Path) -> Seen:
-    found = file.lstat()
-    return Seen(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 def _text(file: Path) -> str:

@@ -92,7 +92,7 @@ def test_a_parameter_server_run_ends_when_its_workers_end(platform: Platform, tm
 @pytest.mark.parametrize(
     ("script", "version", "cluster", "nodes", "left"),
     [
-        ("estimator.py", "2.15", TensorflowConfiguration(1, 1, chief=True, evaluator=True), 1, "outputs/model/eval/"),
+        ("estimator.py", "2.15", TensorflowConfiguration(1, 1, chief=True, evaluator=True), 2, "outputs/model/eval/"),
         ("parameter_server_strategy.py", "2.15", TensorflowConfiguration(2, 1, chief=True), 2, "outputs/weight"),
         ("multi_worker_loop.py", "2.21", TensorflowConfiguration(2, 0), 2, "outputs/weights_1"),
     ],
@@ -187,6 +187,35 @@ open(path, "w").write(str(step + 1))
 if step < 2:
     raise SystemExit(3)
 """
+
+
+RENEWS = """
+import os
+rank = os.environ["OMPI_COMM_WORLD_RANK"]
+os.makedirs("outputs", exist_ok=True)
+mine, once = f"outputs/rank_{rank}", "outputs/once"
+resumes = os.path.exists(mine)
+if rank == "0":
+    os.remove(once) if resumes else open(once, "w").close()
+open(mine, "w").write("second" if resumes else "first")
+"""
+
+
+def test_a_ring_that_goes_on_from_another_ends_with_what_each_node_wrote_last(platform: Platform, tmp_path: Path) -> None:
+    platform.pool("renews", max_nodes=2)
+    ring = {"node_count": 2, "distributed_training": MpiConfiguration()}
+    first = platform.submit(tmp_path / "first", RENEWS, "renews", **ring)
+    first.wait_for_completion()
+
+    run = platform.submit(tmp_path / "second", RENEWS, "renews", resume_from=first, **ring)
+    run.wait_for_completion()
+
+    for rank in (0, 1):
+        run.download_file(f"outputs/rank_{rank}", str(tmp_path / f"rank_{rank}"))
+        assert (tmp_path / f"rank_{rank}").read_text() == "second"
+    assert "outputs/once" in first.get_file_names()
+    assert "outputs/once" not in run.get_file_names()
+    assert not [it for it in platform.events_of(run.id) if isinstance(it, job_pb2.RunWarned)]
 
 
 def test_a_run_that_fails_begins_again_from_what_it_had_saved(platform: Platform, tmp_path: Path) -> None:

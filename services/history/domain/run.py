@@ -181,7 +181,7 @@ def _evolve(story: Story, fact: Fact) -> None:
                 run.why = f"{message.phase}: {message.detail}" if message.detail else message.phase
         case cluster.OutputsUploaded():
             if message.epoch == run.epoch:
-                story.uploaded.update(listed(message.outputs))
+                story.uploaded = {**listed(message.restored), **story.uploaded, **listed(message.outputs)}
         case _:
             _move(story, message)
     _turned(story, fact.spot.at)

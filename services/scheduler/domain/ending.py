@@ -57,8 +57,8 @@ def end(run: Run, world: World) -> Iterator[Fact]:
 
 
 def _last_word(run: Run, fact: Fact) -> Iterator[Fact]:
-    if conflict := merging.conflicts(run):
-        yield about_run(job.RunWarned(run_id=run.id, message=conflict))
+    for complaint in merging.complaints(run):
+        yield about_run(job.RunWarned(run_id=run.id, message=complaint))
     yield fact
 
 

@@ -1,13 +1,17 @@
-"""The outputs of several nodes as those of one run."""
+"""The outputs of several nodes as those of one run.
+
+What a node has written counts before what any node was given to begin with, or the copies of an older file would win over the file that
+one of them has renewed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from services.scheduler.domain.gang import in_order
 from services.scheduler.domain.state import Member, Run
-from trainyard._artifacts import together
+from trainyard._artifacts import count, is_listed, together
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 
 _PLATFORM_LOGS = "azureml-logs/"
@@ -22,12 +26,41 @@ def outputs(run: Run) -> ArtifactSet:
     for saved, whose in [*((it.outputs, f"node_{it.node_index}") for it in in_order(run.members)), (run.left, "left")]:
         sets.append(_logs_apart(saved, whose, taken))
         taken |= {file.path: file.sha256 for file in sets[-1].files if file.path not in taken}
-    merged: ArtifactSet = together(*sets)
+    merged: ArtifactSet = together(*sets, *_restored(run))
     return merged
 
 
-def conflicts(run: Run) -> str:
-    """Which paths several nodes have written differently, in words; "" where none. Of lists that lie elsewhere nothing is known here."""
+def _restored(run: Run) -> list[ArtifactSet]:
+    """What nobody has written anew. The first node that was given it says what is still there: what rank 0 has removed is on the other
+    nodes still. Of an elastic gang all count, the latest first, since who comes later is given more."""
+    given = [it.restored for it in in_order(run.members) if it.restored is not None]
+    return given[::-1] if run.is_elastic else given[:1]
+
+
+def complaints(run: Run) -> Iterator[str]:
+    """Which paths several nodes have written differently, in words, and whose could not be compared."""
+    if conflict := _conflicts(run):
+        yield conflict
+    if unread := _unread(run):
+        yield unread
+
+
+def _unread(run: Run) -> str:
+    """Lists that lie elsewhere are not read here: a decision does no I/O."""
+    saved = [it for it in in_order(run.members) if count(it.outputs)]
+    unread = [it for it in saved if not is_listed(it.outputs)]
+    if len(saved) < 2 or not unread:
+        return ""
+    said = ", ".join(f"{it.node_index} ({it.agent_id})" for it in unread[:_PATHS])
+    more = f" and {len(unread) - _PATHS} more" if len(unread) > _PATHS else ""
+    what = (
+        f"It was not looked whether nodes have written different files under one path, since these have saved too many for that: node "
+        f"{said}{more}. Where they have, the file of the lowest node counts. Put the rank into the names of files that differ, or pack them."
+    )
+    return what[:3000]
+
+
+def _conflicts(run: Run) -> str:
     first: dict[str, tuple[Member, str]] = {}
     others: dict[str, list[Member]] = {}
     for member in in_order(run.members):

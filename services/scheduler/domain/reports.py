@@ -161,5 +161,6 @@ def _failed(run: Run, member: Member, why: Failure, at: datetime) -> Run:
 def _uploaded(run: Run, member: Member, message: Any, at: datetime) -> Run:
     if elastic.goes_on(run) and member.is_leaving:
         return elastic.without(run, member, message.outputs)
-    saved = replace(member, uploaded=True, outputs=message.outputs)
+    restored = message.restored if message.HasField("restored") else None
+    saved = replace(member, uploaded=True, outputs=message.outputs, restored=restored)
     return _failed(run, saved, message.failure, at) if message.HasField("failure") else run.with_member(saved)

@@ -83,10 +83,13 @@ def _has_gpus(state: State, pool: Pool) -> bool:
 def _warnings(state: State, pool: Pool, spec: Any) -> Iterator[str]:
     if spec.use_gpu and not _has_gpus(state, pool):
         yield f"use_gpu was asked for, but {pool.name} has no GPU: the run uses CPUs"
-    nodes, processes = _gang.node_count(spec.distribution), len(_gang.tasks(spec.distribution))
+    tasks, nodes = _gang.tasks(spec.distribution), _gang.node_count(spec.distribution)
+    processes = len(tasks)
     cpus = (spec.resources.cpus if spec.HasField("resources") else 0) or pool.shape.cpus
     if processes < nodes:
         yield f"{processes} processes are fewer than {nodes} nodes: some nodes have nothing to do"
+    elif (busy := len({task.node for task in tasks})) < nodes:
+        yield f"the evaluator shares the first node, and {busy} of {nodes} nodes have something to do: ask for fewer nodes"
     elif processes > nodes > 0 and 0 < nodes * cpus < processes:
         yield f"{processes} processes share {nodes * cpus:g} CPUs on {nodes} {'node' if nodes == 1 else 'nodes'}: they will be slow"
 

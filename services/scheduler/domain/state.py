@@ -49,6 +49,8 @@ class Member:
     uploaded: bool = False
     """Nothing more comes from it."""
     outputs: ArtifactSet = field(default_factory=ArtifactSet)
+    restored: ArtifactSet | None = None
+    """Files of the checkpoint that its ranks have left as they were; None where none was put back."""
     resources: Resources = field(default_factory=Resources)
     """Of its node, that the run holds."""
     gpus: tuple[int, ...] = ()

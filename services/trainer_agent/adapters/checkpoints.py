@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from services.trainer_agent.adapters.patience import when_it_answers
 from services.trainer_agent.checkpoint_sets import INDEX, with_names_of
 from services.trainer_agent.ports import PreparationFailed
+from services.trainer_agent.restored import Placed, seen
 from trainyard import _artifacts, _transfer
 from trainyard._objects import ObjectMissing, Objects
 from trainyard._paths import SHA256, below, sha256_file
@@ -48,8 +49,8 @@ class Checkpoints:
         found: ArtifactSet = self._patiently(lambda: _artifacts.for_event(self._objects, prefix, whole), stopped)
         return found
 
-    def restore(self, checkpoint: Any, folder: Path, stopped: Callable[[], bool]) -> int:
-        """All files of the set below the folder; returns how many. Raises PreparationFailed, TrainyardException, OSError."""
+    def restore(self, checkpoint: Any, folder: Path, stopped: Callable[[], bool]) -> dict[Path, Placed]:
+        """All files of the set below the folder; returns them as they lie there now. Raises PreparationFailed, TrainyardException, OSError."""
         try:
             files = self._patiently(lambda: _artifacts.resolve(self._objects, checkpoint), stopped).files
             _transfer.side_by_side(lambda file: self._fetch(file, folder, stopped), files)
@@ -59,9 +60,11 @@ class Checkpoints:
             ) from error
         except _transfer.WrongBytes as error:
             raise PreparationFailed("CheckpointCorrupt", f"The checkpoint is damaged in the object store: {error}", error.target) from error
-        for index in (below(folder, file.path) for file in files if file.path.rpartition("/")[2] == INDEX):
-            _name_anew(index)
-        return len(files)
+        digests = {below(folder, file.path): file.sha256 for file in files}
+        for index in (path for path in digests if path.name == INDEX):
+            if _name_anew(index):
+                digests[index] = sha256_file(index)
+        return {path: Placed(seen(path), digest) for path, digest in digests.items()}
 
     def _fetch(self, file: Any, folder: Path, stopped: Callable[[], bool]) -> None:
         if not SHA256.match(file.sha256) or not file.object_key.startswith(_READABLE) or ".." in file.object_key.split("/"):
@@ -83,14 +86,18 @@ def _path(file: Any) -> str:
     return str(file.path)
 
 
-def _name_anew(index: Path) -> None:
+def _name_anew(index: Path) -> bool:
+    """Whether that changed it."""
     try:
         content = index.read_text("utf-8")
     except UnicodeDecodeError:
-        return
+        return False
 
     def is_there(name: str) -> bool:
         return index.with_name(f"{name}.index").exists() or index.with_name(name).is_file()
 
-    if (renamed := with_names_of(content, is_there)) != content:
-        index.write_text(renamed, "utf-8")
+    renamed = with_names_of(content, is_there)
+    if renamed == content:
+        return False
+    index.write_text(renamed, "utf-8")
+    return True

@@ -99,7 +99,7 @@ def test_session_code_of_tensorflow_1_trains_with_a_parameter_server(scheduler: 
 def test_an_estimator_trains_and_evaluates_with_a_chief_and_an_evaluator(scheduler: Scheduler) -> None:
     shape = TensorflowCluster(chief=True, worker_count=1, parameter_server_count=1, evaluator=True)
 
-    files = trained(scheduler, "estimator.py", ONE, shape)
+    files = trained(scheduler, "estimator.py", TWO, shape)
 
     assert "done: chief 0" in files["azureml-logs/70_driver_log_chief_0.txt"]
     assert "evaluated step 3" in files["azureml-logs/70_driver_log_evaluator_0.txt"]

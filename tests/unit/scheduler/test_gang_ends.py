@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.scheduler.gang_story import GangStory, horovod, of, uploaded
+from tests.unit.scheduler.gang_story import GangStory, horovod, left_as_given, of, uploaded
 from tests.unit.scheduler.story import names, some_outputs
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.job.v1 import job_pb2 as job
@@ -108,6 +108,78 @@ def test_a_warning_of_many_conflicts_is_bounded() -> None:
     assert "outputs/009" in warned.message
     assert "outputs/010" not in warned.message
     assert "and 190 more" in warned.message
+
+
+def ended_with(story: GangStory) -> dict[str, str]:
+    return {file.path: file.sha256[0] for file in story.run().outputs.files}
+
+
+def done(story: GangStory) -> GangStory:
+    for rank in (0, 1):
+        story.exits(rank)
+    return story
+
+
+def test_what_a_node_wrote_goes_before_what_another_was_given_to_begin_with() -> None:
+    story = done(GangStory().running())
+
+    story.says(0, left_as_given(uploaded("outputs/rank_0", digest="a"), "outputs/rank_1", "outputs/kept"))
+    told = story.says(1, left_as_given(uploaded("outputs/rank_1", digest="b"), "outputs/rank_0", "outputs/kept"))
+
+    assert names(told) == ["RunCompleted"]
+    assert ended_with(story) == {"outputs/kept": "0", "outputs/rank_0": "a", "outputs/rank_1": "b"}
+
+
+def test_what_the_first_node_has_removed_does_not_come_back_from_the_others() -> None:
+    story = done(GangStory().running())
+
+    story.says(0, left_as_given(uploaded("outputs/step_2", digest="a"), "outputs/kept"))
+    story.says(1, left_as_given(uploaded(digest="b"), "outputs/step_1", "outputs/kept"))
+
+    assert ended_with(story) == {"outputs/kept": "0", "outputs/step_2": "a"}
+
+
+def test_where_the_first_node_had_nothing_put_back_another_says_what_is_there() -> None:
+    story = preempted(GangStory(max_restarts=1).running())
+
+    story.says(0, uploaded())
+    story.says(1, left_as_given(uploaded("outputs/rank_1", digest="b"), "outputs/kept"))
+
+    assert {file.path: file.sha256[0] for file in story.run().checkpoint.files} == {"kept": "0", "rank_1": "b"}
+
+
+def test_of_an_elastic_gang_nothing_is_lost_that_only_a_late_comer_was_given() -> None:
+    story = GangStory(horovod(nodes=2, min_nodes=1, max_nodes=2)).running()
+
+    for node, given in ((0, "outputs/early"), (1, "outputs/late")):
+        story.exits(node)
+        story.says(node, left_as_given(uploaded(), given))
+
+    assert ended_with(story) == {"outputs/early": "0", "outputs/late": "0"}
+
+
+def test_lists_that_are_too_long_to_compare_are_warned_of_by_node_and_the_others_compared() -> None:
+    story = done(GangStory(horovod(nodes=3)).running())
+    story.exits(2)
+
+    story.says(0, uploaded("outputs/model", digest="a"))
+    story.says(1, uploaded("outputs/model", digest="b"))
+    far = cluster.OutputsUploaded()
+    far.outputs.manifest_key, far.outputs.manifest_sha256, far.outputs.count = "runs/run/1/nodes/2/manifests/x", "c" * 64, 900
+    told = [it.message for it in of(story.says(2, far), job.RunWarned)]
+
+    assert len(told) == 2
+    assert "'outputs/model' (node 0, node-0, counts, not node 1)" in told[0]
+    assert "too many for that: node 2 (node-2). Where they have" in told[1]
+
+
+def test_a_long_list_of_a_node_that_is_alone_has_nothing_to_be_compared_with() -> None:
+    story = GangStory(horovod(nodes=1)).running()
+    story.exits(0)
+    far = cluster.OutputsUploaded()
+    far.outputs.manifest_key, far.outputs.manifest_sha256, far.outputs.count = "runs/run/1/manifests/x", "c" * 64, 900
+
+    assert names(story.says(0, far)) == ["RunCompleted"]
 
 
 def test_what_every_node_warns_of_is_said_once() -> None:

@@ -191,11 +191,18 @@ def test_a_server_that_breaks_before_is_the_cause() -> None:
 
 
 def test_the_evaluator_is_waited_for() -> None:
-    story = GangStory(a_cluster(nodes=3, chief=True, worker_count=1, evaluator=True)).running()
+    story = GangStory(a_cluster(nodes=2, chief=True, worker_count=1, evaluator=True)).running()
 
     story.exits(0)
     assert story.exits(1) == []
     assert names(story.exits(2)) == ["RunFinalizing"]
+
+
+def test_a_node_that_only_the_evaluator_would_have_is_warned_of() -> None:
+    story = GangStory(a_cluster(nodes=3, chief=True, worker_count=1, evaluator=True))
+
+    assert [it.ranks for it in story.accepted().members()] == [(0, 2), (1,), ()]
+    assert "2 of 3 nodes have something to do" in story.run().warnings[0]
 
 
 def test_a_node_without_a_process_waits_for_the_others_and_is_warned_of() -> None:

@@ -17,7 +17,7 @@ from trainyard import (
     TensorflowConfiguration,
     TrainingException,
 )
-from trainyard._gang import driver_log
+from trainyard._gang import driver_log, ranks_of, tasks
 from trainyard.job.v1.spec_pb2 import Distribution, Horovod, TensorflowCluster
 
 
@@ -162,3 +162,14 @@ def test_the_output_of_a_rank_is_in_a_log_that_its_task_names() -> None:
     assert driver_log(Distribution(), 0) == "azureml-logs/70_driver_log.txt"
     assert driver_log(a_ring(1, 1, 1, 1), 0) == "azureml-logs/70_driver_log_0.txt"
     assert driver_log(a_ring(1, 1, 1, 2), 1) == "azureml-logs/70_driver_log_1.txt"
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4])
+@pytest.mark.parametrize("chief", [True, False])
+def test_an_evaluator_is_on_the_node_whose_checkpoints_it_reads(nodes: int, chief: bool) -> None:
+    cluster = a_cluster(nodes, 3, 1, chief=chief, evaluator=True)
+
+    dealt = {(task.kind, task.index): task.node for task in tasks(cluster)}
+
+    assert dealt["evaluator", 0] == dealt["chief" if chief else "worker", 0]
+    assert all(ranks_of(cluster, node) for node in range(nodes))

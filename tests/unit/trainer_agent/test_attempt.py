@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -85,7 +86,9 @@ class WithAScript:
         return Prepared(ScriptPython(Path(sys.executable), Path(sys.prefix), warnings=("careful",)), {}, ())
 
 
-async def ran(tmp_path: Path, outputs: Any, preparer: Any = None, reports: Reports | None = None, **offered: Any) -> list[Any]:
+async def ran(
+    tmp_path: Path, outputs: Any, preparer: Any = None, reports: Reports | None = None, objects: MemoryObjects | None = None, **offered: Any
+) -> list[Any]:
     """What an attempt has reported at its end."""
     reports = reports or Reports()
     parts: Any = SimpleNamespace(preparer=preparer or Unprepared(), outputs=outputs, reports=reports, log=None)
@@ -100,7 +103,7 @@ async def ran(tmp_path: Path, outputs: Any, preparer: Any = None, reports: Repor
         ports=Ports("127.0.0.1", tmp_path / "ports"),
         make_ring=None,
         outputs=parts.outputs,
-        checkpoints=Checkpoints(MemoryObjects()),
+        checkpoints=Checkpoints(objects or MemoryObjects()),
         reports=parts.reports,
         telemetry=parts.reports,
         objects=MemoryObjects(),
@@ -203,6 +206,49 @@ async def test_of_a_run_that_could_not_be_prepared_the_logs_say_why(tmp_path: Pa
 
     assert without_times(objects, "65_job_prep-agent-0.txt") == ["failed: train.py is not there"]
     assert json.loads(objects.kept["runs/run/1/azureml-logs/process_status.json"])["processes"] == []
+
+
+RENEWS = """
+import os
+step = os.stat("outputs/rewritten")
+open("outputs/renewed", "w").write("new")
+open("outputs/same", "w").write("old")
+os.remove("outputs/removed")
+open("outputs/rewritten", "r+").write("new")
+os.utime("outputs/rewritten", ns=(step.st_atime_ns, step.st_mtime_ns))
+"""
+
+
+def a_checkpoint(objects: MemoryObjects, *paths: str) -> ArtifactSet:
+    objects.put_bytes("runs/run/0/blobs/old", b"old")
+    digest = hashlib.sha256(b"old").hexdigest()
+    return ArtifactSet(files=[Artifact(path=path, size_bytes=3, sha256=digest, object_key="runs/run/0/blobs/old") for path in paths])
+
+
+def saved_paths(files: ArtifactSet) -> list[str]:
+    return [file.path for file in files.files if file.path.startswith("outputs/")]
+
+
+async def test_what_an_attempt_began_with_and_left_alone_is_told_apart_from_what_it_wrote(tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    checkpoint = a_checkpoint(objects, "kept", "deep/kept", "renewed", "same", "removed", "rewritten")
+
+    told = await ran(tmp_path, OutputStore(objects), WithAScript(RENEWS), objects=objects, checkpoint=checkpoint)
+
+    assert saved_paths(told[-1].outputs) == ["outputs/renewed", "outputs/rewritten", "outputs/same"]
+    assert saved_paths(told[-1].restored) == ["outputs/deep/kept", "outputs/kept"]
+
+
+async def test_half_a_checkpoint_is_nothing_that_an_attempt_has_left(tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    checkpoint = a_checkpoint(objects, "there", "gone")
+    checkpoint.files[1].object_key = "runs/run/0/blobs/gone"
+
+    told = await ran(tmp_path, OutputStore(objects), WithAScript(RENEWS), objects=objects, checkpoint=checkpoint)
+
+    assert [it.failure.code for it in told if isinstance(it, cluster.TaskFailed)] == ["CheckpointMissing"]
+    assert saved_paths(told[-1].outputs) == []
+    assert not told[-1].HasField("restored")
 
 
 async def test_nodes_of_one_run_never_write_over_each_others_files(tmp_path: Path) -> None:

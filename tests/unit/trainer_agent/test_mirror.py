@@ -17,6 +17,7 @@ from services.trainer_agent.ports import PreparationFailed
 from trainyard import _artifacts
 from trainyard._errors import PlatformUnavailableException
 from trainyard._objects import MemoryObjects
+from trainyard._paths import sha256_file
 from trainyard.cluster.v1 import cluster_pb2 as cluster
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.job.v1.spec_pb2 import Distribution, Horovod, RunSpec
@@ -250,10 +251,11 @@ def test_a_checkpoint_is_put_back_and_its_index_names_what_lies_beside_it(tmp_pa
     objects = MemoryObjects()
     files = {"m/c-1.index": "", "m/c-1.data-00000-of-00001": "one", "m/checkpoint": 'model_checkpoint_path: "/other/node/m/c-1"\n'}
 
-    count = Checkpoints(objects).restore(a_set(objects, files), tmp_path, lambda: False)
+    placed = Checkpoints(objects).restore(a_set(objects, files), tmp_path, lambda: False)
 
-    assert (count, (tmp_path / "m" / "c-1.data-00000-of-00001").read_text()) == (3, "one")
+    assert (len(placed), (tmp_path / "m" / "c-1.data-00000-of-00001").read_text()) == (3, "one")
     assert (tmp_path / "m" / "checkpoint").read_text() == 'model_checkpoint_path: "c-1"\n'
+    assert {path: it.sha256 for path, it in placed.items()} == {path: sha256_file(path) for path in placed}
 
 
 def test_a_list_that_lies_elsewhere_is_put_back_too(tmp_path: Path) -> None:
@@ -261,7 +263,7 @@ def test_a_list_that_lies_elsewhere_is_put_back_too(tmp_path: Path) -> None:
     listed = _artifacts.for_event(objects, PREFIX, a_set(objects, {f"{number}{_LONG_NAME}": "x" for number in range(_MANY)}))
     assert listed.manifest_key
 
-    assert Checkpoints(objects).restore(listed, tmp_path, lambda: False) == _MANY
+    assert len(Checkpoints(objects).restore(listed, tmp_path, lambda: False)) == _MANY
 
 
 @pytest.mark.parametrize(
