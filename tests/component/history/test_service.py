@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
@@ -49,7 +50,9 @@ from trainyard.history.v1.archive_pb2 import MetricArchive
 from trainyard.history.v1.history_pb2_grpc import EventServiceStub, HistoryServiceStub
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import DatasetInput, RunSpec
+from trainyard.model.v1.model_pb2 import ModelVersionRegistered
 
+MODELS = "trainyard.models"
 pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
 
 
@@ -225,7 +228,41 @@ def test_a_run_is_shown_as_it_was_at_a_time_and_at_a_record(serving: Serving, to
     assert (len(listed), [run.run_id for run in found]) == (0, [run_id])
 
 
-def _record(topic: str, key: str, message: job.RunTagged) -> list[NewRecord]:
+def test_lists_and_a_log_are_told_as_they_were(serving: Serving, database_url: str, topic_log: TopicLog) -> None:
+    """Of experiments, pools, models and the lines of a run: what lay in the log up to a record, and nothing after it."""
+    name = a_name("then")
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+        topic_log.publish(JOBS, f"{name}_1", queued(f"{name}_1", name, 1))
+        topic_log.publish(AGENTS, name, cluster.PoolCreated(name=name, max_nodes=2))
+        topic_log.publish(MODELS, name, ModelVersionRegistered(model=name, version=1))
+        topic_log.publish(LOGS, f"{name}_1", chunk(f"{name}_1", 0, "one"))
+        ((place, offset),) = topic_log.publish_raw(_record(LOGS, f"{name}_1", chunk(f"{name}_1", 1, "two")))
+        at = pb.AsOf(place=pb.Place(topic=place.topic, partition=place.partition, offset=offset))
+        topic_log.publish(LOGS, f"{name}_1", chunk(f"{name}_1", 2, "three"), chunk(f"{name}_1", 0, "again", epoch=2))
+        topic_log.publish(JOBS, f"{name}_2", queued(f"{name}_2", name, 2))
+        topic_log.publish(AGENTS, name, cluster.PoolDeleted(name=name))
+        topic_log.publish(MODELS, name, ModelVersionRegistered(model=name, version=2))
+
+        def told(as_of: pb.AsOf | None) -> tuple[object, ...]:
+            answers = history.ReadLog(pb.ReadLogRequest(run_id=f"{name}_1", as_of=as_of), timeout=60)
+            lines = [line.text for answer in answers for line in answer.lines]
+            experiments = history.ListExperiments(pb.ListExperimentsRequest(page_size=1000, as_of=as_of), timeout=60).experiments
+            pools = history.ListPools(pb.ListPoolsRequest(as_of=as_of), timeout=60).pools
+            models = history.ListModels(pb.ListModelsRequest(model=name, as_of=as_of), timeout=60).versions
+            runs = [it.runs for it in experiments if it.name == name]
+            return lines, runs, [it.created.max_nodes for it in pools if it.created.name == name], [it.version for it in models]
+
+        then, now = told(at), told(None)
+        with pytest.raises(grpc.RpcError, match="does not go on") as caught:
+            list(history.ReadLog(pb.ReadLogRequest(run_id=f"{name}_1", follow=True, as_of=at), timeout=60))
+
+    assert then == (["one", "two"], [1], [2], [1])
+    assert now == (["again"], [2], [], [2, 1])
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _record(topic: str, key: str, message: Message) -> list[NewRecord]:
     from tests.history_log import new_record
 
     return [new_record(topic, key, message, uuid.uuid4().hex)]
