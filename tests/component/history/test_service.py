@@ -44,6 +44,7 @@ from tests.history_log import (
 )
 from trainyard._objects import MinioObjects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.dataset.v1.dataset_pb2 import DatasetVersionRegistered
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.history.v1.archive_pb2 import MetricArchive
@@ -391,20 +392,30 @@ def test_lineage_goes_from_data_to_endpoint_and_back(serving: Serving, database_
     log = Log()
     a_whole_run(log, run_id)
     a_model_of(log, run_id, model)
+    log.say(
+        "trainyard.datasets", f"{model} part", DatasetVersionRegistered(name=f"{model} part", version=1, based_on=model, based_on_version=4)
+    )
+    log.say(JOBS, f"{run_id}-next", queued(f"{run_id}-next", resume_from=run_id))
     publish(topic_log, log)
     with serving(database_url) as service:
         history = HistoryServiceStub(service.channel)
 
+        of_part = history.GetLineage(pb.GetLineageRequest(dataset=pb.DatasetVersion(name=f"{model} part")), timeout=60)
         of_model = history.GetLineage(pb.GetLineageRequest(model=pb.ModelRef(model=model)), timeout=60)
         of_run = history.GetLineage(pb.GetLineageRequest(run_id=run_id), timeout=60)
         models = history.GetRun(pb.GetRunRequest(run_id=run_id), timeout=60).run.models
 
     edges = {(edge.source, edge.target, edge.how) for edge in of_model.edges}
+    assert [(edge.source, edge.target, edge.how) for edge in of_part.edges] == [
+        (f"dataset:{model}:4", f"dataset:{model} part:1", "derived")
+    ]
+    assert (f"run:{run_id}", f"run:{run_id}-next", "resumed") in {(edge.source, edge.target, edge.how) for edge in of_run.edges}
     assert (f"run:{run_id}", f"model:{model}:1", "registered") in edges
     assert ("dataset:digits:2", f"run:{run_id}", "read") in edges
     assert (f"model:{model}:1", "endpoint:web:1", "deployed") in edges
     assert [node.id for node in of_model.nodes] == sorted(node.id for node in of_model.nodes)
-    assert {(edge.source, edge.target) for edge in of_run.edges} == {(source, target) for source, target, _ in edges}
+    on = {(edge.source, edge.target) for edge in of_run.edges if not edge.target.endswith("-next")}
+    assert on == {(source, target) for source, target, _ in edges}
     assert [(ref.model, ref.version) for ref in models] == [(model, 1)]
 
 
