@@ -21,7 +21,7 @@ Made from the command itself by `python -m deploy.cli_page`; do not edit.
 - `--json`: JSON alone on standard output, one object a line for a list, one object else. Everything else goes to standard error.
 - On a terminal a list is a table; in a pipe its lines are tab-separated, without header and colours.
 - Lists: `--limit`, then `--page-token` (told on standard error where there is more) or `--all`; `--since` takes an ISO time or `90s`, `30m`, `2h`, `7d`.
-- `--as-of`: a view as it was, at an ISO time or at a record, `TOPIC/PARTITION@OFFSET`.
+- `--as-of`: a view as it was, at an ISO time, `2h` ago, or at a record, `TOPIC/PARTITION@OFFSET`.
 - `--config`: another stack's config.json; else `TRAINYARD_CONFIG`, else the nearest one.
 - `trainyard --install-completion` teaches the shell commands, options, and the names of runs, pools, models, datasets and endpoints.
 - What comes from runs and events is shown with control characters escaped; in JSON they are JSON escapes.

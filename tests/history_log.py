@@ -192,7 +192,7 @@ def a_pool(log: Log, name: str = "cpu") -> None:
 
 def a_model_of(log: Log, run_id: str, model: str = "digits-net", version: int = 1) -> None:
     """Registered from the run, named by an alias, and deployed; and the dataset that the run read."""
-    log.say("trainyard.datasets", "digits", DatasetVersionRegistered(name="digits", version=2))
+    log.say("trainyard.datasets", "digits", DatasetVersionRegistered(name="digits", version=2, based_on="raw", based_on_version=1))
     registered = ModelVersionRegistered(model=model, version=version, lineage=Lineage(run_id=run_id, epoch=1))
     log.say("trainyard.models", model, registered)
     log.say("trainyard.models", model, AliasMoved(model=model, alias="champion", version=version))

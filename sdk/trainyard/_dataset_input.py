@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard import _file_lists
 from trainyard._errors import UserErrorException
+from trainyard._lineage import runs_of
 
 if TYPE_CHECKING:
     from trainyard._dataset import FileDataset
@@ -81,6 +82,7 @@ class DatasetConsumptionConfig:
         made.files.extend(dataset._sources())
         if made.ByteSize() > _file_lists.MOST_BYTES_IN_MESSAGE:
             made.manifest_key, made.manifest_sha256, _ = _file_lists.put(dataset._require_workspace()._objects, made.files)
+            made.run_ids.extend(sorted(runs_of(made.files)))
             made.ClearField("files")
         return made
 

@@ -112,8 +112,13 @@ class Experiment:
         tags: object = None,
         properties: object = None,
         include_children: bool = False,
+        *,
+        as_of: Any = None,
     ) -> Iterator[Run]:
-        """Newest first, fetched a page at a time as they are asked for. tags, properties: a name, or a dict of names and values."""
+        """Newest first, fetched a page at a time as they are asked for. tags, properties: a name, or a dict of names and values.
+
+        as_of: as they were at a datetime, an ISO time, so long ago ("1h") or a record of the log ("topic/partition@offset").
+        """
         from trainyard import _history
         from trainyard._run_status import type_of
 
@@ -123,6 +128,7 @@ class Experiment:
             roots_only=not include_children,
             tags=_history.wanted(tags),
             properties=_history.wanted(properties),
+            as_of=as_of,
         )
         for message in found:
             if message.number and (type is None or type == type_of(message)):

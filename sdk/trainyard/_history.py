@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from trainyard._errors import RunNotFoundException, TrainyardException, UserErrorException, from_rpc
+from trainyard._errors import RunNotFoundException, TrainyardException, from_rpc
+from trainyard._moments import as_of as moment
 
 if TYPE_CHECKING:
     from trainyard._workspace import Workspace
 
+AsOf = Any
+"""A datetime, an ISO time, a span back from now ("1h") or a record "topic/partition@offset"; None: now."""
 _PAGE = 100
 # Of a page; its bytes end it sooner.
 _MOST_POINTS = 100_000
@@ -24,29 +26,7 @@ class LogNotFoundException(TrainyardException):
     code = "LogNotFound"
 
 
-def moment(text: str | datetime | None) -> Any:
-    """An AsOf: an ISO time (UTC where it names no zone) or a record "topic/partition@offset"; None: now, as no AsOf."""
-    from trainyard.history.v1 import history_pb2 as pb
-
-    if text is None:
-        return None
-    made = pb.AsOf()
-    if isinstance(text, str) and "@" in text:
-        topic, _, partition = text.partition("@")[0].rpartition("/")
-        offset = text.partition("@")[2]
-        if not topic or not partition.isdecimal() or not offset.isdecimal():
-            raise UserErrorException(f"A record is named topic/partition@offset, e.g. trainyard.jobs/3@120; not {text!r}.", target="as_of")
-        made.place.CopyFrom(pb.Place(topic=topic, partition=int(partition), offset=int(offset)))
-        return made
-    try:
-        when = datetime.fromisoformat(text) if isinstance(text, str) else text
-        made.time.FromDatetime((when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None))
-    except (ValueError, OverflowError) as error:
-        raise UserErrorException(f"{text!r} is no ISO time, nor a record topic/partition@offset.", target="as_of") from error
-    return made
-
-
-def run_view(workspace: Workspace, run_id: str, as_of: str | datetime | None = None, *, patience: float | None = None) -> Any:
+def run_view(workspace: Workspace, run_id: str, as_of: AsOf = None, *, patience: float | None = None) -> Any:
     """A RunView with all that was written before the call. Raises RunNotFoundException; after `patience` seconds, that history is away."""
     from trainyard.history.v1 import history_pb2 as pb
 
@@ -72,7 +52,7 @@ def batches(
     name: str | None = None,
     *,
     recursive: bool = False,
-    as_of: str | datetime | None = None,
+    as_of: AsOf = None,
     ranks: Sequence[int] | None = (),
 ) -> dict[str, list[Any]]:
     """MetricBatches of the newest attempt by run: the run first, then its descendants where they are asked for.
@@ -111,7 +91,7 @@ def list_runs(
     tags: Mapping[str, str] | None = None,
     properties: Mapping[str, str] | None = None,
     text: str = "",
-    as_of: str | datetime | None = None,
+    as_of: AsOf = None,
 ) -> Iterator[Any]:
     """Runs without spec and outputs, newest first, a page at a time as they are asked for. An empty value asks for the name alone."""
     from trainyard.history.v1 import history_pb2 as pb
@@ -136,12 +116,12 @@ def list_runs(
         request.page_token = answer.next_page_token
 
 
-def experiment_names(workspace: Workspace) -> Iterator[str]:
+def experiment_names(workspace: Workspace, as_of: AsOf = None) -> Iterator[str]:
     """Those with a run, by name."""
     from trainyard.history.v1 import history_pb2 as pb
 
     clients = workspace._clients
-    request = pb.ListExperimentsRequest(page_size=1000)
+    request = pb.ListExperimentsRequest(page_size=1000, as_of=moment(as_of))
     while True:
         answer = clients.call(clients.history.ListExperiments, request, where="history")
         yield from (found.name for found in answer.experiments)
@@ -160,6 +140,7 @@ def log_lines(
     contains: str = "",
     follow: bool = False,
     seconds: float | None = None,
+    as_of: AsOf = None,
 ) -> Iterator[tuple[int, str]]:
     """(number, text) of a log, of its newest attempt. Raises LogNotFoundException, which names the logs that there are, and
     PlatformUnavailableException where all of it has not come after `seconds`."""
@@ -167,7 +148,9 @@ def log_lines(
 
     from trainyard.history.v1 import history_pb2 as pb
 
-    request = pb.ReadLogRequest(run_id=run_id, log=log, rank=rank, first_line=first_line, contains=contains, follow=follow)
+    request = pb.ReadLogRequest(
+        run_id=run_id, log=log, rank=rank, first_line=first_line, contains=contains, follow=follow, as_of=moment(as_of)
+    )
     try:
         for answer in workspace._clients.history.ReadLog(request, timeout=seconds):
             yield from ((line.number, line.text) for line in answer.lines)

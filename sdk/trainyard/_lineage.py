@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
+
+_OF_RUNS = "datastore://workspaceartifactstore/ExperimentRun/dcid."
 
 
 def environment_id(environment: Any) -> str:
@@ -14,3 +17,9 @@ def environment_id(environment: Any) -> str:
 def framework_of(spec: Any) -> str:
     """A RunSpec's framework in Azure's words: what its submitter said, else by its environment."""
     return str(spec.framework) or ("TensorFlow" if spec.environment.framework == "tensorflow" else "Python")
+
+
+def runs_of(files: Iterable[Any]) -> set[str]:
+    """The runs that have left these SourceFiles behind, as a DataPath of their outputs names them."""
+    paths = (file.url.removeprefix(_OF_RUNS) for file in files if file.url.startswith(_OF_RUNS))
+    return {path.partition("/")[0] for path in paths} - {""}

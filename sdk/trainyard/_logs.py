@@ -20,23 +20,23 @@ _LIVE_SECONDS, _WHOLE_SECONDS = 15.0, 600.0
 _PREFIXES = ("azureml-logs/", "logs/")
 
 
-def urls(workspace: Workspace, view: Any) -> dict[str, str]:
-    """Name -> URL. Of a log that is written still and lies in no file yet: a data: URL of its last thousand lines."""
+def urls(workspace: Workspace, view: Any, as_of: Any = None) -> dict[str, str]:
+    """Name -> URL; `as_of`: of that moment, which the view is of. Of a log that is written still and lies in no file yet: a data: URL of its last thousand lines."""
     files = _files(workspace, view)
     found = {name: workspace._objects.signed_url(file.object_key, URL_SECONDS) for name, file in files.items()}
     for info in _live(view, files):
-        text = _text(workspace, view.run.run_id, info, max(0, info.lines - _LAST_LINES), _LIVE_SECONDS)
+        text = _text(workspace, view.run.run_id, info, max(0, info.lines - _LAST_LINES), _LIVE_SECONDS, as_of)
         found[info.log] = f"data:text/plain;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
     return dict(sorted(found.items()))
 
 
-def texts(workspace: Workspace, view: Any) -> dict[str, str]:
-    """Name -> all of its text up to now."""
+def texts(workspace: Workspace, view: Any, as_of: Any = None) -> dict[str, str]:
+    """Name -> all of its text up to now, or to the moment that the view is of."""
     found = {
         name: workspace._objects.get_bytes(file.object_key).decode("utf-8", "replace") for name, file in _files(workspace, view).items()
     }
     for info in _live(view, found):
-        found[info.log] = _text(workspace, view.run.run_id, info, 0, _WHOLE_SECONDS)
+        found[info.log] = _text(workspace, view.run.run_id, info, 0, _WHOLE_SECONDS, as_of)
     return dict(sorted(found.items()))
 
 
@@ -66,6 +66,6 @@ def _files(workspace: Workspace, view: Any) -> dict[str, Any]:
     return {file.path: file for file in files_of(workspace, view) if file.path.startswith(_PREFIXES)}
 
 
-def _text(workspace: Workspace, run_id: str, info: Any, first_line: int, seconds: float) -> str:
-    lines = log_lines(workspace, run_id, info.log, rank=info.rank, first_line=first_line, seconds=seconds)
+def _text(workspace: Workspace, run_id: str, info: Any, first_line: int, seconds: float, as_of: Any = None) -> str:
+    lines = log_lines(workspace, run_id, info.log, rank=info.rank, first_line=first_line, seconds=seconds, as_of=as_of)
     return "".join(f"{text}\n" for _, text in lines)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard._errors import ModelNotFoundException, TrainyardException, UserErrorException, WebserviceException
 from trainyard._model_changes import ModelChanges
-from trainyard._model_find import Tags, dataset_refs, fetch, has, number_of, parsed, parsed_id, texts, versions
+from trainyard._model_find import Tags, dataset_refs, fetch, has, number_of, parsed, parsed_id, texts, versions, versions_then
 from trainyard._resource_configuration import ResourceConfiguration
 
 if TYPE_CHECKING:
@@ -129,14 +129,21 @@ class Model(ModelChanges):
         page_count: int = 255,
         model_framework: str | None = None,
         stage: str | None = None,
+        *,
+        as_of: Any = None,
     ) -> builtins.list[Model]:
         """Newest first: every version of `name`, or of all models; `latest` gives the newest of each that fits.
 
         tags and properties: {"name": "value"}, ["name"] or [["name", "value"]], all of which must hold. dataset_id is "name:version".
-        expand and page_count change nothing here. No model of that name gives an empty list.
+        expand and page_count change nothing here. No model of that name gives an empty list. as_of: as they were at a datetime, an ISO time,
+        so long ago ("1h") or a record of the log ("topic/partition@offset").
         """
         narrowed = tags or properties or run_id or dataset_id or model_framework or stage
-        everything = versions(workspace, name, newest_only=latest and not narrowed)
+        newest_only = bool(latest and not narrowed)
+        if as_of is None:
+            everything = versions(workspace, name, newest_only=newest_only)
+        else:
+            everything = versions_then(workspace, name, as_of, newest_only=newest_only)
         found = [
             model
             for model in (Model._from_message(workspace, message) for message in everything)

@@ -50,6 +50,20 @@ def versions(workspace: Workspace, name: str | None, *, newest_only: bool) -> It
     yield from sorted(everything, key=lambda version: order(version.registered_at), reverse=True)
 
 
+def versions_then(workspace: Workspace, name: str | None, as_of: Any, *, newest_only: bool) -> Iterator[Any]:
+    """As `versions`, at a moment: history tells them."""
+    from trainyard._moments import as_of as moment
+    from trainyard.history.v1 import history_pb2
+
+    clients = clients_of(workspace)
+    model = "" if name is None else checked_name("name", name)
+    request = history_pb2.ListModelsRequest(model=model, newest_only=newest_only, as_of=moment(as_of))
+    found: list[Any] = []
+    for answer in clients.pages(clients.history.ListModels, request, ModelNotFoundException, timeout=_SECONDS):
+        found += answer.versions
+    yield from sorted(found, key=lambda version: order(version.registered_at), reverse=True)
+
+
 def has(own: Mapping[str, str], wanted: Tags | None) -> bool:
     """Whether all of them are there; a name alone asks for any value."""
     if not wanted:

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from trainyard._workspace import Workspace
 
 
-def _descendants(workspace: Any, run_id: str, known: set[str]) -> Iterator[Any]:
+def _descendants(workspace: Any, run_id: str, known: set[str], as_of: Any) -> Iterator[Any]:
     from trainyard._history import list_runs
 
-    for child in list_runs(workspace, parent=run_id):
+    for child in list_runs(workspace, parent=run_id, as_of=as_of):
         if child.run_id not in known:
             known.add(child.run_id)
             yield child
-            yield from _descendants(workspace, child.run_id, known)
+            yield from _descendants(workspace, child.run_id, known, as_of)
 
 
 def _fits(message: Any, tags: Mapping[str, str], properties: Mapping[str, str], statuses: list[int]) -> bool:
@@ -119,21 +119,24 @@ class Run(RunFiles):
         """There is no web page yet: the command that shows the same."""
         return f"trainyard run show {self.id}"
 
-    def get_details(self) -> dict[str, Any]:
-        """All about the run in Azure's shape. logFiles: name -> URL, good for an hour; of a log that is still written, its end as data."""
-        from trainyard import _details, _logs
-        from trainyard._history import run_view
+    def get_details(self, *, as_of: Any = None) -> dict[str, Any]:
+        """All about the run in Azure's shape. logFiles: name -> URL, good for an hour; of a log that is still written, its end as data.
 
-        view = run_view(self.experiment.workspace, self.id)
-        return _details.details(view, _logs.urls(self.experiment.workspace, view))
+        as_of, here and below: as it was at a datetime, an ISO time, so long ago ("1h") or a record of the log ("topic/partition@offset").
+        """
+        from trainyard import _details, _history, _logs, _moments
 
-    def get_details_with_logs(self) -> dict[str, Any]:
+        then = _moments.as_of(as_of)
+        view = _history.run_view(self.experiment.workspace, self.id, then)
+        return _details.details(view, _logs.urls(self.experiment.workspace, view, then))
+
+    def get_details_with_logs(self, *, as_of: Any = None) -> dict[str, Any]:
         """get_details(), with each log's text in the place of its URL."""
-        from trainyard import _details, _logs
-        from trainyard._history import run_view
+        from trainyard import _details, _history, _logs, _moments
 
-        view = run_view(self.experiment.workspace, self.id)
-        return _details.details(view, _logs.texts(self.experiment.workspace, view))
+        then = _moments.as_of(as_of)
+        view = _history.run_view(self.experiment.workspace, self.id, then)
+        return _details.details(view, _logs.texts(self.experiment.workspace, view, then))
 
     def get_detailed_status(self) -> dict[str, Any]:
         """{'status', 'details', 'position'}: the status, why it is so, in words, and the place in the queue, None where it does not wait."""
@@ -141,7 +144,13 @@ class Run(RunFiles):
         return {"status": status_name(run.status), "details": run.why, "position": int(run.position) or None}
 
     def get_metrics(
-        self, name: str | None = None, recursive: bool = False, run_type: str | None = None, *, rank: int | str | None = None
+        self,
+        name: str | None = None,
+        recursive: bool = False,
+        run_type: str | None = None,
+        *,
+        rank: int | str | None = None,
+        as_of: Any = None,
     ) -> dict[str, Any]:
         """All that was logged before the call, by name; after a re-queue, by the newest attempt only.
 
@@ -149,11 +158,12 @@ class Run(RunFiles):
         and its descendants. Where several ranks logged a name, rank 0's values, or the lowest rank's that logged it; `rank`: that rank's
         alone, or "all": {rank: {name: ...}}. docs/clusters.md says how the values of several processes become one list.
         """
-        from trainyard import _history, _metrics
+        from trainyard import _history, _metrics, _moments
 
+        then = _moments.as_of(as_of)
         self.flush()
         ranks = _metrics.ranks_of(rank)
-        found = _history.batches(self.experiment.workspace, self.id, name, recursive=recursive, ranks=ranks)
+        found = _history.batches(self.experiment.workspace, self.id, name, recursive=recursive, ranks=ranks, as_of=then)
         shaped: Callable[..., dict[Any, Any]] = _metrics.by_rank if rank == "all" else _metrics.shaped
         by_run = {run_id: shaped(run_id, batches) for run_id, batches in found.items()}
         return by_run if recursive else by_run.get(self.id, {})
@@ -166,16 +176,19 @@ class Run(RunFiles):
         type: str | None = None,  # noqa: A002 - as in Azure
         status: str | None = None,
         _rehydrate_runs: bool = True,
+        *,
+        as_of: Any = None,
     ) -> Iterator[Run]:
         """Child runs, newest first; with recursive each is followed by its own. Filters: a name, or a dict of names and values."""
-        from trainyard import _history
+        from trainyard import _history, _moments
 
         workspace = self.experiment.workspace
+        then = _moments.as_of(as_of)
         chosen = _history.wanted(tags), _history.wanted(properties), statuses_named(status)
         if not recursive:
-            found = _history.list_runs(workspace, parent=self.id, tags=chosen[0], properties=chosen[1], statuses=chosen[2])
+            found = _history.list_runs(workspace, parent=self.id, tags=chosen[0], properties=chosen[1], statuses=chosen[2], as_of=then)
         else:
-            found = _descendants(workspace, self.id, {self.id})
+            found = _descendants(workspace, self.id, {self.id}, then)
         for message in found:
             if not recursive or _fits(message, *chosen):
                 child = type_of(message)

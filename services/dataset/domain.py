@@ -214,6 +214,8 @@ def _registered(request: RegisterDataset, version: int, found: Dataset) -> Datas
         manifest_sha256=found.manifest_sha256,
         count=found.count,
         total_bytes=found.total_bytes,
+        based_on=request.based_on,
+        based_on_version=request.based_on_version,
     )
 
 

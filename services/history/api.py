@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from services.chassis.choices import close_to, told
 from services.chassis.grpc_server import Code, refuse
 from services.chassis.records import LogReader
-from services.history import asking, model_views, telemetry, views
+from services.history import asking, model_views, pool_views, telemetry, views
 from services.history.applying import Applied, Applier
 from services.history.databases import Databases
 from services.history.domain.lineage import label_of
@@ -120,9 +120,9 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def ListExperiments(self, request: pb.ListExperimentsRequest, call: Call) -> pb.ListExperimentsResponse:
         size = asking.page_size(request.page_size, 100, 1000)
         after = asking.read_token(request.page_token, str)
-        await self._history.freshness.caught_up(call.time_remaining())
+        moment = await self._history.moment(request, call)
         name = clean(after[0]) if after else ""
-        found = await self._history.look(lambda connection: views.experiments(connection, name, size + 1))
+        found = await self._history.look(lambda connection: views.experiments(connection, name, moment, size + 1))
         more = asking.token(found[size - 1].name) if len(found) > size else ""
         return pb.ListExperimentsResponse(experiments=found[:size], next_page_token=more)
 
@@ -138,8 +138,14 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         return answer
 
     async def ReadLog(self, request: pb.ReadLogRequest, call: Call) -> AsyncIterator[pb.ReadLogResponse]:
-        await self._history.freshness.caught_up(None if request.follow else call.time_remaining())
-        async for answer in self._history.following.lines(request, self._history.look):
+        if request.follow and request.HasField("as_of"):
+            raise asking.wrong("A log as it was does not go on: leave follow out, or as_of.", "follow")
+        moment = None
+        if request.follow:
+            await self._history.freshness.caught_up(None)
+        else:
+            moment = await self._history.moment(request, call)
+        async for answer in self._history.following.lines(request, self._history.look, moment):
             yield answer
 
     async def GetLineage(self, request: pb.GetLineageRequest, call: Call) -> pb.GetLineageResponse:
@@ -148,13 +154,17 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
 
     async def GetPool(self, request: pb.GetPoolRequest, call: Call) -> pb.GetPoolResponse:
         moment = await self._history.moment(request, call)
-        found = await self._history.look(lambda connection: views.pool_view(connection, clean(request.name), moment))
+        found = await self._history.look(lambda connection: pool_views.pool_view(connection, clean(request.name), moment))
         if found is None:
-            there = told(await self._history.look(views.pool_names), [])
+            there = told(await self._history.look(pool_views.pool_names), [])
             when = " at that moment" if moment is not None else ""
             what = f"There is no pool {request.name[:100]!r}{when}; there was: {there}."
             raise refuse(Code.NOT_FOUND, "ComputeTargetNotFound", what, request.name[:100])
         return found
+
+    async def ListPools(self, request: pb.ListPoolsRequest, call: Call) -> pb.ListPoolsResponse:
+        moment = await self._history.moment(request, call)
+        return await self._history.look(lambda connection: pool_views.pools_view(connection, moment))
 
     async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         moment = await self._history.moment(request, call)
@@ -163,6 +173,14 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         if found is None:
             raise await self._no_such("model", _told(asked), asked.model, moment, "ModelNotFound")
         return found
+
+    async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
+        after = asking.read_token(request.page_token, str, int)
+        moment = await self._history.moment(request, call)
+        name = clean(request.model)
+        return await self._history.look(
+            lambda connection: model_views.models_view(connection, name, moment, after, newest_only=request.newest_only)
+        )
 
     async def GetEndpoint(self, request: pb.GetEndpointRequest, call: Call) -> pb.GetEndpointResponse:
         moment = await self._history.moment(request, call)
@@ -178,7 +196,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, call: Call) -> pb.GetPolicyResponse:
         moment = await self._history.moment(request, call)
-        return await self._history.look(lambda connection: views.policy_view(connection, moment))
+        return await self._history.look(lambda connection: pool_views.policy_view(connection, moment))
 
     async def GetHistoryStatus(self, _: pb.GetHistoryStatusRequest, __: Call) -> pb.GetHistoryStatusResponse:
         ends = await self._history.freshness.ends()

@@ -17,6 +17,7 @@ from services.chassis.records import Place
 from services.chassis.topics import topics
 from services.history import telemetry, views
 from services.history.applying import Applied
+from services.history.domain.moment import Moment
 from services.history.projecting import story_of
 from services.history.reading import JOBS, LOGS, clean, within
 from services.history.telemetry import LogOf
@@ -67,10 +68,10 @@ class Following:
         self._freshness = freshness
         self._objects = objects
 
-    async def lines(self, request: pb.ReadLogRequest, look: Look) -> AsyncIterator[pb.ReadLogResponse]:
-        """Refuses a log that is not there, unless it is followed: then it is waited for."""
-        of = LogOf(clean(request.run_id), clean(request.log), request.rank, request.epoch)
-        at, left, sure = within(request.first_line), int(request.most_lines) or None, False
+    async def lines(self, request: pb.ReadLogRequest, look: Look, moment: Moment | None = None) -> AsyncIterator[pb.ReadLogResponse]:
+        """Refuses a log that is not there, unless it is followed: then it is waited for. As it was at `moment`, all of which is applied."""
+        of = LogOf(clean(request.run_id), clean(request.log), request.rank, request.epoch, moment)
+        at, left, sure = within(request.first_line), int(request.most_lines) or None, moment is not None
         while left != 0:
             seen = self._places_of(of.run_id)
             part: _Part = await look(partial(_part, of=of, at=at, newest=not request.epoch))
@@ -136,10 +137,10 @@ class Following:
 
 
 def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Part:
-    story = story_of(connection, of.run_id)
+    story = story_of(connection, of.run_id, of.moment)
     own = "" if story is None else driver_log(story.run.spec.distribution, of.rank)
     of = replace(of, log=of.log or own)
-    epoch = telemetry.newest_log_epoch(connection, of.run_id, of.log, of.rank) if newest else of.epoch
+    epoch = telemetry.newest_log_epoch(connection, of) if newest else of.epoch
     if epoch != of.epoch and of.epoch:
         return _Part(epoch)
     of = replace(of, epoch=epoch)
@@ -156,7 +157,8 @@ def _part(connection: sa.Connection, *, of: LogOf, at: int, newest: bool) -> _Pa
     exists = telemetry.exists(connection, of)
     logs: list[str] = []
     if not exists:
-        logs = views.close_runs(connection, of.run_id) if story is None else [it.log for it in views.logs_of(connection, of.run_id, None)]
+        there = () if story is None else views.logs_of(connection, of.run_id, of.moment)
+        logs = views.close_runs(connection, of.run_id) if story is None else [it.log for it in there]
     written = telemetry.has_ended(connection, of)
     return _Part(epoch, lines, len(lines) == _AT_ONCE, written, ended, None, elsewhere, exists, story is not None, of.log, logs)
 
@@ -194,10 +196,14 @@ def _packed(lines: Iterator[pb.LogLine]) -> Iterator[list[pb.LogLine]]:
 
 
 def _no_run(of: LogOf, close: Sequence[str]) -> Exception:
-    what = f"There is no run {of.run_id[:255]!r}; alike are: {told(close, [])}."
+    what = f"There is no run {of.run_id[:255]!r}{_then(of)}; alike are: {told(close, [])}."
     return refuse(Code.NOT_FOUND, "RunNotFound", what, of.run_id)
 
 
 def _no_log(of: LogOf, logs: Sequence[str]) -> Exception:
-    what = f"Run {of.run_id[:255]} has no log {of.log[:255]!r} of rank {of.rank}; its logs are: {told([], logs)}."
+    what = f"Run {of.run_id[:255]} has no log {of.log[:255]!r} of rank {of.rank}{_then(of)}; its logs are: {told([], logs)}."
     return refuse(Code.NOT_FOUND, "LogNotFound", what, of.log)
+
+
+def _then(of: LogOf) -> str:
+    return "" if of.moment is None else " at that moment"

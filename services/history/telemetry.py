@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.history.domain.moment import Moment
-from services.history.reading import METRICS, clean
+from services.history.reading import LOGS, METRICS, clean
 from services.history.tables import chunks, metric_ranks, metrics, up_to
 from trainyard.job.v1.telemetry_pb2 import LogChunk, MetricBatch
 
@@ -101,18 +101,19 @@ def parts(
 
 @dataclass(frozen=True)
 class LogOf:
-    """A log of a rank in an attempt."""
+    """A log of a rank in an attempt, as it was at the moment."""
 
     run_id: str
     log: str
     rank: int
     epoch: int
+    moment: Moment | None = None
 
 
-def newest_log_epoch(connection: sa.Connection, run_id: str, log: str, rank: int) -> int:
-    """0: nothing was written to it."""
-    of_log = (chunks.c.run_id == run_id, chunks.c.log == log, chunks.c["rank"] == rank)
-    return int(connection.execute(sa.select(sa.func.max(chunks.c.epoch)).where(*of_log)).scalar() or 0)
+def newest_log_epoch(connection: sa.Connection, of: LogOf) -> int:
+    """Whatever attempt `of` names; 0: nothing was written to it."""
+    query = sa.select(sa.func.max(chunks.c.epoch)).where(*_of_any_epoch(of))
+    return int(connection.execute(query).scalar() or 0)
 
 
 def first_line(connection: sa.Connection, of: LogOf) -> int | None:
@@ -147,4 +148,8 @@ def lines(connection: sa.Connection, of: LogOf, start: int) -> Iterator[tuple[in
 
 
 def _of(of: LogOf) -> tuple[sa.ColumnElement[Any], ...]:
-    return (chunks.c.run_id == of.run_id, chunks.c.log == of.log, chunks.c["rank"] == of.rank, chunks.c.epoch == of.epoch)
+    return (*_of_any_epoch(of), chunks.c.epoch == of.epoch)
+
+
+def _of_any_epoch(of: LogOf) -> tuple[sa.ColumnElement[Any], ...]:
+    return (chunks.c.run_id == of.run_id, chunks.c.log == of.log, chunks.c["rank"] == of.rank, up_to(chunks, of.moment, LOGS))

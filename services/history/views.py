@@ -8,19 +8,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.history.domain import attempts, pools
+from services.history.domain import attempts
 from services.history.domain.moment import Moment
 from services.history.domain.run import Story
-from services.history.projecting import facts_by_name, in_short, story_of
+from services.history.projecting import in_short, story_of
 from services.history.reading import LOGS
-from services.history.tables import checkpoints, chunks, edges, labels, metric_names, nodes, ranks, runs, up_to
-from services.history.tables import pool_facts as pool_table
+from services.history.tables import checkpoints, chunks, edges, facts, labels, metric_names, nodes, ranks, runs, up_to
 from trainyard._cloudevents import message_class
 from trainyard.history.v1.history_pb2 import (
     Attempt,
     Experiment,
-    GetPolicyResponse,
-    GetPoolResponse,
     LogInfo,
     ModelRef,
     RunView,
@@ -29,6 +26,7 @@ from trainyard.job.v1 import job_pb2 as job
 
 # Runs that an as-of list tells anew at once.
 _TOLD_AT_ONCE = 200
+_BEGINNINGS = tuple(kind.DESCRIPTOR.full_name for kind in (job.RunQueued, job.RunOpened))
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _candidates(wish: Wish, moment: Moment | None, before: Age | None) -> sa.Sel
     return query
 
 
-def experiments(connection: sa.Connection, after: str, most: int) -> list[Experiment]:
+def experiments(connection: sa.Connection, after: str, moment: Moment | None, most: int) -> list[Experiment]:
     """By name. A request that was refused makes none."""
     query = (
         sa.select(runs.c.experiment, sa.func.count().label("amount"), sa.func.max(runs.c.queued_at).label("last"))
@@ -115,6 +113,10 @@ def experiments(connection: sa.Connection, after: str, most: int) -> list[Experi
         .order_by(runs.c.experiment)
         .limit(most)
     )
+    if moment is not None:
+        # A run is there from its first record on, and stays in its experiment.
+        begun = sa.exists().where(facts.c.run_id == runs.c.run_id, facts.c.type.in_(_BEGINNINGS), up_to(facts, moment))
+        query = query.where(begun)
     found = []
     for row in connection.execute(query):
         item = Experiment(name=row.experiment, runs=row.amount)
@@ -230,20 +232,6 @@ def _add_checkpoints(connection: sa.Connection, run_id: str, attempt: Attempt, m
         one = attempt.checkpoint
         one.agent_id, one.number, one.files, one.bytes = row.agent_id, row.number, row.files, row.bytes
         one.saved_at.FromMilliseconds(row.at)
-
-
-def pool_view(connection: sa.Connection, name: str, moment: Moment | None) -> GetPoolResponse | None:
-    return pools.tell_pool(facts_by_name(connection, pool_table, name, moment))
-
-
-def policy_view(connection: sa.Connection, moment: Moment | None) -> GetPolicyResponse:
-    return pools.tell_policy(facts_by_name(connection, pool_table, pools.POLICY, moment))
-
-
-def pool_names(connection: sa.Connection) -> list[str]:
-    """All that there ever were, for a message that says what there is."""
-    query = sa.select(pool_table.c.name).where(pool_table.c.name != pools.POLICY).distinct().order_by(pool_table.c.name).limit(20)
-    return list(connection.execute(query).scalars())
 
 
 def close_runs(connection: sa.Connection, run_id: str, most: int = 5) -> list[str]:

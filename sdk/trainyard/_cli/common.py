@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import grpc
 import typer
 
-from trainyard import _errors
+from trainyard import _errors, _moments
 from trainyard._cli import completion
 from trainyard._cli.output import note
 
@@ -27,13 +26,11 @@ Since = Annotated[
     str, typer.Option("--since", help="an ISO time (UTC where it names no zone), or 90s, 30m, 2h, 7d ago", show_default=False)
 ]
 TagFilter = Annotated[list[str] | None, typer.Option("--tag", help="only with this tag: NAME or NAME=VALUE; may be repeated")]
-AsOf = Annotated[str, typer.Option("--as-of", help="as it was: an ISO time, or TOPIC/PARTITION@OFFSET", show_default=False)]
+AsOf = Annotated[
+    str, typer.Option("--as-of", help="as it was: an ISO time, 90s, 30m, 2h, 7d ago, or TOPIC/PARTITION@OFFSET", show_default=False)
+]
 RunId = Annotated[str, typer.Argument(help="id of the run", autocompletion=completion.run_ids)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
-
-_AGO = re.compile(r"(\d+)\s*([smhd])\Z")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_PLACE = re.compile(r"([A-Za-z0-9._-]+)/(\d+)@(\d+)\Z")
 
 
 def new_group(help: str) -> typer.Typer:  # noqa: A002 - typer's own word
@@ -55,31 +52,12 @@ def wrong(message: str, target: str, hint: str = "") -> _errors.UserErrorExcepti
 
 def moment(text: str, option: str) -> datetime:
     """An ISO time, in UTC where it names no zone, or a span back from now."""
-    if found := _AGO.match(text.strip()):
-        try:
-            return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
-        except OverflowError as error:
-            raise wrong(f"{option}: {text!r} is too long ago.", option) from error
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise wrong(f"{option} is an ISO time, or a span like 90s, 30m, 2h, 7d; not {text!r}.", option) from error
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return _moments.time_of(text, option)
 
 
 def as_of(text: str) -> Any:
     """--as-of as history takes it; None for now."""
-    from trainyard.history.v1 import history_pb2
-
-    if not text:
-        return None
-    if found := _PLACE.match(text):
-        if int(found[2]) >= 2**31 or int(found[3]) >= 2**63:
-            raise wrong(f"--as-of: there is no such place as {text!r}.", "--as-of")
-        return history_pb2.AsOf(place=history_pb2.Place(topic=found[1], partition=int(found[2]), offset=int(found[3])))
-    made = history_pb2.AsOf()
-    made.time.FromDatetime(moment(text, "--as-of"))
-    return made
+    return _moments.as_of(text or None, "--as-of")
 
 
 def pairs(given: Sequence[str] | None, option: str, *, bare: bool = False) -> dict[str, str]:

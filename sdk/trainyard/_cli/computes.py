@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from trainyard._cli import completion
-from trainyard._cli.common import All, Config, Json, Limit, Since, Token, Yes, confirm, moment, new_group, page_of, workspace
+from trainyard._cli import completion, computes_history
+from trainyard._cli.common import All, AsOf, Config, Json, Limit, Since, Token, Yes, confirm, moment, new_group, page_of, workspace
 from trainyard._cli.output import emit, one, rows
 
 group = new_group("Compute targets: pools of nodes that grow and shrink.")
@@ -65,16 +65,22 @@ def compute_create(
 def compute_list(
     text: Annotated[str, typer.Option(help="only with this text in the name")] = "",
     since: Since = "",
+    at: AsOf = "",
     limit: Limit = 100,
     page_token: Token = "",
     everything: All = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """By name, with the nodes of each."""
+    """By name, with the nodes of each; --as-of tells which there were, and which nodes each should have had."""
     from trainyard._compute import ComputeTarget
 
     earliest = moment(since, "--since").timestamp() if since else 0.0
+    if at:
+        there = computes_history.pools_then(config, at, text, earliest)
+        listed = page_of(there, lambda it: str(it["name"]), limit=limit, token=page_token, everything=everything)
+        rows(listed, computes_history.COLUMNS, as_json=as_json)
+        return
     found = [it._pool for it in ComputeTarget.list(workspace(config))]
     kept = [it for it in found if text.lower() in it.name.lower() and it.created_at.seconds >= earliest - 1]
     page = page_of(kept, lambda it: str(it.name), limit=limit, token=page_token, everything=everything)
@@ -82,10 +88,13 @@ def compute_list(
 
 
 @group.command("show")
-def compute_show(name: Name, as_json: Json = False, config: Config = None) -> None:
-    """A pool, its nodes and what they run."""
+def compute_show(name: Name, at: AsOf = "", as_json: Json = False, config: Config = None) -> None:
+    """A pool, its nodes and what they run; with --as-of its bounds and nodes then, and what became of it up to then."""
     from trainyard._compute import AmlCompute
 
+    if at:
+        one(computes_history.pool_then(config, name, at, as_lines=not as_json), as_json=as_json)
+        return
     found = AmlCompute(workspace(config), name)
     nodes = [{"nodeId": it.agent_id, "state": it.state, "runId": it.run_id or None} for it in found._pool.nodes]
     shown = {**_row(found._pool), "nodes": nodes}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainyard._cli.common import All, Config, Json, Limit, Since, Token, moment, new_group, paged, workspace
+from trainyard._cli.common import All, AsOf, Config, Json, Limit, Since, Token, as_of, moment, new_group, paged, workspace
 from trainyard._cli.output import iso, rows
 
 group = new_group("Experiments: the names that runs are kept under.")
@@ -16,6 +16,7 @@ group = new_group("Experiments: the names that runs are kept under.")
 def experiment_list(
     text: Annotated[str, typer.Option(help="only with this text in the name")] = "",
     since: Since = "",
+    at: AsOf = "",
     limit: Limit = 100,
     page_token: Token = "",
     everything: All = False,
@@ -26,10 +27,12 @@ def experiment_list(
     from trainyard.history.v1 import history_pb2
 
     clients = workspace(config)._clients
+    then = as_of(at)
     earliest = moment(since, "--since").timestamp() if since else 0.0
 
     def fetch(number: int, page: str) -> tuple[Any, str]:
-        answer = clients.call(clients.history.ListExperiments, history_pb2.ListExperimentsRequest(page_size=number, page_token=page))
+        request = history_pb2.ListExperimentsRequest(page_size=number, page_token=page, as_of=then)
+        answer = clients.call(clients.history.ListExperiments, request)
         return answer.experiments, answer.next_page_token
 
     found = paged(

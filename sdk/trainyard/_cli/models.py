@@ -82,13 +82,14 @@ def model_list(
     tag: TagFilter = None,
     versions: Annotated[bool, typer.Option("--versions", help="every version of every model")] = False,
     since: Since = "",
+    at: AsOf = "",
     limit: Limit = 100,
     page_token: Token = "",
     everything: All = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """The latest version of each, newest first."""
+    """The latest version of each, newest first, now or as they were."""
     from trainyard._model import Model
 
     wanted, earliest = pairs(tag, "--tag", bare=True), moment(since, "--since").timestamp() if since else 0.0
@@ -99,6 +100,7 @@ def model_list(
         model_framework=framework or None,
         stage=stage or None,
         latest=not (versions or name or run),
+        as_of=as_of(at),
     )
     kept = [it for it in found if has_tags(it.tags, wanted) and it.created_time.timestamp() >= earliest]
     page = page_of(kept, lambda it: it.id, limit=limit, token=page_token, everything=everything)

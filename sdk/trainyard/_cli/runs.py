@@ -201,15 +201,26 @@ def run_logs(
     contains: Annotated[str, typer.Option(help="only lines with this text, any case")] = "",
     first_line: Annotated[int, typer.Option(min=0, help="from this line on, counted from 0")] = 0,
     limit: Annotated[int, typer.Option(min=0, help="at most so many lines; 0 = all")] = 0,
+    at: AsOf = "",
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """A run's output, line by line as it was written."""
+    """A run's output, line by line as it was written; with --as-of what was written by then."""
     from trainyard.history.v1 import history_pb2
 
+    if follow and at:
+        raise wrong("A log as it was does not go on: leave --follow out, or --as-of.", "--follow")
     clients = workspace(config)._clients
     request = history_pb2.ReadLogRequest(
-        run_id=run_id, log=log, rank=rank, epoch=epoch, first_line=first_line, most_lines=limit, follow=follow, contains=contains
+        run_id=run_id,
+        log=log,
+        rank=rank,
+        epoch=epoch,
+        first_line=first_line,
+        most_lines=limit,
+        follow=follow,
+        contains=contains,
+        as_of=as_of(at),
     )
     tries, attempt, given = _RECONNECTS, 0, 0
     while True:

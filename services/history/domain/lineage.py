@@ -8,7 +8,7 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from trainyard import _steps
-from trainyard._lineage import environment_id
+from trainyard._lineage import environment_id, runs_of
 from trainyard.dataset.v1 import dataset_pb2 as dataset
 from trainyard.dataset.v1.dataset_pb2 import Step
 from trainyard.endpoint.v1 import endpoint_pb2 as endpoint
@@ -60,6 +60,9 @@ def told_by(message: Message) -> Iterator[Node | Edge]:
         case dataset.DatasetVersionRegistered():
             node = _versioned("dataset", message.name, message.version)
             yield node._replace(label=_after(node.label, message.steps))
+            # A forged fact may say that a version came from itself.
+            if message.based_on and (base := f"dataset:{message.based_on}:{message.based_on_version}") != node.id:
+                yield Edge(base, node.id, "derived")
         case environment.EnvironmentVersionRegistered():
             yield _environment(message.definition)
         case model.ModelVersionRegistered():
@@ -92,6 +95,12 @@ def _inputs(queued: job.RunQueued) -> Iterator[Node | Edge]:
     for item in spec.inputs:
         if item.dataset:
             yield Edge(f"dataset:{item.dataset}:{item.version}", run, _after("read", item.steps))
+    earlier = {(it, "outputs") for item in spec.inputs for it in (*runs_of(item.files), *item.run_ids) if it}
+    if spec.resume_from:
+        earlier.add((spec.resume_from, "resumed"))
+    for run_id, how in sorted(earlier):
+        if run_id != queued.run_id:
+            yield Edge(f"run:{run_id}", run, how)
     if spec.source.snapshot.id:
         yield Edge(f"snapshot:{spec.source.snapshot.id}", run, "ran")
     found = _environment(spec.environment)

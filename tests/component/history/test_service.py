@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
@@ -43,13 +44,16 @@ from tests.history_log import (
 )
 from trainyard._objects import MinioObjects
 from trainyard.cluster.v1 import cluster_pb2 as cluster
+from trainyard.dataset.v1.dataset_pb2 import DatasetVersionRegistered
 from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
 from trainyard.history.v1 import history_pb2 as pb
 from trainyard.history.v1.archive_pb2 import MetricArchive
 from trainyard.history.v1.history_pb2_grpc import EventServiceStub, HistoryServiceStub
 from trainyard.job.v1 import job_pb2 as job
 from trainyard.job.v1.spec_pb2 import DatasetInput, RunSpec
+from trainyard.model.v1.model_pb2 import ModelVersionRegistered
 
+MODELS = "trainyard.models"
 pytestmark = [pytest.mark.component, pytest.mark.timeout(300)]
 
 
@@ -225,7 +229,41 @@ def test_a_run_is_shown_as_it_was_at_a_time_and_at_a_record(serving: Serving, to
     assert (len(listed), [run.run_id for run in found]) == (0, [run_id])
 
 
-def _record(topic: str, key: str, message: job.RunTagged) -> list[NewRecord]:
+def test_lists_and_a_log_are_told_as_they_were(serving: Serving, database_url: str, topic_log: TopicLog) -> None:
+    """Of experiments, pools, models and the lines of a run: what lay in the log up to a record, and nothing after it."""
+    name = a_name("then")
+    with serving(database_url) as service:
+        history = HistoryServiceStub(service.channel)
+        topic_log.publish(JOBS, f"{name}_1", queued(f"{name}_1", name, 1))
+        topic_log.publish(AGENTS, name, cluster.PoolCreated(name=name, max_nodes=2))
+        topic_log.publish(MODELS, name, ModelVersionRegistered(model=name, version=1))
+        topic_log.publish(LOGS, f"{name}_1", chunk(f"{name}_1", 0, "one"))
+        ((place, offset),) = topic_log.publish_raw(_record(LOGS, f"{name}_1", chunk(f"{name}_1", 1, "two")))
+        at = pb.AsOf(place=pb.Place(topic=place.topic, partition=place.partition, offset=offset))
+        topic_log.publish(LOGS, f"{name}_1", chunk(f"{name}_1", 2, "three"), chunk(f"{name}_1", 0, "again", epoch=2))
+        topic_log.publish(JOBS, f"{name}_2", queued(f"{name}_2", name, 2))
+        topic_log.publish(AGENTS, name, cluster.PoolDeleted(name=name))
+        topic_log.publish(MODELS, name, ModelVersionRegistered(model=name, version=2))
+
+        def told(as_of: pb.AsOf | None) -> tuple[object, ...]:
+            answers = history.ReadLog(pb.ReadLogRequest(run_id=f"{name}_1", as_of=as_of), timeout=60)
+            lines = [line.text for answer in answers for line in answer.lines]
+            experiments = history.ListExperiments(pb.ListExperimentsRequest(page_size=1000, as_of=as_of), timeout=60).experiments
+            pools = history.ListPools(pb.ListPoolsRequest(as_of=as_of), timeout=60).pools
+            models = history.ListModels(pb.ListModelsRequest(model=name, as_of=as_of), timeout=60).versions
+            runs = [it.runs for it in experiments if it.name == name]
+            return lines, runs, [it.created.max_nodes for it in pools if it.created.name == name], [it.version for it in models]
+
+        then, now = told(at), told(None)
+        with pytest.raises(grpc.RpcError, match="does not go on") as caught:
+            list(history.ReadLog(pb.ReadLogRequest(run_id=f"{name}_1", follow=True, as_of=at), timeout=60))
+
+    assert then == (["one", "two"], [1], [2], [1])
+    assert now == (["again"], [2], [], [2, 1])
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _record(topic: str, key: str, message: Message) -> list[NewRecord]:
     from tests.history_log import new_record
 
     return [new_record(topic, key, message, uuid.uuid4().hex)]
@@ -354,20 +392,30 @@ def test_lineage_goes_from_data_to_endpoint_and_back(serving: Serving, database_
     log = Log()
     a_whole_run(log, run_id)
     a_model_of(log, run_id, model)
+    log.say(
+        "trainyard.datasets", f"{model} part", DatasetVersionRegistered(name=f"{model} part", version=1, based_on=model, based_on_version=4)
+    )
+    log.say(JOBS, f"{run_id}-next", queued(f"{run_id}-next", resume_from=run_id))
     publish(topic_log, log)
     with serving(database_url) as service:
         history = HistoryServiceStub(service.channel)
 
+        of_part = history.GetLineage(pb.GetLineageRequest(dataset=pb.DatasetVersion(name=f"{model} part")), timeout=60)
         of_model = history.GetLineage(pb.GetLineageRequest(model=pb.ModelRef(model=model)), timeout=60)
         of_run = history.GetLineage(pb.GetLineageRequest(run_id=run_id), timeout=60)
         models = history.GetRun(pb.GetRunRequest(run_id=run_id), timeout=60).run.models
 
     edges = {(edge.source, edge.target, edge.how) for edge in of_model.edges}
+    assert [(edge.source, edge.target, edge.how) for edge in of_part.edges] == [
+        (f"dataset:{model}:4", f"dataset:{model} part:1", "derived")
+    ]
+    assert (f"run:{run_id}", f"run:{run_id}-next", "resumed") in {(edge.source, edge.target, edge.how) for edge in of_run.edges}
     assert (f"run:{run_id}", f"model:{model}:1", "registered") in edges
     assert ("dataset:digits:2", f"run:{run_id}", "read") in edges
     assert (f"model:{model}:1", "endpoint:web:1", "deployed") in edges
     assert [node.id for node in of_model.nodes] == sorted(node.id for node in of_model.nodes)
-    assert {(edge.source, edge.target) for edge in of_run.edges} == {(source, target) for source, target, _ in edges}
+    on = {(edge.source, edge.target) for edge in of_run.edges if not edge.target.endswith("-next")}
+    assert on == {(source, target) for source, target, _ in edges}
     assert [(ref.model, ref.version) for ref in models] == [(model, 1)]
 
 

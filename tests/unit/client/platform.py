@@ -214,6 +214,22 @@ class _History(_Part, history_pb2_grpc.HistoryServiceServicer):
         answer.services.add(endpoint="web", deployment=3)
         return answer
 
+    def ListModels(self, request: Any, context: Any) -> Any:
+        """A version a page."""
+        found = [version for versions in self.platform.models.values() for version in versions]
+        first = int(request.page_token or 0)
+        more = str(first + 1) if first + 1 < len(found) else ""
+        return history_pb2.ListModelsResponse(versions=found[first : first + 1], next_page_token=more)
+
+    def GetPool(self, request: Any, context: Any) -> Any:
+        made = cluster_pb2.PoolCreated(name=request.name, max_nodes=4, vm_size="LOCAL")
+        turns = [history_pb2.Turn(what="PoolCreated"), history_pb2.Turn(what="PoolResized", why="one waits")]
+        return history_pb2.GetPoolResponse(created=made, agent_ids=["agent-0"], turns=turns)
+
+    def ListPools(self, request: Any, context: Any) -> Any:
+        made = [cluster_pb2.PoolCreated(name=name, max_nodes=4) for name in ("cpu", "gpu")]
+        return history_pb2.ListPoolsResponse(pools=[history_pb2.GetPoolResponse(created=it) for it in made])
+
     def GetEndpoint(self, request: Any, context: Any) -> Any:
         ended, goes_on = history_pb2.Service(deployment=1), history_pb2.Service(deployment=2)
         ended.until.FromSeconds(2)

@@ -11,8 +11,12 @@ import pytest
 from typer.testing import Result
 
 from tests.unit.client.platform import Platform
-from trainyard import Dataset, TrainyardException, Workspace, _file_lists
+from trainyard import Dataset, Experiment, Run, TrainyardException, Workspace, _file_lists
+from trainyard._lineage import runs_of
 from trainyard.dataset.v1 import dataset_pb2
+from trainyard.event.v1.artifact_pb2 import Artifact, ArtifactSet
+from trainyard.history.v1 import history_pb2
+from trainyard.job.v1 import job_pb2
 
 COUNT = 50_000
 
@@ -101,3 +105,22 @@ def test_a_list_that_is_gone_or_altered_is_one_clear_error(
         Dataset.get_by_name(workspace, "long").to_path()
 
     assert caught.value.target == long.manifest_key
+
+
+def test_an_input_that_names_a_list_says_whose_outputs_it_holds(
+    platform: Platform, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = [
+        Artifact(path=f"outputs/{number}", size_bytes=1, sha256="0" * 64, object_key=f"runs/exp_1/1/{number}") for number in range(3)
+    ]
+    run = job_pb2.Run(run_id="exp_1", experiment="exp", status=job_pb2.RUN_STATUS_COMPLETED, outputs=ArtifactSet(files=outputs))
+    run.spec.entry_script = "train.py"
+    platform.runs["exp_1"] = history_pb2.RunView(run=run)
+    path = Run(Experiment(workspace, "exp"), "exp_1")._get_outputs_datapath()
+
+    short = path._to_input("before")._to_message()
+    monkeypatch.setattr(_file_lists, "MOST_BYTES_IN_MESSAGE", 10)
+    listed = path._to_input("before")._to_message()
+
+    assert (runs_of(short.files), list(short.run_ids)) == ({"exp_1"}, [])
+    assert (len(listed.files), bool(listed.manifest_key), list(listed.run_ids)) == (0, True, ["exp_1"])

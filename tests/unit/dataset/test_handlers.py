@@ -212,6 +212,7 @@ def test_a_dataset_of_another_has_its_files_as_they_were_and_its_steps_first(ser
     whole, part = versions(service)
     assert list(part.files) == list(whole.files)
     assert list(part.steps) == [_steps.skip(0), _steps.take(1)]
+    assert (part.based_on, part.based_on_version, whole.based_on) == ("mnist", 1, "")
 
 
 def test_a_dataset_of_one_that_is_not_there_is_refused(service: OnMemory) -> None:

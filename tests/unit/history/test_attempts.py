@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from services.history import telemetry, views
+from services.history import pool_views, telemetry, views
 from services.history.databases import Database
 from services.history.domain.attempts import first_cause
 from services.history.domain.moment import Moment, Spot
@@ -125,8 +125,8 @@ def test_a_pool_is_told_by_its_facts_and_the_policy_by_its_own() -> None:
     a_pool(log)
     a_pool(log, "policy")
     with in_memory(log).reading() as connection:
-        pool, namesake = views.pool_view(connection, "cpu", None), views.pool_view(connection, "policy", None)
-        policy = views.policy_view(connection, None)
+        pool, namesake = pool_views.pool_view(connection, "cpu", None), pool_views.pool_view(connection, "policy", None)
+        policy = pool_views.policy_view(connection, None)
 
     assert pool is not None and namesake is not None
     assert (pool.created.min_nodes, pool.created.max_nodes, list(pool.agent_ids)) == (1, 8, ["agent-0", "agent-1"])

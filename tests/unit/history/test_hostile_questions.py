@@ -135,6 +135,6 @@ def test_a_forged_time_of_a_run_leaves_the_list_of_experiments_readable(seconds:
     apply_with_care(database, log.records)
 
     with database.reading() as connection:
-        found = views.experiments(connection, "", 10)
+        found = views.experiments(connection, "", None, 10)
 
     assert [experiment.name for experiment in found] == ["mine", "yours"]

@@ -7,7 +7,8 @@ import pytest
 
 from trainyard._details import details
 from trainyard._errors import UserErrorException
-from trainyard._history import moment, wanted
+from trainyard._history import wanted
+from trainyard._moments import as_of as moment
 from trainyard.dataset.v1.dataset_pb2 import SourceFile
 from trainyard.event.v1.artifact_pb2 import Failure
 from trainyard.history.v1.history_pb2 import Attempt, Place, RunView
