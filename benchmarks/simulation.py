@@ -12,18 +12,16 @@ from services.scheduler.simulation import Ledger, Yard
 from services.scheduler.simulation.workloads import of_yaml
 
 NODES, RUNS = (int(it) for it in os.environ.get("TRAINYARD_BENCH_SIMULATION", "3000,5000").split(","))
-# Enough come that most nodes are in use, however many there are.
-EVERY = max(1, 4_000 // NODES)
 WORKLOAD: dict[str, Any] = {
     "seed": 7,
     "pools": {"pool": {"nodes": NODES, "gpus": 8, "fails_every_seconds": 2_000_000, "back_after_seconds": 300}},
     "runs": {
         "gang": {
-            "count": RUNS // 2, "every_seconds": EVERY, "work_seconds": 600, "prepare_seconds": 10,
+            "count": RUNS // 2, "every_seconds": 4, "work_seconds": 600, "prepare_seconds": 10,
             "nodes": [1, 2, 4, 8, 16], "priority": [0, 0, 0, 5], "experiments": 20, "checkpoint_seconds": 60,
         },
         "part": {
-            "count": RUNS - RUNS // 2, "every_seconds": EVERY, "work_seconds": 600, "prepare_seconds": 10,
+            "count": RUNS - RUNS // 2, "every_seconds": 4, "work_seconds": 600, "prepare_seconds": 10,
             "cpus": 8, "memory_in_gb": 16, "gpus": [1, 2, 4], "priority": [0, 0, 0, 5], "experiments": 20,
         },
     },
