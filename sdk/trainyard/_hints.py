@@ -25,6 +25,7 @@ HINTS = {
     "RunFailed": "whoever opened the run closed it as failed; its own logs and warnings say more: run.get_details()",
     "RunNotFound": "experiment.get_runs() lists the runs there are",
     "RunNotEnded": "run.wait_for_completion(), then ask again",
+    "AttemptIsOver": "let the script end: the attempt that follows, if one does, has the run to itself",
     "RunHasAgents": "run.cancel() ends it before its script does",
     "ParentFailed": "look at the parent run first: run.parent.get_details()",
     "ParentHasEnded": "open the child while its parent runs, or open it as a run of its own",

@@ -74,7 +74,7 @@ def test_a_script_that_exits_with_3_fails_its_run_with_rank_code_and_the_traceba
     assert error["message"] == caught.value.message
     assert first == run.get_details()["trainyard"]["why"] == "train.py (rank 0) exited with code 3: ValueError: boom"
     assert log == "The end of azureml-logs/70_driver_log.txt:"
-    assert lines[-2:] == ["    raise ValueError('boom')", "  ValueError: boom"]
+    assert lines[-2:] == ["      raise ValueError('boom')", "  ValueError: boom"]
     assert any("line 4, in <module>" in line for line in lines)
     assert error["messageParameters"] == {"rank": "0", "exitCode": "3"}
     assert [detail["message"] for detail in error["details"]][-1] == "ValueError: boom"
