@@ -29,7 +29,6 @@ HINTS = {
     "RunHasAgents": "run.cancel() ends it before its script does",
     "ParentFailed": "look at the parent run first: run.parent.get_details()",
     "ParentHasEnded": "open the child while its parent runs, or open it as a run of its own",
-    "AttemptIsOver": "the run goes on elsewhere, or has ended: this process has nothing more to add to it",
     "PropertyIsSet": "properties never change: give a tag for what changes, or another property",
     "PathIsTaken": "upload it under another path",
     "NeverFits": "ask for fewer nodes or less of each, or take a compute target that is larger",
