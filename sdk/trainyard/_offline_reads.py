@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard import _values
+from trainyard._download_places import place_of, places_below
 from trainyard._errors import UserErrorException
 from trainyard._live import LiveRun
-from trainyard._paths import below, safe_relpath
+from trainyard._paths import below
 
 if TYPE_CHECKING:
     from trainyard._offline import OfflineRun
@@ -113,10 +114,7 @@ class OfflineReads(LiveRun):
         names = self.get_file_names()
         if name not in names:
             raise UserErrorException(f"Run {self.id} has no file {name!r}; its files are: {', '.join(names[:20]) or 'none'}.", target=name)
-        target = Path(output_file_path) if output_file_path else Path(Path(name).name)
-        if target.is_dir() or str(output_file_path or "").endswith("/"):
-            target = target / Path(name).name
-        self._copy(name, target)
+        self._copy(name, place_of(name, output_file_path))
 
     def download_files(
         self,
@@ -126,13 +124,8 @@ class OfflineReads(LiveRun):
         append_prefix: bool = True,
     ) -> None:
         """Copies of everything below prefix; append_prefix=False leaves the prefix out of the local paths."""
-        chosen = [name for name in self.get_file_names() if not prefix or name.startswith(prefix)]
-        if output_paths is not None and len(output_paths) != len(chosen):
-            what = f"output_paths names {len(output_paths)} files, {len(chosen)} match {prefix!r}."
-            raise UserErrorException(what, target="output_paths")
-        for index, name in enumerate(chosen):
-            local = name if append_prefix or not prefix else name[len(prefix) :].lstrip("/") or Path(name).name
-            self._copy(name, Path(output_directory or ".") / (output_paths[index] if output_paths is not None else safe_relpath(local)))
+        for name, place in places_below(self.get_file_names(), prefix, output_directory, output_paths, append_prefix=append_prefix):
+            self._copy(name, place)
 
     def _copy(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

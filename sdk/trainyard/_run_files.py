@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard._client_run import ClientRun
+from trainyard._download_places import place_of, places_below
 from trainyard._errors import ModelPathNotFoundException, UserErrorException
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ class RunFiles(ClientRun):
         files = self._files()
         if name not in files:
             raise UserErrorException(f"Run {self.id} has no file {name!r}; its files are: {_listed(files)}.", target=name)
-        target = Path(output_file_path) if output_file_path else Path(Path(name).name)
-        if target.is_dir() or str(output_file_path or "").endswith("/"):
-            target = target / Path(name).name
-        self._download([(files[name], target)])
+        self._download([(files[name], place_of(name, output_file_path))])
 
     def download_files(
         self,
@@ -54,19 +52,9 @@ class RunFiles(ClientRun):
         append_prefix: bool = True,
     ) -> None:
         """Everything below prefix; append_prefix=False leaves the prefix out of the local paths."""
-        from trainyard._paths import safe_relpath
-
-        chosen = [(path, file) for path, file in sorted(self._files().items()) if not prefix or path.startswith(prefix)]
-        if output_paths is not None and len(output_paths) != len(chosen):
-            raise UserErrorException(
-                f"output_paths names {len(output_paths)} files, {len(chosen)} match {prefix!r}.", target="output_paths"
-            )
-        folder = Path(output_directory or ".")
-        targets: list[Path] = []
-        for index, (path, _) in enumerate(chosen):
-            local = path if append_prefix or not prefix else path[len(prefix) :].lstrip("/") or Path(path).name
-            targets.append(folder / (output_paths[index] if output_paths is not None else safe_relpath(local)))
-        self._download([(file, target) for (_, file), target in zip(chosen, targets, strict=True)])
+        files = self._files()
+        places = places_below(sorted(files), prefix, output_directory, output_paths, append_prefix=append_prefix)
+        self._download([(files[name], place) for name, place in places])
 
     def get_all_logs(self, destination: str | None = None) -> list[str]:
         """Every log of every rank as a file below destination (default: a folder named after the run); their paths.
