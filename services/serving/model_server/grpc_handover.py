@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 AGE = "grpc.max_connection_age_ms"
@@ -75,34 +75,32 @@ def _send_elsewhere(ours: Sequence[socket.socket]) -> None:
 
 @contextmanager
 def _listening(port: int) -> Iterator[list[socket.socket]]:
-    found = [it for it in _sockets(port) if it.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
-    try:
-        yield found
-    finally:
-        for it in found:
-            it.close()
+    with _own(port) as every:
+        yield [it for it in every if it.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
 
 
 def _connections(port: int) -> int:
     """So many callers are connected to this process."""
-    found = [it.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for it in _sockets(port)]
-    return found.count(0)
+    with _own(port) as every:
+        return sum(not it.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for it in every)
 
 
-def _sockets(port: int) -> list[socket.socket]:
-    """This process's own, as copies."""
-    found = []
-    with suppress(OSError):
-        for name in os.listdir("/proc/self/fd"):
-            with suppress(OSError):
-                if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                    continue
-                copy = socket.socket(fileno=os.dup(int(name)))
-                if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == port:
-                    found.append(copy)
-                else:
-                    copy.close()
-    return found
+@contextmanager
+def _own(port: int) -> Iterator[list[socket.socket]]:
+    """This process's own sockets there, as copies."""
+    found: list[socket.socket] = []
+    with ExitStack() as copies:
+        with suppress(OSError):
+            for name in os.listdir("/proc/self/fd"):
+                with suppress(OSError):
+                    if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                        continue
+                    with ExitStack() as copied:
+                        copy = copied.enter_context(socket.socket(fileno=os.dup(int(name))))
+                        if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == port:
+                            found.append(copy)
+                            copies.push(copied.pop_all())
+        yield found
 
 
 def _others(port: int) -> set[str]:
